@@ -1,0 +1,209 @@
+//! A frame as a view of received bytes, and the writing of one.
+
+use core::mem::size_of;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::frames::{
+    ChannelState, Close, Cursor, ErrorHead, Fetch, Gap, Hello, LoggedIn, Login, Ping, Pong,
+    PushBody, Resume, Send, SendAck, SendRefused, Welcome,
+};
+use crate::header::{Flags, HEADER_BYTES, Header};
+use crate::limits::PAYLOAD_BYTES_MAX;
+use crate::registry::Kind;
+
+/// A frame, borrowed from the bytes it came in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Frame<'a> {
+    /// See [`Kind::Hello`].
+    Hello(&'a Hello),
+    /// See [`Kind::Welcome`].
+    Welcome(&'a Welcome),
+    /// See [`Kind::Login`].
+    Login(&'a Login),
+    /// See [`Kind::Resume`].
+    Resume(&'a Resume),
+    /// See [`Kind::LoggedIn`].
+    LoggedIn(&'a LoggedIn),
+    /// See [`Kind::Cursors`].
+    Cursors(&'a [Cursor]),
+    /// See [`Kind::Send`]; with the content.
+    Send(&'a Send, &'a [u8]),
+    /// See [`Kind::SendAck`].
+    SendAck(&'a SendAck),
+    /// See [`Kind::SendRefused`].
+    SendRefused(&'a SendRefused),
+    /// See [`Kind::Push`]; with the content.
+    Push(&'a PushBody, &'a [u8]),
+    /// See [`Kind::ReceiveAck`].
+    ReceiveAck(&'a [Cursor]),
+    /// See [`Kind::Fetch`].
+    Fetch(&'a Fetch),
+    /// See [`Kind::Channel`].
+    Channel(&'a ChannelState),
+    /// See [`Kind::Gap`].
+    Gap(&'a Gap),
+    /// See [`Kind::Ping`].
+    Ping(&'a Ping),
+    /// See [`Kind::Pong`].
+    Pong(&'a Pong),
+    /// See [`Kind::Error`]; with its text.
+    Error(&'a ErrorHead, &'a [u8]),
+    /// See [`Kind::Close`]; with its text.
+    Close(&'a Close, &'a [u8]),
+    /// A kind that this version does not know.
+    Unknown(Kind, &'a [u8]),
+}
+
+/// Why bytes are no frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DecodeError {
+    /// The payload's length does not fit the kind.
+    Length {
+        /// The kind in the header.
+        kind: Kind,
+        /// Bytes of payload that came.
+        bytes: usize,
+    },
+    /// Fewer bytes than the header says, or more.
+    Bounds {
+        /// What the header says, header included.
+        expected: usize,
+        /// What came.
+        bytes: usize,
+    },
+}
+
+impl core::fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Length { kind, bytes } => {
+                write!(f, "a payload of {bytes} bytes does not fit {kind}")
+            }
+            Self::Bounds { expected, bytes } => {
+                write!(f, "the header speaks of {expected} bytes, {bytes} came")
+            }
+        }
+    }
+}
+
+impl core::error::Error for DecodeError {}
+
+impl<'a> Frame<'a> {
+    /// Reads the one frame that `bytes` are: header and payload, neither more nor less.
+    ///
+    /// # Errors
+    /// When the lengths do not fit. Values inside are not judged here.
+    pub fn parse(bytes: &'a [u8]) -> Result<(Self, Flags), DecodeError> {
+        let header = Header::peek(bytes)
+            .ok_or(DecodeError::Bounds { expected: HEADER_BYTES, bytes: bytes.len() })?;
+        if header.frame_bytes() != bytes.len() {
+            return Err(DecodeError::Bounds { expected: header.frame_bytes(), bytes: bytes.len() });
+        }
+        let frame = Self::parse_payload(Kind(header.kind), &bytes[HEADER_BYTES..])?;
+        Ok((frame, Flags(header.flags)))
+    }
+
+    fn parse_payload(kind: Kind, payload: &'a [u8]) -> Result<Self, DecodeError> {
+        Ok(match kind {
+            Kind::Hello => Self::Hello(whole(kind, payload)?),
+            Kind::Welcome => Self::Welcome(whole(kind, payload)?),
+            Kind::Login => Self::Login(whole(kind, payload)?),
+            Kind::Resume => Self::Resume(whole(kind, payload)?),
+            Kind::LoggedIn => Self::LoggedIn(whole(kind, payload)?),
+            Kind::Cursors => Self::Cursors(list(kind, payload)?),
+            Kind::Send => headed(kind, payload).map(|(head, rest)| Self::Send(head, rest))?,
+            Kind::SendAck => Self::SendAck(whole(kind, payload)?),
+            Kind::SendRefused => Self::SendRefused(whole(kind, payload)?),
+            Kind::Push => headed(kind, payload).map(|(head, rest)| Self::Push(head, rest))?,
+            Kind::ReceiveAck => Self::ReceiveAck(list(kind, payload)?),
+            Kind::Fetch => Self::Fetch(whole(kind, payload)?),
+            Kind::Channel => Self::Channel(whole(kind, payload)?),
+            Kind::Gap => Self::Gap(whole(kind, payload)?),
+            Kind::Ping => Self::Ping(whole(kind, payload)?),
+            Kind::Pong => Self::Pong(whole(kind, payload)?),
+            Kind::Error => headed(kind, payload).map(|(head, rest)| Self::Error(head, rest))?,
+            Kind::Close => headed(kind, payload).map(|(head, rest)| Self::Close(head, rest))?,
+            other => Self::Unknown(other, payload),
+        })
+    }
+
+    /// The kind of the frame.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Hello(_) => Kind::Hello,
+            Self::Welcome(_) => Kind::Welcome,
+            Self::Login(_) => Kind::Login,
+            Self::Resume(_) => Kind::Resume,
+            Self::LoggedIn(_) => Kind::LoggedIn,
+            Self::Cursors(_) => Kind::Cursors,
+            Self::Send(..) => Kind::Send,
+            Self::SendAck(_) => Kind::SendAck,
+            Self::SendRefused(_) => Kind::SendRefused,
+            Self::Push(..) => Kind::Push,
+            Self::ReceiveAck(_) => Kind::ReceiveAck,
+            Self::Fetch(_) => Kind::Fetch,
+            Self::Channel(_) => Kind::Channel,
+            Self::Gap(_) => Kind::Gap,
+            Self::Ping(_) => Kind::Ping,
+            Self::Pong(_) => Kind::Pong,
+            Self::Error(..) => Kind::Error,
+            Self::Close(..) => Kind::Close,
+            Self::Unknown(kind, _) => *kind,
+        }
+    }
+}
+
+fn whole<T: FromBytes + KnownLayout + Immutable + Unaligned>(
+    kind: Kind,
+    payload: &[u8],
+) -> Result<&T, DecodeError> {
+    T::ref_from_bytes(payload).map_err(|_| DecodeError::Length { kind, bytes: payload.len() })
+}
+
+fn headed<T: FromBytes + KnownLayout + Immutable + Unaligned>(
+    kind: Kind,
+    payload: &[u8],
+) -> Result<(&T, &[u8]), DecodeError> {
+    T::ref_from_prefix(payload).map_err(|_| DecodeError::Length { kind, bytes: payload.len() })
+}
+
+fn list(kind: Kind, payload: &[u8]) -> Result<&[Cursor], DecodeError> {
+    <[Cursor]>::ref_from_bytes(payload)
+        .map_err(|_| DecodeError::Length { kind, bytes: payload.len() })
+}
+
+/// Bytes of a frame with this fixed part and this much behind it.
+pub const fn frame_bytes<T>(variable_bytes: usize) -> usize {
+    HEADER_BYTES + size_of::<T>() + variable_bytes
+}
+
+/// The header of a frame whose payload has `payload_bytes`.
+///
+/// # Panics
+/// If the payload does not fit a frame: whoever builds one holds the limits.
+pub fn header(kind: Kind, flags: Flags, payload_bytes: usize) -> Header {
+    assert!(payload_bytes <= PAYLOAD_BYTES_MAX, "a payload of {payload_bytes} bytes");
+    let bytes = payload_bytes as u16; // fits: asserted above
+    Header { payload_bytes: bytes.into(), kind: kind.0, flags: flags.0 }
+}
+
+/// Writes a frame to the start of `buffer` and returns its length in bytes.
+///
+/// # Panics
+/// If `buffer` is shorter than [`frame_bytes`] says.
+pub fn encode<T: IntoBytes + Immutable>(
+    kind: Kind,
+    flags: Flags,
+    head: &T,
+    variable: &[u8],
+    buffer: &mut [u8],
+) -> usize {
+    let payload_bytes = size_of::<T>() + variable.len();
+    let header = header(kind, flags, payload_bytes);
+    let (head_end, end) = (HEADER_BYTES + size_of::<T>(), HEADER_BYTES + payload_bytes);
+    buffer[..HEADER_BYTES].copy_from_slice(header.as_bytes());
+    buffer[HEADER_BYTES..head_end].copy_from_slice(head.as_bytes());
+    buffer[head_end..end].copy_from_slice(variable);
+    end
+}

@@ -1,0 +1,180 @@
+//! Frames of a session: greeting, login, heartbeat, end.
+
+use zerocopy::little_endian::{U16, U32, U64};
+
+use super::wire_struct;
+use crate::limits::SECRET_BYTES;
+
+/// Bits of the `capabilities` fields. None is defined yet; unknown ones are ignored, so either
+/// side may announce what the other does not know.
+pub mod capabilities {
+    /// Nothing beyond this version.
+    pub const NONE: u64 = 0;
+}
+
+/// The kind of network a client is on, by which the server chooses its heartbeat.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Network {
+    /// Not known: treated as cellular, the most careful.
+    #[default]
+    Unknown,
+    /// A cable.
+    Wired,
+    /// Wireless LAN.
+    Wifi,
+    /// 3G to 5G.
+    Cellular,
+}
+
+impl Network {
+    /// From the wire; numbers not known count as unknown.
+    pub fn from_wire(number: u8) -> Self {
+        match number {
+            1 => Self::Wired,
+            2 => Self::Wifi,
+            3 => Self::Cellular,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// As on the wire.
+    pub fn to_wire(self) -> u8 {
+        match self {
+            Self::Unknown => 0,
+            Self::Wired => 1,
+            Self::Wifi => 2,
+            Self::Cellular => 3,
+        }
+    }
+}
+
+wire_struct!(
+    /// HELLO: the first frame of a connection.
+    Hello, 16 {
+        /// [`crate::limits::MAGIC`].
+        magic: [u8; 4],
+        /// [`crate::limits::VERSION`] of the client.
+        version: U16,
+        /// See [`Network`].
+        network: u8,
+        /// Zero; ignored.
+        reserved: u8,
+        /// See [`capabilities`].
+        capabilities: U64,
+    }
+);
+
+wire_struct!(
+    /// WELCOME: the server's answer to HELLO.
+    Welcome, 32 {
+        /// [`crate::limits::VERSION`] of the server.
+        version: U16,
+        /// How far the oldest unanswered and the newest sent counter may differ, exclusive.
+        unacked_sends_max: U16,
+        /// Longest content of a message in bytes.
+        content_bytes_max: U32,
+        /// See [`capabilities`].
+        capabilities: U64,
+        /// The server's time in milliseconds since 1970 UTC.
+        server_time: U64,
+        /// Zero; ignored.
+        reserved: U64,
+    }
+);
+
+wire_struct!(
+    /// LOGIN: a full login.
+    Login, 48 {
+        /// Who.
+        uin: U64,
+        /// With which device.
+        device: U32,
+        /// Zero; ignored.
+        reserved: U32,
+        /// The device's secret.
+        secret: [u8; SECRET_BYTES],
+    }
+);
+
+wire_struct!(
+    /// RESUME: goes on with a live session.
+    Resume, 48 {
+        /// Who.
+        uin: U64,
+        /// With which device.
+        device: U32,
+        /// The epoch of the session.
+        epoch: U32,
+        /// The token that LOGGED_IN gave.
+        token: [u8; SECRET_BYTES],
+    }
+);
+
+wire_struct!(
+    /// LOGGED_IN: answers LOGIN and RESUME.
+    LoggedIn, 48 {
+        /// The device's epoch: new after LOGIN, unchanged after RESUME.
+        epoch: U32,
+        /// Milliseconds until the first heartbeat.
+        heartbeat_ms: U32,
+        /// Milliseconds that the session outlives its connection.
+        resume_ms: U32,
+        /// 1 if a session went on, 0 if a new epoch was granted.
+        resumed: u8,
+        /// Zero; ignored.
+        reserved: [u8; 3],
+        /// What RESUME must show.
+        token: [u8; SECRET_BYTES],
+    }
+);
+
+wire_struct!(
+    /// PING: the client's heartbeat.
+    Ping, 8 {
+        /// Counted by the client; comes back in PONG.
+        sequence: U32,
+        /// See [`Network`].
+        network: u8,
+        /// Zero; ignored.
+        reserved: [u8; 3],
+    }
+);
+
+wire_struct!(
+    /// PONG: answers PING.
+    Pong, 16 {
+        /// That of the PING.
+        sequence: U32,
+        /// Milliseconds until the next heartbeat.
+        heartbeat_ms: U32,
+        /// The server's time in milliseconds since 1970 UTC.
+        server_time: U64,
+    }
+);
+
+wire_struct!(
+    /// The fixed part of ERROR; text in UTF-8 for people follows.
+    ErrorHead, 8 {
+        /// See [`crate::Code`].
+        code: U16,
+        /// The kind of the frame that it answers; 0 if none.
+        kind: u8,
+        /// That frame's flags.
+        flags: u8,
+        /// Milliseconds to wait before trying again; 0 where the code is not of class retry.
+        retry_after_ms: U32,
+    }
+);
+
+wire_struct!(
+    /// CLOSE: the last frame before a close; text in UTF-8 may follow.
+    Close, 8 {
+        /// See [`crate::Code`].
+        code: U16,
+        /// Zero; ignored.
+        reserved: U16,
+        /// Come back no earlier than this many milliseconds, and at a random time within as many
+        /// again; 0 where the code is not of class retry.
+        come_back_ms: U32,
+    }
+);

@@ -1,0 +1,27 @@
+//! What is said on the wire: ids, limits, the registry of frames and codes, and the frames.
+//!
+//! A frame is borrowed from the bytes it came in ([`frame::Frame::parse`]) and never copied to be
+//! read; it is written into a caller's buffer ([`frame::encode`]). This crate does no IO, reads
+//! no clock and allocates nothing. The prose of the same facts is `SPEC.md`; `tests/golden.rs`
+//! holds the bytes of one frame of each kind.
+//!
+//! Reading order: [`ids`], [`limits`], [`registry`], [`header`], [`frames`], [`frame`].
+#![forbid(unsafe_code)]
+#![no_std]
+
+pub mod ids;
+pub mod limits;
+pub mod registry;
+
+pub mod header;
+
+pub mod frames;
+
+pub mod frame;
+
+pub use frame::{DecodeError, Frame};
+pub use header::{Flags, Header};
+pub use ids::{
+    ChannelId, DeviceId, Epoch, Incarnation, MessageId, SendCounter, SendKey, Uin, UnixMillis,
+};
+pub use registry::{Class, Code, Kind};

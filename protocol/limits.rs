@@ -1,0 +1,58 @@
+//! Every bound of the wire: what it bounds, its unit, what it costs, and its neighbours.
+
+use core::mem::size_of;
+
+use crate::frames::{Cursor, PushBody};
+use crate::header::HEADER_BYTES;
+
+/// ALPN protocol name of this version of the protocol.
+pub const ALPN: &[u8] = b"tern/1";
+
+/// The UDP port a server listens on unless told otherwise.
+pub const PORT: u16 = 5190;
+
+/// Version of the frames, said in HELLO and WELCOME. A server answers another one with
+/// `VERSION`.
+pub const VERSION: u16 = 1;
+
+/// First bytes of a HELLO, so that a stray protocol is told from a damaged frame.
+pub const MAGIC: [u8; 4] = *b"TERN";
+
+/// Largest payload of a frame in bytes: what the header's `u16` can say.
+pub const PAYLOAD_BYTES_MAX: usize = u16::MAX as usize;
+
+/// Largest frame in bytes: what a reader must be able to hold to make progress.
+pub const FRAME_BYTES_MAX: usize = HEADER_BYTES + PAYLOAD_BYTES_MAX;
+
+/// Default limit of a message's content in bytes: with the push body and QUIC's own overhead it
+/// is still one datagram of a common path ("do not exceed one frame").
+pub const CONTENT_BYTES_DEFAULT: usize = 1_440;
+
+/// The most that the content limit can be set to, in bytes: a push must fit a frame.
+pub const CONTENT_BYTES_MAX: usize = 60_000;
+
+/// A device's oldest unanswered and newest sent counter differ by less than this, so that each
+/// retry falls into the 64-bit window of deduplication.
+pub const UNACKED_SENDS_MAX: u32 = 64;
+
+/// Most cursors in one CURSORS or RECEIVE_ACK frame: 1,000 of them are 32 KB.
+pub const CURSORS_PER_FRAME_MAX: usize = 1_000;
+
+/// Most ids that one FETCH may ask for; a longer range is asked for in pieces.
+pub const FETCH_IDS_MAX: u64 = 1_000;
+
+/// Longest text in an ERROR in bytes.
+pub const ERROR_TEXT_BYTES_MAX: usize = 256;
+
+/// Bytes of a device's secret and of a resume token: 256 random bits.
+pub const SECRET_BYTES: usize = 32;
+
+/// Missed heartbeats after which a device counts as offline.
+pub const MISSED_BEATS_MAX: u32 = 3;
+
+const _: () = {
+    assert!(CONTENT_BYTES_DEFAULT <= CONTENT_BYTES_MAX);
+    assert!(size_of::<PushBody>() + CONTENT_BYTES_MAX <= PAYLOAD_BYTES_MAX);
+    assert!(CURSORS_PER_FRAME_MAX * size_of::<Cursor>() <= PAYLOAD_BYTES_MAX);
+    assert!(UNACKED_SENDS_MAX as usize <= u64::BITS as usize);
+};

@@ -1,0 +1,50 @@
+//! What a worker counts, each with a sentence; the server shows them all in `tern status`.
+
+macro_rules! counters {
+    ($($name:ident: $doc:literal,)*) => {
+        /// Counts of one worker since it started, in events.
+        #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+        pub struct Counters { $(#[doc = $doc] pub $name: u64,)* }
+
+        impl Counters {
+            /// Number of counters.
+            pub const LEN: usize = [$(stringify!($name)),*].len();
+
+            /// Names and sentences, in the order of [`Counters::values`].
+            pub const DESCRIPTORS: [(&'static str, &'static str); Self::LEN] =
+                [$((stringify!($name), $doc)),*];
+
+            /// The counts in the order of their descriptors.
+            pub fn values(&self) -> [u64; Self::LEN] {
+                [$(self.$name),*]
+            }
+        }
+    };
+}
+
+counters! {
+    frames_in: "frames from clients",
+    frames_malformed: "frames whose bytes did not fit their kind",
+    frames_unknown: "frames of a kind or with a flag this server does not know",
+    frames_refused: "frames answered with an error for their state, direction or range",
+    logins: "full logins answered",
+    resumes: "sessions resumed",
+    logins_refused: "logins and resumes refused",
+    sessions_fenced: "sessions ended by a later login of their device or by the operator",
+    sessions_offline: "sessions that missed three heartbeats",
+    sends: "messages offered by clients",
+    sends_appended: "messages appended to a log",
+    sends_duplicate: "repeated sends answered with the first one's ack",
+    sends_refused_final: "sends refused for good",
+    sends_refused_retry: "sends refused for now",
+    sends_parked: "sends that waited for their predecessor or for a channel to open",
+    acks: "acks sent for durable messages",
+    pushes: "messages pushed to devices",
+    receive_acks: "cursors moved by devices",
+    gaps: "ranges that a device was told to step over",
+    reads_cold: "reads left to the I/O thread because they would have waited for the disk",
+    notifies: "channel changes told to home shards",
+    notifies_repeated: "channel changes told again for want of a confirmation",
+    mail_refused: "requests refused because another worker's mailbox was full",
+    mail_coalesced: "hints merged because another worker's mailbox was full",
+}

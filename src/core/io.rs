@@ -1,0 +1,172 @@
+//! The two closed lists: everything that can wake a worker, and everything that leaves one.
+
+use bytes::Bytes;
+use tern_protocol::frames::{ChannelState, Gap, LoggedIn, Pong, SendAck, SendRefused, Welcome};
+use tern_protocol::{ChannelId, Code, DeviceId, Flags, Kind, Uin};
+
+use crate::log::Offset;
+use crate::mail::{Address, Device, Mail, SessionRef, Token};
+use crate::placement::ShardId;
+
+/// A connection as the machine knows it; given by the driver, never reused within a process.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct LinkId(pub u64);
+
+/// What can wake a worker.
+#[derive(Debug)]
+pub enum Input {
+    /// A client connected.
+    LinkOpened(LinkId),
+    /// One whole frame came, header included (the driver cuts the stream by the header's length).
+    Frame(LinkId, Bytes),
+    /// The connection is gone, for whatever reason. The driver sends nothing more for this link.
+    LinkClosed(LinkId),
+    /// Mail from another worker.
+    Mail(Address, Mail),
+    /// The log of a shard has a new proof, or failed.
+    Durable(ShardId),
+    /// The directory answers.
+    Directory(Answer),
+    /// What [`Effect::Warm`] asked for is in memory now.
+    Warmed(Waiter),
+    /// The operator ends sessions of a user, or of one device, with this code.
+    Kick {
+        /// Whose.
+        uin: Uin,
+        /// One device, or all.
+        device: Option<DeviceId>,
+        /// Why.
+        code: Code,
+    },
+    /// The server goes down in order: every session is told to come back.
+    Drain,
+    /// A deadline has come; see [`crate::Worker::poll_timeout`].
+    Tick,
+}
+
+/// What leaves a worker, besides mail.
+#[derive(Debug)]
+pub enum Effect {
+    /// Send a frame.
+    Frame(LinkId, Outgoing),
+    /// Send the body of this durable message record as a PUSH, straight from the log.
+    Push {
+        /// To whom.
+        link: LinkId,
+        /// In which log.
+        shard: ShardId,
+        /// Where.
+        at: Offset,
+    },
+    /// Send CLOSE with this, then close the connection with the same code. `Input::LinkClosed`
+    /// must not follow.
+    Close {
+        /// Which.
+        link: LinkId,
+        /// Why.
+        code: Code,
+        /// See [`tern_protocol::frames::Close`].
+        come_back_ms: u32,
+    },
+    /// Ask the directory.
+    Directory(Query),
+    /// Have the I/O thread read this record, and what lies around it, into memory; then say
+    /// [`Input::Warmed`].
+    Warm {
+        /// In which log.
+        shard: ShardId,
+        /// Where.
+        at: Offset,
+        /// Who waits.
+        waiter: Waiter,
+    },
+}
+
+/// Who waits for a cold read.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Waiter {
+    /// A session's delivery.
+    Link(LinkId),
+    /// A shard's look-up of old keys.
+    Shard(ShardId),
+}
+
+/// A frame to send, small enough to stand here whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)] // each is the frame of its name
+pub enum Outgoing {
+    Welcome(Welcome),
+    LoggedIn(LoggedIn),
+    SendAck(SendAck),
+    SendRefused(SendRefused),
+    Channel(ChannelState),
+    Gap(Gap),
+    Pong(Pong),
+    /// ERROR about a frame of this kind and flags; its text is the code's sentence.
+    Error {
+        code: Code,
+        kind: Kind,
+        flags: Flags,
+        retry_after_ms: u32,
+    },
+}
+
+/// What a worker asks the directory; never waited for.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Query {
+    /// Does this secret belong to this device?
+    Authenticate {
+        /// Who asks.
+        session: SessionRef,
+        /// The device.
+        device: Device,
+        /// Its secret.
+        secret: Token,
+    },
+    /// Is there such a user, to whom a first message may go?
+    UserExists {
+        /// Who asks.
+        shard: ShardId,
+        /// For which channel.
+        channel: ChannelId,
+        /// The user.
+        uin: Uin,
+    },
+}
+
+impl std::fmt::Debug for Query {
+    /// Without the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Authenticate { session, device, .. } => {
+                write!(f, "Authenticate({session:?}, {device:?})")
+            }
+            Self::UserExists { shard, channel, uin } => {
+                write!(f, "UserExists({shard:?}, {channel}, {uin})")
+            }
+        }
+    }
+}
+
+/// What the directory answers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// To [`Query::Authenticate`]: a fresh random token for the session, or the code of refusal.
+    Authenticated {
+        /// Who asked.
+        session: SessionRef,
+        /// Yes or no.
+        result: Result<Token, Code>,
+    },
+    /// To [`Query::UserExists`].
+    UserExists {
+        /// Who asked.
+        shard: ShardId,
+        /// For which channel.
+        channel: ChannelId,
+        /// The user.
+        uin: Uin,
+        /// Yes or no; `None` if the directory can't say now.
+        exists: Option<bool>,
+    },
+}

@@ -1,0 +1,257 @@
+//! What workers and shards say to each other: values that could cross a network, and what becomes
+//! of each when the other side's mailbox is full.
+
+use bytes::Bytes;
+use tern_protocol::frames::{Network, SendAck};
+use tern_protocol::limits::SECRET_BYTES;
+use tern_protocol::{ChannelId, Code, DeviceId, Epoch, Incarnation, MessageId, SendKey, Uin};
+
+use crate::io::LinkId;
+use crate::log::Offset;
+use crate::placement::{ShardId, WorkerId};
+
+/// Where a session can be reached: its worker and its connection there. Never reused, so that a
+/// late answer finds nobody rather than somebody else.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct SessionRef {
+    /// The worker.
+    pub worker: WorkerId,
+    /// The connection.
+    pub link: LinkId,
+}
+
+/// A resume token: 256 bits by the driver's random source.
+pub type Token = [u8; SECRET_BYTES];
+
+/// How far a member may read a channel, from the channel's owner; built only from a proof of
+/// durability.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Grant {
+    /// First id.
+    pub from: MessageId,
+    /// Last id: durable. Less than `from` if there is none.
+    pub to: MessageId,
+    /// Where the record of `to` is; only within this node.
+    pub at: Offset,
+    /// Life of the shard's log.
+    pub incarnation: Incarnation,
+    /// First id that a client of an older incarnation must forget.
+    pub restarted_at: MessageId,
+}
+
+/// Who a piece of mail is for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Address {
+    /// The sessions of a worker.
+    Front(WorkerId),
+    /// A shard, wherever it runs.
+    Shard(ShardId),
+}
+
+/// How a device proves its session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Proof {
+    /// Its secret was checked; grant an epoch and this token.
+    Secret(Token),
+    /// It shows the token of a live session of this epoch.
+    Token(Epoch, Token),
+}
+
+/// A device that a session speaks for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct Device {
+    /// Whose.
+    pub uin: Uin,
+    /// Which.
+    pub device: DeviceId,
+}
+
+/// Mail. The sender's order holds between two workers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Mail {
+    /// A device's message, to the channel's shard. `frame` is a whole SEND that parses.
+    Send {
+        /// Who gets the answer.
+        from: SessionRef,
+        /// Who sends.
+        device: Device,
+        /// The epoch its session was granted.
+        epoch: Epoch,
+        /// The frame.
+        frame: Bytes,
+    },
+    /// Answers a `Send`: durable.
+    SendAcked {
+        /// The session that asked.
+        to: SessionRef,
+        /// The frame to pass on.
+        ack: SendAck,
+        /// Whether it was a repeat.
+        duplicate: bool,
+    },
+    /// Answers a `Send`: not accepted.
+    SendRefused {
+        /// The session that asked.
+        to: SessionRef,
+        /// Where it was to go.
+        channel: ChannelId,
+        /// Its key.
+        key: SendKey,
+        /// Why.
+        code: Code,
+        /// For codes of class retry.
+        retry_after_ms: u32,
+    },
+
+    /// A device wants its session, to its user's home shard.
+    Attach {
+        /// The session.
+        from: SessionRef,
+        /// Whose it shall be.
+        device: Device,
+        /// By what right.
+        proof: Proof,
+        /// The client's network.
+        network: Network,
+    },
+    /// Answers `Attach`: the session is the device's.
+    Attached {
+        /// The session.
+        to: SessionRef,
+        /// Granted or gone on with.
+        epoch: Epoch,
+        /// For a later resume.
+        token: Token,
+        /// Whether a session went on.
+        resumed: bool,
+    },
+    /// Answers `Attach`: no.
+    AttachRefused {
+        /// The session.
+        to: SessionRef,
+        /// Why.
+        code: Code,
+        /// For codes of class retry.
+        retry_after_ms: u32,
+    },
+    /// The session has the client's cursors: tell it the user's channels, page by page, and from
+    /// then on each change. To the home shard.
+    Subscribe {
+        /// The session.
+        from: SessionRef,
+        /// Its device.
+        device: Device,
+        /// The last channel of the page before; `None` for the first page.
+        after: Option<ChannelId>,
+    },
+    /// Answers `Subscribe` with one page; empty if there are no more.
+    Channels {
+        /// The session.
+        to: SessionRef,
+        /// Channels and what may be read of them, in the order of their ids.
+        page: Vec<(ChannelId, Grant)>,
+    },
+    /// A channel of the user has more to read. From the home shard.
+    Deliver {
+        /// The session.
+        to: SessionRef,
+        /// The channel.
+        channel: ChannelId,
+        /// What may be read.
+        grant: Grant,
+    },
+    /// The connection of a session is gone. To the home shard.
+    Detach {
+        /// The session.
+        from: SessionRef,
+        /// Its device.
+        device: Device,
+        /// Whether the session ended too, rather than waits to be resumed.
+        ended: bool,
+    },
+    /// The session is over: close its connection. From the home shard.
+    Fence {
+        /// The session.
+        to: SessionRef,
+        /// Why.
+        code: Code,
+    },
+
+    /// A uin enters a channel: make it durable. From the channel's shard to the uin's home.
+    Enter {
+        /// Who asks.
+        from: ShardId,
+        /// The uin.
+        uin: Uin,
+        /// The channel.
+        channel: ChannelId,
+        /// Whether the uin itself opens the channel, which is limited.
+        opens: bool,
+    },
+    /// Answers `Enter`: durable, or refused by this code.
+    Entered {
+        /// Who asked.
+        to: ShardId,
+        /// The uin.
+        uin: Uin,
+        /// The channel.
+        channel: ChannelId,
+        /// What came of it.
+        refused: Option<(Code, u32)>,
+    },
+    /// A channel's durable end moved. From its shard to the home shard of members.
+    Notify {
+        /// Which shard.
+        from: ShardId,
+        /// The home shard.
+        to: ShardId,
+        /// Counts the notifies of this pair of shards, from 1.
+        sequence: u32,
+        /// The channel and what may be read; `None` ends the exchange of everything at start.
+        change: Option<(ChannelId, Grant)>,
+    },
+    /// All notifies of this pair up to a sequence number have come.
+    Confirm {
+        /// The home shard.
+        from: ShardId,
+        /// The channel's shard.
+        to: ShardId,
+        /// The number.
+        sequence: u32,
+    },
+}
+
+/// What becomes of mail when the mailbox of the other worker is full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WhenFull {
+    /// Refused to whoever asked, with a code.
+    Refuse,
+    /// Waits here: there is at most one per request under way, per login under way, or per pair
+    /// of shards, so what waits is bounded by what was admitted.
+    Wait,
+    /// Merged with an older one about the same thing.
+    Coalesce,
+}
+
+impl Mail {
+    /// The rule for this kind of mail.
+    pub fn when_full(&self) -> WhenFull {
+        match self {
+            Self::Send { .. } => WhenFull::Refuse,
+            Self::Deliver { .. } => WhenFull::Coalesce,
+            Self::SendAcked { .. }
+            | Self::SendRefused { .. }
+            | Self::Attach { .. }
+            | Self::Attached { .. }
+            | Self::AttachRefused { .. }
+            | Self::Subscribe { .. }
+            | Self::Channels { .. }
+            | Self::Detach { .. }
+            | Self::Fence { .. }
+            | Self::Enter { .. }
+            | Self::Entered { .. }
+            | Self::Notify { .. }
+            | Self::Confirm { .. } => WhenFull::Wait,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! A log and a table in memory, for tests and the simulator.

@@ -1,0 +1,1 @@
+//! Sessions: the devices that are connected to a worker.

@@ -1,0 +1,34 @@
+//! Bodies of the records that are not messages.
+
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use tern_protocol::ChannelId;
+
+/// Body of [`crate::log::RecordKind::Epoch`], in the log of the uin's home shard.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct EpochBody {
+    /// Whose.
+    pub uin: U64,
+    /// Which device.
+    pub device: U32,
+    /// The epoch granted.
+    pub epoch: U32,
+    /// When, in milliseconds since 1970 UTC.
+    pub server_time: U64,
+}
+
+/// Body of [`crate::log::RecordKind::Entry`], in the log of the uin's home shard.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct EntryBody {
+    /// Who entered.
+    pub uin: U64,
+    /// Which channel.
+    pub channel: ChannelId,
+    /// When, in milliseconds since 1970 UTC.
+    pub server_time: U64,
+}
+
+const _: () = assert!(size_of::<EpochBody>() == 24 && size_of::<EntryBody>() == 32);

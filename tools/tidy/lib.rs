@@ -1,0 +1,1 @@
+//! The project's rules about its own source, held by tests.
