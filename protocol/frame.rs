@@ -128,6 +128,40 @@ impl<'a> Frame<'a> {
         })
     }
 
+    /// Writes the frame to the start of `buffer` and returns its length in bytes: the way back
+    /// of [`parse`](Self::parse).
+    ///
+    /// # Panics
+    /// If `buffer` is too short, or the payload longer than a frame holds.
+    pub fn encode(&self, flags: Flags, buffer: &mut [u8]) -> usize {
+        let (fixed, tail) = self.payload();
+        write(self.kind(), flags, fixed, tail, buffer)
+    }
+
+    /// The bytes of the payload: the fixed part, and what stands behind it.
+    pub fn payload(&self) -> (&'a [u8], &'a [u8]) {
+        match *self {
+            Self::Hello(fixed) => (fixed.as_bytes(), &[]),
+            Self::Welcome(fixed) => (fixed.as_bytes(), &[]),
+            Self::Login(fixed) => (fixed.as_bytes(), &[]),
+            Self::Resume(fixed) => (fixed.as_bytes(), &[]),
+            Self::LoggedIn(fixed) => (fixed.as_bytes(), &[]),
+            Self::Cursors(list) | Self::ReceiveAck(list) => (&[], list.as_bytes()),
+            Self::Send(fixed, content) => (fixed.as_bytes(), content),
+            Self::SendAck(fixed) => (fixed.as_bytes(), &[]),
+            Self::SendRefused(fixed) => (fixed.as_bytes(), &[]),
+            Self::Push(fixed, content) => (fixed.as_bytes(), content),
+            Self::Fetch(fixed) => (fixed.as_bytes(), &[]),
+            Self::Channel(fixed) => (fixed.as_bytes(), &[]),
+            Self::Gap(fixed) => (fixed.as_bytes(), &[]),
+            Self::Ping(fixed) => (fixed.as_bytes(), &[]),
+            Self::Pong(fixed) => (fixed.as_bytes(), &[]),
+            Self::Error(fixed, text) => (fixed.as_bytes(), text),
+            Self::Close(fixed, text) => (fixed.as_bytes(), text),
+            Self::Unknown(_, payload) => (&[], payload),
+        }
+    }
+
     /// The kind of the frame.
     pub fn kind(&self) -> Kind {
         match self {
@@ -199,11 +233,15 @@ pub fn encode<T: IntoBytes + Immutable>(
     variable: &[u8],
     buffer: &mut [u8],
 ) -> usize {
-    let payload_bytes = size_of::<T>() + variable.len();
+    write(kind, flags, head.as_bytes(), variable, buffer)
+}
+
+fn write(kind: Kind, flags: Flags, fixed: &[u8], tail: &[u8], buffer: &mut [u8]) -> usize {
+    let payload_bytes = fixed.len() + tail.len();
     let header = header(kind, flags, payload_bytes);
-    let (head_end, end) = (HEADER_BYTES + size_of::<T>(), HEADER_BYTES + payload_bytes);
+    let (fixed_end, end) = (HEADER_BYTES + fixed.len(), HEADER_BYTES + payload_bytes);
     buffer[..HEADER_BYTES].copy_from_slice(header.as_bytes());
-    buffer[HEADER_BYTES..head_end].copy_from_slice(head.as_bytes());
-    buffer[head_end..end].copy_from_slice(variable);
+    buffer[HEADER_BYTES..fixed_end].copy_from_slice(fixed);
+    buffer[fixed_end..end].copy_from_slice(tail);
     end
 }

@@ -24,8 +24,8 @@ pub const PAYLOAD_BYTES_MAX: usize = u16::MAX as usize;
 /// Largest frame in bytes: what a reader must be able to hold to make progress.
 pub const FRAME_BYTES_MAX: usize = HEADER_BYTES + PAYLOAD_BYTES_MAX;
 
-/// Default limit of a message's content in bytes: with the push body and QUIC's own overhead it
-/// is still one datagram of a common path ("do not exceed one frame").
+/// Default limit of a message's content in bytes: what one Ethernet frame carries, a screenful of
+/// text. As a PUSH it fills two datagrams of 1,200 bytes, the size that every QUIC path carries.
 pub const CONTENT_BYTES_DEFAULT: usize = 1_440;
 
 /// The most that the content limit can be set to, in bytes: a push must fit a frame.
@@ -41,7 +41,7 @@ pub const CURSORS_PER_FRAME_MAX: usize = 1_000;
 /// Most ids that one FETCH may ask for; a longer range is asked for in pieces.
 pub const FETCH_IDS_MAX: u64 = 1_000;
 
-/// Longest text in an ERROR in bytes.
+/// Longest text in an ERROR or CLOSE in bytes.
 pub const ERROR_TEXT_BYTES_MAX: usize = 256;
 
 /// Bytes of a device's secret and of a resume token: 256 random bits.

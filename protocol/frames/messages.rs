@@ -24,22 +24,22 @@ wire_struct!(
     /// The fixed part of SEND; the content follows.
     Send, 40 {
         /// Where to.
-        channel: ChannelId,
+        @0 channel: ChannelId,
         /// Epoch of the send key.
-        epoch: U32,
+        @16 epoch: U32,
         /// Counter of the send key.
-        counter: U32,
+        @20 counter: U32,
         /// Counter of the newest earlier send of this epoch to this channel that was not finally
         /// refused; 0 if there is none. The server appends no message before its predecessor.
-        predecessor: U32,
+        @24 predecessor: U32,
         /// See [`content_type`].
-        content_type: U16,
+        @28 content_type: U16,
         /// See [`message_kind`].
-        kind: u8,
+        @30 kind: u8,
         /// Version of the body: 1.
-        version: u8,
+        @31 version: u8,
         /// The message that this one speaks of, in the same channel; 0 if none.
-        refers_to: U64,
+        @32 refers_to: U64,
     }
 );
 
@@ -47,15 +47,15 @@ wire_struct!(
     /// SEND_ACK: the message is durable. A repeated SEND gets the same again.
     SendAck, 40 {
         /// Where it stands.
-        channel: ChannelId,
+        @0 channel: ChannelId,
         /// Epoch of the send key.
-        epoch: U32,
+        @16 epoch: U32,
         /// Counter of the send key.
-        counter: U32,
+        @20 counter: U32,
         /// Its place in the channel.
-        id: U64,
+        @24 id: U64,
         /// When the server accepted it, in milliseconds since 1970 UTC.
-        server_time: U64,
+        @32 server_time: U64,
     }
 );
 
@@ -63,17 +63,17 @@ wire_struct!(
     /// SEND_REFUSED: the message was not accepted.
     SendRefused, 32 {
         /// Where it was to go.
-        channel: ChannelId,
+        @0 channel: ChannelId,
         /// Epoch of the send key.
-        epoch: U32,
+        @16 epoch: U32,
         /// Counter of the send key.
-        counter: U32,
+        @20 counter: U32,
         /// See [`crate::Code`]; its class says whether the key is dead.
-        code: U16,
+        @24 code: U16,
         /// Zero; ignored.
-        reserved: U16,
+        @26 reserved: U16,
         /// Milliseconds to wait before the same key is sent again, for codes of class retry.
-        retry_after_ms: U32,
+        @28 retry_after_ms: U32,
     }
 );
 
@@ -82,27 +82,27 @@ wire_struct!(
     /// follows.
     PushBody, 64 {
         /// The channel.
-        channel: ChannelId,
+        @0 channel: ChannelId,
         /// The message's place in it.
-        id: U64,
+        @16 id: U64,
         /// Who sent it.
-        sender: U64,
+        @24 sender: U64,
         /// With which device.
-        device: U32,
+        @32 device: U32,
         /// Epoch of the send key.
-        epoch: U32,
+        @36 epoch: U32,
         /// Counter of the send key.
-        counter: U32,
+        @40 counter: U32,
         /// See [`content_type`].
-        content_type: U16,
+        @44 content_type: U16,
         /// See [`message_kind`].
-        kind: u8,
+        @46 kind: u8,
         /// Version of the body: 1.
-        version: u8,
+        @47 version: u8,
         /// When the server accepted it, in milliseconds since 1970 UTC.
-        server_time: U64,
+        @48 server_time: U64,
         /// The message that this one speaks of; 0 if none.
-        refers_to: U64,
+        @56 refers_to: U64,
     }
 );
 

@@ -10,13 +10,13 @@ wire_struct!(
     /// room for: everything up to `id` is consumed.
     Cursor, 32 {
         /// The channel.
-        channel: ChannelId,
+        @0 channel: ChannelId,
         /// The newest id consumed; 0 is none.
-        id: U64,
+        @16 id: U64,
         /// The incarnation under which it was; 0 if the client knows none.
-        incarnation: U32,
+        @24 incarnation: U32,
         /// Zero; ignored.
-        reserved: U32,
+        @28 reserved: U32,
     }
 );
 
@@ -24,11 +24,11 @@ wire_struct!(
     /// FETCH: asks for `from` to `to`, both included, once more.
     Fetch, 32 {
         /// The channel.
-        channel: ChannelId,
+        @0 channel: ChannelId,
         /// First id.
-        from: U64,
+        @16 from: U64,
         /// Last id.
-        to: U64,
+        @24 to: U64,
     }
 );
 
@@ -37,18 +37,18 @@ wire_struct!(
     /// know, and when a cursor lies outside of what is there.
     ChannelState, 48 {
         /// The channel.
-        channel: ChannelId,
+        @0 channel: ChannelId,
         /// Life of its history.
-        incarnation: U32,
+        @16 incarnation: U32,
         /// Zero; ignored.
-        reserved: U32,
+        @20 reserved: U32,
         /// Oldest id that can be read.
-        oldest: U64,
+        @24 oldest: U64,
         /// Newest id.
-        newest: U64,
+        @32 newest: U64,
         /// A client of another incarnation forgets all ids from this one on: history restarted
         /// here.
-        restarted_at: U64,
+        @40 restarted_at: U64,
     }
 );
 
@@ -56,14 +56,14 @@ wire_struct!(
     /// GAP: ids `from` to `to`, both included, never come.
     Gap, 40 {
         /// The channel.
-        channel: ChannelId,
+        @0 channel: ChannelId,
         /// First id.
-        from: U64,
+        @16 from: U64,
         /// Last id.
-        to: U64,
+        @24 to: U64,
         /// Why: `LOST`, `EXPIRED` or `NOT_VISIBLE`.
-        code: U16,
+        @32 code: U16,
         /// Zero; ignored.
-        reserved: [u8; 6],
+        @34 reserved: [u8; 6],
     }
 );

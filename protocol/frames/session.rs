@@ -52,15 +52,15 @@ wire_struct!(
     /// HELLO: the first frame of a connection.
     Hello, 16 {
         /// [`crate::limits::MAGIC`].
-        magic: [u8; 4],
+        @0 magic: [u8; 4],
         /// [`crate::limits::VERSION`] of the client.
-        version: U16,
+        @4 version: U16,
         /// See [`Network`].
-        network: u8,
+        @6 network: u8,
         /// Zero; ignored.
-        reserved: u8,
+        @7 reserved: u8,
         /// See [`capabilities`].
-        capabilities: U64,
+        @8 capabilities: U64,
     }
 );
 
@@ -68,17 +68,17 @@ wire_struct!(
     /// WELCOME: the server's answer to HELLO.
     Welcome, 32 {
         /// [`crate::limits::VERSION`] of the server.
-        version: U16,
+        @0 version: U16,
         /// How far the oldest unanswered and the newest sent counter may differ, exclusive.
-        unacked_sends_max: U16,
+        @2 unacked_sends_max: U16,
         /// Longest content of a message in bytes.
-        content_bytes_max: U32,
+        @4 content_bytes_max: U32,
         /// See [`capabilities`].
-        capabilities: U64,
+        @8 capabilities: U64,
         /// The server's time in milliseconds since 1970 UTC.
-        server_time: U64,
+        @16 server_time: U64,
         /// Zero; ignored.
-        reserved: U64,
+        @24 reserved: U64,
     }
 );
 
@@ -86,13 +86,13 @@ wire_struct!(
     /// LOGIN: a full login.
     Login, 48 {
         /// Who.
-        uin: U64,
+        @0 uin: U64,
         /// With which device.
-        device: U32,
+        @8 device: U32,
         /// Zero; ignored.
-        reserved: U32,
+        @12 reserved: U32,
         /// The device's secret.
-        secret: [u8; SECRET_BYTES],
+        @16 secret: [u8; SECRET_BYTES],
     }
 );
 
@@ -100,13 +100,13 @@ wire_struct!(
     /// RESUME: goes on with a live session.
     Resume, 48 {
         /// Who.
-        uin: U64,
+        @0 uin: U64,
         /// With which device.
-        device: U32,
+        @8 device: U32,
         /// The epoch of the session.
-        epoch: U32,
+        @12 epoch: U32,
         /// The token that LOGGED_IN gave.
-        token: [u8; SECRET_BYTES],
+        @16 token: [u8; SECRET_BYTES],
     }
 );
 
@@ -114,17 +114,17 @@ wire_struct!(
     /// LOGGED_IN: answers LOGIN and RESUME.
     LoggedIn, 48 {
         /// The device's epoch: new after LOGIN, unchanged after RESUME.
-        epoch: U32,
+        @0 epoch: U32,
         /// Milliseconds until the first heartbeat.
-        heartbeat_ms: U32,
+        @4 heartbeat_ms: U32,
         /// Milliseconds that the session outlives its connection.
-        resume_ms: U32,
+        @8 resume_ms: U32,
         /// 1 if a session went on, 0 if a new epoch was granted.
-        resumed: u8,
+        @12 resumed: u8,
         /// Zero; ignored.
-        reserved: [u8; 3],
+        @13 reserved: [u8; 3],
         /// What RESUME must show.
-        token: [u8; SECRET_BYTES],
+        @16 token: [u8; SECRET_BYTES],
     }
 );
 
@@ -132,11 +132,11 @@ wire_struct!(
     /// PING: the client's heartbeat.
     Ping, 8 {
         /// Counted by the client; comes back in PONG.
-        sequence: U32,
+        @0 sequence: U32,
         /// See [`Network`].
-        network: u8,
+        @4 network: u8,
         /// Zero; ignored.
-        reserved: [u8; 3],
+        @5 reserved: [u8; 3],
     }
 );
 
@@ -144,11 +144,11 @@ wire_struct!(
     /// PONG: answers PING.
     Pong, 16 {
         /// That of the PING.
-        sequence: U32,
+        @0 sequence: U32,
         /// Milliseconds until the next heartbeat.
-        heartbeat_ms: U32,
+        @4 heartbeat_ms: U32,
         /// The server's time in milliseconds since 1970 UTC.
-        server_time: U64,
+        @8 server_time: U64,
     }
 );
 
@@ -156,13 +156,13 @@ wire_struct!(
     /// The fixed part of ERROR; text in UTF-8 for people follows.
     ErrorHead, 8 {
         /// See [`crate::Code`].
-        code: U16,
+        @0 code: U16,
         /// The kind of the frame that it answers; 0 if none.
-        kind: u8,
+        @2 kind: u8,
         /// That frame's flags.
-        flags: u8,
+        @3 flags: u8,
         /// Milliseconds to wait before trying again; 0 where the code is not of class retry.
-        retry_after_ms: U32,
+        @4 retry_after_ms: U32,
     }
 );
 
@@ -170,11 +170,11 @@ wire_struct!(
     /// CLOSE: the last frame before a close; text in UTF-8 may follow.
     Close, 8 {
         /// See [`crate::Code`].
-        code: U16,
+        @0 code: U16,
         /// Zero; ignored.
-        reserved: U16,
+        @2 reserved: U16,
         /// Come back no earlier than this many milliseconds, and at a random time within as many
         /// again; 0 where the code is not of class retry.
-        come_back_ms: U32,
+        @4 come_back_ms: U32,
     }
 );
