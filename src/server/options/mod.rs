@@ -1,0 +1,219 @@
+//! The one table of what an operator may set, and where the values come from.
+//!
+//! A row of [`TABLE`] feeds the flag of `tern serve`, the environment variable, the key of the
+//! TOML file, the list that `tern options` prints and `OPTIONS.md` (compared by a test). In comes
+//! text from four layers, of which the first that names an option wins: flag, environment, file,
+//! default (a preset replaces defaults). Out go [`Options`], each value within its limits, or an
+//! [`OptionError`] that says option, value, limit and where the value came from.
+
+mod error;
+mod layers;
+mod text;
+mod value;
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use tern_core::placement::SHARDS_MAX;
+use tern_protocol::limits::{CONTENT_BYTES_MAX, PAYLOAD_BYTES_MAX};
+
+pub use error::OptionError;
+pub use layers::{Environment, Flags, Source, Values};
+pub use text::{listing, markdown};
+pub use value::{Advertise, Durability, Names, OptionalPath, Preset};
+
+/// One row of the table.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// The flag without its dashes, and the key in the file.
+    pub name: &'static str,
+    /// Its value unless set.
+    pub default: &'static str,
+    /// What the value counts, or its form.
+    pub unit: &'static str,
+    /// Least and most, for a number.
+    pub limits: Option<RangeInclusive<u64>>,
+    /// What it does.
+    pub sentence: &'static str,
+    /// What it costs, or what it trades.
+    pub cost: &'static str,
+}
+
+impl Row {
+    /// The environment variable.
+    pub fn variable(&self) -> String {
+        format!("TERN_{}", self.name.to_uppercase().replace('-', "_"))
+    }
+}
+
+macro_rules! options {
+    ($($field:ident $name:literal: $type:ty = $default:literal $unit:literal [$($limits:expr)?]
+        $sentence:literal $cost:literal;)*) => {
+        /// Everything an operator may set, read and within its limits.
+        #[derive(Clone, Debug)]
+        pub struct Options { $(#[doc = $sentence] pub $field: $type,)* }
+
+        /// Every row of the table.
+        pub static TABLE: &[Row] = &[$(Row {
+            name: $name,
+            default: $default,
+            unit: $unit,
+            limits: options!(@limits $($limits)?),
+            sentence: $sentence,
+            cost: $cost,
+        },)*];
+
+        impl Options {
+            fn read(values: &Values) -> Result<Self, OptionError> {
+                Ok(Self { $($field: values.read::<$type>($name)?,)* })
+            }
+        }
+    };
+    (@limits) => { None };
+    (@limits $limits:expr) => { Some($limits) };
+}
+
+options! {
+    data "data": PathBuf = "./tern-data" "DIR" []
+        "The data folder; made if absent, for its owner only."
+        "Log, directory, keys and profiles lie in it; one server at a time holds it.";
+    listen "listen": SocketAddr = "127.0.0.1:5190" "ADDR:PORT" []
+        "Where to listen for QUIC, one UDP port for all workers; port 0 takes a free one."
+        "Beyond loopback every machine that reaches the port may try to log in.";
+    advertise "advertise": Advertise = "" "HOST:PORT" []
+        "The address that profiles name; empty: the one listened on, loopback if that is every one."
+        "None; devices that can't reach it can't connect.";
+    name "name": Names = "" "NAME,…" []
+        "Further names and addresses for the self-signed certificate, used only when it is made."
+        "None; clients that pin the certificate don't need it.";
+    workers "workers": u16 = "0" "threads" [0..=256]
+        "Threads that each own a socket, its connections and some shards; 0: one per core."
+        "A core each under load; may change at every start.";
+    shards "shards": u16 = "0" "shards" [0..=SHARDS_MAX as u64]
+        "Logs that the data folder is made with, fixed from then on; 0: what it has, 4 if new."
+        "Each reserves disk and has commits of its own; more shards than workers leave room to grow.";
+    durability "durability": Durability = "disk" "disk|process" []
+        "When an ack may leave: after fdatasync, or once the kernel has the bytes."
+        "disk: a sync of the disk in each ack's time; process: a power cut loses acked messages.";
+    commit_threads "commit-threads": usize = "1" "threads" [1..=64]
+        "Threads that write and sync the logs."
+        "More of them than disks split the group commit and slow it.";
+    log_bytes_max "log-bytes-max": u64 = "0" "bytes" [0..=u64::MAX >> 1]
+        "Most that all logs together may reserve, beyond it sends are refused; 0: until the disk is full."
+        "That much disk.";
+    content_bytes_max "content-bytes-max": u32 = "1440" "bytes" [1..=CONTENT_BYTES_MAX as u64]
+        "Longest content of a message."
+        "Up to 1,440 bytes a message is one datagram; a longer one needs all of its packets to come.";
+    preset "preset": Preset = "none" "none|strict" []
+        "Replaces defaults by a set of others; strict: one message a second, without a burst."
+        "None; a value set by hand goes before the preset.";
+    sends_per_second "sends-per-second": u32 = "50" "messages/s per device" [1..=1_000_000]
+        "Messages that a device may send over time."
+        "Bounds what one device can cost everyone in disk and processor.";
+    sends_burst "sends-burst": u32 = "500" "messages per device" [1..=1_000_000]
+        "Messages that a device may send at once after a pause."
+        "That many messages of each device may come in the same second.";
+    channels_per_hour "channels-per-hour": u32 = "200" "channels/h per user" [1..=1_000_000]
+        "New channels that a user may open."
+        "Each new channel costs a directory look-up, a record for each member and memory.";
+    login_ms_max "login-ms-max": u64 = "5000" "ms" [100..=600_000]
+        "From connecting to a complete login; who takes longer is disconnected."
+        "A connection's memory, about 30 KB, for that long per stranger.";
+    resume_seconds "resume-seconds": u32 = "600" "s" [0..=604_800]
+        "How long a session outlives its connection and can be resumed without a login."
+        "Up to 256 bytes per session that left.";
+    window_messages "window-messages": u32 = "64" "messages per session" [1..=65_536]
+        "Pushed messages that a device may leave unacked before more wait in the log."
+        "Memory for that many messages per busy session, in QUIC's send buffer.";
+    window_bytes "window-bytes": u32 = "131072" "bytes per session" [PAYLOAD_BYTES_MAX as u64 + 1..=1 << 28]
+        "The same window, in bytes of pushed messages."
+        "That much memory per busy session.";
+    heartbeat_wired_ms "heartbeat-wired-ms": u32 = "10000" "ms" [1_000..=600_000]
+        "Heartbeat of clients on a cable; after three missed ones a device is offline."
+        "A datagram each way per beat and session.";
+    heartbeat_wifi_ms "heartbeat-wifi-ms": u32 = "30000" "ms" [1_000..=600_000]
+        "Heartbeat of clients on wireless LAN."
+        "A datagram each way per beat and session, and the phone's radio wakes.";
+    heartbeat_cellular_ms "heartbeat-cellular-ms": u32 = "25000" "ms" [1_000..=600_000]
+        "Heartbeat of clients on cellular and unknown networks; many NATs forget a binding after 30 s."
+        "A datagram each way per beat and session, and the phone's radio wakes.";
+    sessions_max "sessions-max": usize = "1000000" "sessions per worker" [1..=100_000_000]
+        "Sessions of one worker; further logins are asked to come back."
+        "About 20 KB per connected session, 256 bytes per one that may resume.";
+    requests_max "requests-max": usize = "4096" "requests per pair of workers" [16..=1_000_000]
+        "Requests from one worker that another may still have to answer; more are refused as BUSY."
+        "A queue of that length for each pair of workers.";
+    retry_threshold "retry-threshold": u32 = "256" "handshakes per worker" [0..=1_000_000]
+        "Handshakes under way from which on a stranger must first prove its address (QUIC Retry)."
+        "Above it a connection takes one more round trip; below it a forged address costs a handshake.";
+    come_back_ms "come-back-ms": u32 = "1000" "ms" [0..=600_000]
+        "When the server goes down in order, how long clients wait before they come back, and as long again at random."
+        "A longer time spreads the logins after a restart, and delays messages by as much.";
+    spin_us "spin-us": u32 = "0" "µs" [0..=1_000_000]
+        "How long an idle worker polls its socket before it sleeps; a wake-up costs about 35 µs."
+        "Processor time while there is nothing to do.";
+    key_log "key-log": OptionalPath = "" "FILE" []
+        "Appends the TLS secrets of all connections to this file, for packet analysis; empty: off."
+        "Whoever reads the file reads all traffic.";
+}
+
+impl Options {
+    /// The options after all layers, and where each value came from.
+    ///
+    /// # Errors
+    /// When a layer can't be read, names an unknown option, or holds a value that is no value or
+    /// outside of its limits.
+    pub fn load(flags: &Flags, environment: &Environment) -> Result<(Self, Values), OptionError> {
+        let values = Values::gather(flags, environment)?;
+        Ok((Self::read(&values)?, values))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tern_core::config::Config;
+
+    #[test]
+    fn defaults_and_limits_are_values() {
+        for row in TABLE {
+            let Some(limits) = &row.limits else { continue };
+            for value in [*limits.start(), *limits.end()] {
+                let flags = Flags::new([(row.name, value.to_string())]);
+                let read = Options::load(&flags, &Environment::default());
+                assert!(read.is_ok(), "{} = {value}: {read:?}", row.name);
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_sorted_out() {
+        let mut names: Vec<_> = TABLE.iter().map(|row| row.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), TABLE.len());
+        assert!(!names.contains(&"config"), "the file's own flag");
+    }
+
+    #[test]
+    fn the_machine_has_the_same_defaults() {
+        let (options, _) =
+            Options::load(&Flags::default(), &Environment::default()).expect("defaults");
+        let machine = Config::default();
+        assert_eq!(options.content_bytes_max, machine.content_bytes_max);
+        assert_eq!(options.sends_per_second, machine.sends_per_second);
+        assert_eq!(options.sends_burst, machine.sends_burst);
+        assert_eq!(options.channels_per_hour, machine.channels_per_hour);
+        assert_eq!(options.login_ms_max, machine.login_ms_max);
+        assert_eq!(options.resume_seconds * 1_000, machine.resume_ms);
+        assert_eq!(options.window_messages, machine.window_messages);
+        assert_eq!(options.window_bytes, machine.window_bytes);
+        assert_eq!(options.sessions_max, machine.sessions_max);
+        assert_eq!(options.requests_max, machine.requests_max);
+        assert_eq!(options.come_back_ms, machine.come_back_ms);
+        assert_eq!(options.heartbeat_wired_ms, machine.heartbeat_wired_ms);
+        assert_eq!(options.heartbeat_wifi_ms, machine.heartbeat_wifi_ms);
+        assert_eq!(options.heartbeat_cellular_ms, machine.heartbeat_cellular_ms);
+    }
+}
