@@ -1,1 +1,4 @@
-//! See ARCHITECTURE.md.
+//! The client of Tern.
+
+pub mod hex;
+pub mod profile;
