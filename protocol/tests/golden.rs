@@ -1,0 +1,253 @@
+//! One frame of each kind, byte for byte. The vectors were written from SPEC.md, not by the
+//! encoder; a change of one is a change of the protocol.
+
+mod vectors;
+
+use tern_protocol::frames::{
+    ChannelState, Close, Cursor, ErrorHead, Fetch, Gap, Hello, LoggedIn, Login, Network, Ping,
+    Pong, PushBody, Resume, Send, SendAck, SendRefused, Welcome, capabilities, content_type,
+    message_kind,
+};
+use tern_protocol::limits::{
+    CONTENT_BYTES_DEFAULT, FRAME_BYTES_MAX, MAGIC, SECRET_BYTES, UNACKED_SENDS_MAX, VERSION,
+};
+use tern_protocol::{ChannelId, Code, Flags, Frame, Kind, Uin};
+
+/// The server's time in the vectors, in ms since 1970 UTC.
+const TIME_MS: u64 = 1_790_000_000_123;
+
+/// The vector decodes to `frame`, and `frame` encodes to the vector.
+fn same(name: &str, flags: Flags, frame: &Frame<'_>) {
+    let golden = vectors::bytes(name);
+    assert_eq!(Frame::parse(&golden), Ok((*frame, flags)), "decoding {name}");
+    let mut buffer = [0xaa; FRAME_BYTES_MAX];
+    let written = frame.encode(flags, &mut buffer);
+    assert_eq!(buffer[..written], golden[..], "encoding {name}");
+    assert!(buffer[written..].iter().all(|byte| *byte == 0xaa), "{name} writes behind its end");
+}
+
+fn direct() -> ChannelId {
+    ChannelId::direct(Uin(10_002), Uin(10_001))
+}
+
+fn counting_from(first: u8) -> [u8; SECRET_BYTES] {
+    std::array::from_fn(|index| first + index as u8)
+}
+
+#[test]
+fn hello() {
+    let hello = Hello {
+        magic: MAGIC,
+        version: VERSION.into(),
+        network: Network::Cellular.to_wire(),
+        reserved: 0,
+        capabilities: capabilities::NONE.into(),
+    };
+    same("hello", Flags::NONE, &Frame::Hello(&hello));
+}
+
+#[test]
+fn welcome() {
+    let welcome = Welcome {
+        version: VERSION.into(),
+        unacked_sends_max: (UNACKED_SENDS_MAX as u16).into(),
+        content_bytes_max: (CONTENT_BYTES_DEFAULT as u32).into(),
+        capabilities: capabilities::NONE.into(),
+        server_time: TIME_MS.into(),
+        reserved: 0.into(),
+    };
+    same("welcome", Flags::NONE, &Frame::Welcome(&welcome));
+}
+
+#[test]
+fn login() {
+    let secret = counting_from(0);
+    let login = Login { uin: 10_001.into(), device: 1.into(), reserved: 0.into(), secret };
+    same("login", Flags::NONE, &Frame::Login(&login));
+}
+
+#[test]
+fn resume() {
+    let token = counting_from(0xe0);
+    let resume = Resume { uin: 10_001.into(), device: 1.into(), epoch: 7.into(), token };
+    same("resume", Flags::NONE, &Frame::Resume(&resume));
+}
+
+#[test]
+fn logged_in() {
+    let logged_in = LoggedIn {
+        epoch: 7.into(),
+        heartbeat_ms: 25_000.into(),
+        resume_ms: 600_000.into(),
+        resumed: 1,
+        reserved: [0; 3],
+        token: counting_from(0xe0),
+    };
+    same("logged_in", Flags::NONE, &Frame::LoggedIn(&logged_in));
+}
+
+#[test]
+fn cursors() {
+    let group = ChannelId::group(77);
+    let list = [
+        Cursor { channel: direct(), id: 41.into(), incarnation: 2.into(), reserved: 0.into() },
+        Cursor { channel: group, id: 0.into(), incarnation: 0.into(), reserved: 0.into() },
+    ];
+    same("cursors", Flags::LAST, &Frame::Cursors(&list));
+}
+
+#[test]
+fn send() {
+    let send = Send {
+        channel: direct(),
+        epoch: 7.into(),
+        counter: 9.into(),
+        predecessor: 8.into(),
+        content_type: content_type::TEXT.into(),
+        kind: message_kind::CONTENT,
+        version: 1,
+        refers_to: 40.into(),
+    };
+    same("send", Flags::NONE, &Frame::Send(&send, b"tern"));
+    assert_eq!(send.key().to_string(), "7.9");
+}
+
+#[test]
+fn send_ack() {
+    let ack = SendAck {
+        channel: direct(),
+        epoch: 7.into(),
+        counter: 9.into(),
+        id: 42.into(),
+        server_time: TIME_MS.into(),
+    };
+    same("send_ack", Flags::NONE, &Frame::SendAck(&ack));
+}
+
+#[test]
+fn send_refused() {
+    let refused = SendRefused {
+        channel: direct(),
+        epoch: 7.into(),
+        counter: 9.into(),
+        code: Code::RateLimited.0.into(),
+        reserved: 0.into(),
+        retry_after_ms: 1_500.into(),
+    };
+    same("send_refused", Flags::NONE, &Frame::SendRefused(&refused));
+}
+
+#[test]
+fn push() {
+    let body = PushBody {
+        channel: direct(),
+        id: 42.into(),
+        sender: 10_001.into(),
+        device: 1.into(),
+        epoch: 7.into(),
+        counter: 9.into(),
+        content_type: content_type::TEXT.into(),
+        kind: message_kind::CONTENT,
+        version: 1,
+        server_time: TIME_MS.into(),
+        refers_to: 40.into(),
+    };
+    same("push", Flags::NONE, &Frame::Push(&body, b"tern"));
+}
+
+#[test]
+fn receive_ack() {
+    let (id, incarnation) = (42.into(), 2.into());
+    let list = [Cursor { channel: direct(), id, incarnation, reserved: 0.into() }];
+    same("receive_ack", Flags::NONE, &Frame::ReceiveAck(&list));
+}
+
+#[test]
+fn fetch() {
+    let fetch = Fetch { channel: direct(), from: 38.into(), to: 41.into() };
+    same("fetch", Flags::NONE, &Frame::Fetch(&fetch));
+}
+
+#[test]
+fn channel() {
+    let state = ChannelState {
+        channel: direct(),
+        incarnation: 3.into(),
+        reserved: 0.into(),
+        oldest: 5.into(),
+        newest: 40.into(),
+        restarted_at: 36.into(),
+    };
+    same("channel", Flags::NONE, &Frame::Channel(&state));
+}
+
+#[test]
+fn gap() {
+    let (channel, code) = (direct(), Code::Lost.0.into());
+    let gap = Gap { channel, from: 12.into(), to: 13.into(), code, reserved: [0; 6] };
+    same("gap", Flags::NONE, &Frame::Gap(&gap));
+}
+
+#[test]
+fn ping() {
+    let ping = Ping { sequence: 3.into(), network: Network::Wifi.to_wire(), reserved: [0; 3] };
+    same("ping", Flags::NONE, &Frame::Ping(&ping));
+}
+
+#[test]
+fn pong() {
+    let (sequence, heartbeat_ms) = (3.into(), 30_000.into());
+    let pong = Pong { sequence, heartbeat_ms, server_time: TIME_MS.into() };
+    same("pong", Flags::NONE, &Frame::Pong(&pong));
+}
+
+#[test]
+fn error() {
+    let code = Code::UnknownKind.0.into();
+    let head = ErrorHead { code, kind: 0x7f, flags: 0x80, retry_after_ms: 0.into() };
+    same("error", Flags::NONE, &Frame::Error(&head, b"kind?"));
+}
+
+#[test]
+fn close() {
+    let code = Code::Draining.0.into();
+    let close = Close { code, reserved: 0.into(), come_back_ms: 1_000.into() };
+    same("close", Flags::NONE, &Frame::Close(&close, b"soon"));
+}
+
+/// A newer peer's kind and flags come through, and print as numbers.
+#[test]
+fn what_is_unknown_survives() {
+    let (kind, flags) = (Kind(0x7f), Flags(0x81));
+    same("unknown", flags, &Frame::Unknown(kind, &[1, 2, 3]));
+    assert_eq!(kind.to_string(), "kind 0x7f");
+    assert!(flags.has(Flags::LAST) && flags.has_unknown());
+    assert!(!Flags::LAST.has_unknown());
+    assert_eq!(Code(0x7777).to_string(), "code 0x7777");
+}
+
+#[test]
+fn each_vector_is_of_the_kind_it_is_named_after() {
+    for row in Kind::ALL {
+        let golden = vectors::bytes(&row.label.to_lowercase());
+        let (frame, _) = Frame::parse(&golden).expect("a vector decodes");
+        assert_eq!(frame.kind(), row.kind);
+    }
+    let files = std::fs::read_dir(vectors::folder()).expect("the folder of the vectors");
+    assert_eq!(files.count(), vectors::all().len(), "a file in testdata/ that no kind is named by");
+}
+
+/// Several frames stand behind each other in the stream; the header alone cuts them apart.
+#[test]
+fn a_stream_is_cut_by_the_headers() {
+    let golden = vectors::all();
+    let stream: Vec<u8> = golden.iter().flat_map(|(_, bytes)| bytes.iter().copied()).collect();
+    let mut rest = &stream[..];
+    for (name, bytes) in &golden {
+        let header = tern_protocol::Header::peek(rest).expect("four bytes");
+        let (frame, behind) = rest.split_at(header.frame_bytes());
+        assert_eq!(frame, bytes, "{name}");
+        rest = behind;
+    }
+    assert!(rest.is_empty());
+}
