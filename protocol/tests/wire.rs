@@ -126,7 +126,7 @@ fn no_header_lies_about_a_payload_that_is_too_long() {
 fn mutated_frames() {
     let mutations = number("TERN_FUZZ", MUTATIONS_DEFAULT);
     let seed = number("TERN_FUZZ_SEED", SEED_DEFAULT);
-    println!("TERN_FUZZ={mutations} TERN_FUZZ_SEED={seed}");
+    eprintln!("TERN_FUZZ={mutations} TERN_FUZZ_SEED={seed}");
     let mut random = Random(seed);
     let golden = vectors::all();
     let mut decoded = 0_u64;
