@@ -12,3 +12,7 @@
 pub mod alloc;
 
 pub mod options;
+
+pub mod folder;
+
+pub mod directory;

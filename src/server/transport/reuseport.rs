@@ -10,28 +10,30 @@ use std::os::fd::AsRawFd;
 use super::steering::{LONG_HEADER, LONG_ID_OFFSET, SHORT_ID_OFFSET, STEERED_BYTES_MIN};
 
 /// Instructions of the program.
-const INSTRUCTIONS: usize = 9;
+const INSTRUCTIONS: usize = 10;
 
-/// The steering rule of [`super::steering::worker_of`] as a program.
+/// The steering rule of [`super::steering::worker_of`] as a program. Jumps are counted from the
+/// instruction behind them.
 fn program(workers: u16) -> [libc::sock_filter; INSTRUCTIONS] {
     const LOAD_LENGTH: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_LEN;
     const LOAD_BYTE: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
-    const JUMP_IF_LESS_NOT: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
+    const JUMP_IF_AT_LEAST: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
     const JUMP_IF_SET: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
     const JUMP: u32 = libc::BPF_JMP | libc::BPF_JA;
     const MODULO: u32 = libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K;
     const RETURN: u32 = libc::BPF_RET | libc::BPF_A;
+    const RETURN_CONSTANT: u32 = libc::BPF_RET | libc::BPF_K;
     [
         instruction(LOAD_LENGTH, 0, 0, 0), // 0: A = payload bytes
-        // 1: long enough? else jump to 6 with A = 0..=6: `worker_of` says 0, see below
-        instruction(JUMP_IF_LESS_NOT, STEERED_BYTES_MIN as u32, 0, 6),
-        instruction(LOAD_BYTE, 0, 0, 0), // 2: A = first byte
+        instruction(JUMP_IF_AT_LEAST, STEERED_BYTES_MIN as u32, 0, 7), // 1: too short: to 9
+        instruction(LOAD_BYTE, 0, 0, 0),   // 2: A = first byte
         instruction(JUMP_IF_SET, u32::from(LONG_HEADER), 0, 2), // 3: short header: to 6
         instruction(LOAD_BYTE, LONG_ID_OFFSET as u32, 0, 0), // 4: long: A = first byte of the id
-        instruction(JUMP, 1, 0, 0),      // 5: to 7
+        instruction(JUMP, 1, 0, 0),        // 5: to 7
         instruction(LOAD_BYTE, SHORT_ID_OFFSET as u32, 0, 0), // 6: short: A = first byte of the id
         instruction(MODULO, u32::from(workers), 0, 0), // 7: A %= workers
-        instruction(RETURN, 0, 0, 0),    // 8: that socket
+        instruction(RETURN, 0, 0, 0),      // 8: that socket
+        instruction(RETURN_CONSTANT, 0, 0, 0), // 9: the first socket
     ]
 }
 
@@ -44,7 +46,7 @@ fn instruction(code: u32, k: u32, if_true: u8, if_false: u8) -> libc::sock_filte
 pub(super) fn attach(socket: &socket2::Socket, workers: u16) -> io::Result<()> {
     let mut filter = program(workers);
     let program = libc::sock_fprog {
-        len: INSTRUCTIONS as libc::c_ushort, // fits: nine
+        len: INSTRUCTIONS as libc::c_ushort, // fits: ten
         filter: filter.as_mut_ptr(),
     };
     // SAFETY: setsockopt(2) reads `optlen` bytes at `optval`: they are `program`, a live

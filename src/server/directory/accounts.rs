@@ -1,0 +1,289 @@
+//! Users and devices as the server uses them: adding, checking, shutting out.
+//!
+//! Every change goes through here, so that what is remembered of the store never outlives it: a
+//! change raises `changes` after its commit, and an answer that was read under an older count is
+//! read again, neither remembered nor given.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tern_core::mail::Device;
+use tern_protocol::{Code, Uin, UnixMillis};
+
+use super::cache::Cache;
+use super::{
+    Credential, DeviceEntry, Directory, DirectoryError, Hash, Label, Name, NewDevice, Secret,
+    Standing, User,
+};
+
+/// Devices whose credentials are remembered, per generation of the cache: 65,536 of about
+/// 100 bytes, two generations, so 13 MB at most.
+const CREDENTIALS_MAX: usize = 65_536;
+
+/// Users remembered as existing, per generation: 65,536 of 16 bytes, two generations, so 2 MB.
+const USERS_MAX: usize = 65_536;
+
+/// The accounts of a server.
+#[derive(Debug)]
+pub struct Accounts<D> {
+    directory: D,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Debug)]
+struct Memory {
+    changes: u64,
+    credentials: Cache<Device, Credential>,
+    users: Cache<Uin, ()>,
+}
+
+/// A device that was added, with the secret that only its profile will have.
+#[derive(Clone, Debug)]
+pub struct AddedDevice {
+    /// Its numbers.
+    pub device: Device,
+    /// Its label.
+    pub label: String,
+    /// Its secret.
+    pub secret: Secret,
+}
+
+impl<D: Directory> Accounts<D> {
+    /// Those of this directory.
+    pub fn new(directory: D) -> Self {
+        let memory = Memory {
+            changes: 0,
+            credentials: Cache::new(CREDENTIALS_MAX),
+            users: Cache::new(USERS_MAX),
+        };
+        Self { directory, memory: Mutex::new(memory) }
+    }
+
+    /// The store behind it, for reading.
+    pub fn directory(&self) -> &D {
+        &self.directory
+    }
+
+    /// Adds a user with a first device.
+    ///
+    /// # Errors
+    /// When the name is taken, or the store fails.
+    pub async fn add_user(&self, name: &Name) -> Result<AddedDevice, DirectoryError> {
+        let secret = Secret::random();
+        let first = NewDevice { label: None, hash: Hash::of(&secret) };
+        let device = self.directory.add_user(name, now(), &first).await?;
+        Ok(AddedDevice { device, label: device.device.to_string(), secret })
+    }
+
+    /// Adds a device to a user.
+    ///
+    /// # Errors
+    /// When there is no such user, the label is taken, or the store fails.
+    pub async fn add_device(
+        &self,
+        name: &Name,
+        label: Option<Label>,
+    ) -> Result<AddedDevice, DirectoryError> {
+        let secret = Secret::random();
+        let new = NewDevice { label, hash: Hash::of(&secret) };
+        let (device, label) = self.directory.add_device(name, now(), &new).await?;
+        Ok(AddedDevice { device, label, secret })
+    }
+
+    /// The user of a name.
+    ///
+    /// # Errors
+    /// When there is none, or the store fails.
+    pub async fn user(&self, name: &str) -> Result<User, DirectoryError> {
+        let user = self.directory.user(name).await?;
+        user.ok_or_else(|| DirectoryError::NoUser(name.to_owned()))
+    }
+
+    /// Shuts a user out or lets it in; from the end of this call on no secret of a disabled user
+    /// is taken for good. Its live sessions are the caller's to end.
+    ///
+    /// # Errors
+    /// When there is no such user, or the store fails.
+    pub async fn set_disabled(&self, name: &str, disabled: bool) -> Result<User, DirectoryError> {
+        let user = self.user(name).await?;
+        let uin = Uin(user.uin);
+        let done = self.directory.set_disabled(uin, disabled).await;
+        self.forget(|device| device.uin == uin);
+        done?;
+        Ok(User { disabled, ..user })
+    }
+
+    /// Revokes a device, named by number or label; from the end of this call on its secret is
+    /// refused. Its live session is the caller's to end.
+    ///
+    /// # Errors
+    /// When there is no such user or device, or the store fails.
+    pub async fn revoke(&self, name: &str, which: &str) -> Result<DeviceEntry, DirectoryError> {
+        let user = self.user(name).await?;
+        let devices = self.directory.devices(Some(Uin(user.uin))).await?;
+        let named = |device: &&DeviceEntry| device.label == which;
+        let numbered = |device: &&DeviceEntry| device.device.to_string() == which;
+        let found = devices.iter().find(named).or_else(|| devices.iter().find(numbered));
+        let found = found.ok_or_else(|| DirectoryError::NoDevice(which.to_owned()))?;
+        let device = Device { uin: Uin(found.uin), device: tern_protocol::DeviceId(found.device) };
+        let done = self.directory.revoke(device).await;
+        self.forget(|known| known == device);
+        done?;
+        Ok(DeviceEntry { revoked: true, ..found.clone() })
+    }
+
+    /// Whether the secret is the device's and the device may log in.
+    ///
+    /// # Errors
+    /// The code of refusal; `BUSY` when the store fails.
+    pub async fn authenticate(&self, device: Device, secret: &Secret) -> Result<(), Code> {
+        let remembered = self.memory().credentials.get(device);
+        if judge(remembered.as_ref(), secret) == Ok(()) {
+            return Ok(());
+        }
+        loop {
+            let changes = self.memory().changes;
+            let credential = self.directory.credential(device).await.map_err(|error| {
+                tracing::error!(%error, "a login can't be checked");
+                Code::Busy
+            })?;
+            let judgement = judge(credential.as_ref(), secret);
+            let mut memory = self.memory();
+            if memory.changes != changes {
+                continue;
+            }
+            if let (Ok(()), Some(credential)) = (judgement, credential) {
+                memory.credentials.put(device, credential);
+            }
+            return judgement;
+        }
+    }
+
+    /// Whether there is such a user; `None` when the store fails.
+    pub async fn exists(&self, uin: Uin) -> Option<bool> {
+        if self.memory().users.get(uin).is_some() {
+            return Some(true);
+        }
+        let exists = self.directory.exists(uin).await.inspect_err(|error| {
+            tracing::error!(%error, "a user can't be looked up");
+        });
+        let exists = exists.ok()?;
+        if exists {
+            self.memory().users.put(uin, ()); // users are never removed
+        }
+        Some(exists)
+    }
+
+    fn forget(&self, mut which: impl FnMut(Device) -> bool) {
+        let mut memory = self.memory();
+        memory.changes += 1;
+        memory.credentials.retain(|device| !which(device));
+    }
+
+    /// Each holder leaves the memory whole at every step, so a panic elsewhere spoils nothing.
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Compares in the same time whether there is such a device or not. Why a device may not log in
+/// is told only to who has its secret.
+fn judge(credential: Option<&Credential>, secret: &Secret) -> Result<(), Code> {
+    let nobody = Credential { hash: Hash::of_nobody(), standing: Standing::Good };
+    let credential = credential.unwrap_or(&nobody);
+    match (credential.hash.matches(secret), credential.standing) {
+        (false, _) => Err(Code::BadCredentials),
+        (true, Standing::Good) => Ok(()),
+        (true, Standing::Disabled) => Err(Code::UserDisabled),
+        (true, Standing::Revoked) => Err(Code::DeviceRevoked),
+    }
+}
+
+fn now() -> UnixMillis {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    UnixMillis(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Sqlite;
+    use super::*;
+    use tern_protocol::DeviceId;
+
+    async fn accounts(folder: &tempfile::TempDir) -> Accounts<Sqlite> {
+        let path = folder.path().join("directory.sqlite");
+        Accounts::new(Sqlite::open(&path).await.expect("opened"))
+    }
+
+    #[tokio::test]
+    async fn only_the_right_secret_of_the_right_device() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let accounts = accounts(&folder).await;
+        let name = "ann".parse().expect("a name");
+        let first = accounts.add_user(&name).await.expect("added");
+        let second = accounts.add_device(&name, None).await.expect("added");
+        for _ in 0..2 {
+            // the second time from memory
+            assert_eq!(accounts.authenticate(first.device, &first.secret).await, Ok(()));
+            assert_eq!(accounts.authenticate(second.device, &second.secret).await, Ok(()));
+            let wrong = accounts.authenticate(first.device, &second.secret).await;
+            assert_eq!(wrong, Err(Code::BadCredentials));
+        }
+        let nobody = Device { uin: Uin(1), device: DeviceId(1) };
+        let unknown = accounts.authenticate(nobody, &first.secret).await;
+        assert_eq!(unknown, Err(Code::BadCredentials), "the same answer");
+    }
+
+    #[tokio::test]
+    async fn disabling_and_revoking_take_effect_at_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let accounts = accounts(&folder).await;
+        let name = "ann".parse().expect("a name");
+        let first = accounts.add_user(&name).await.expect("added");
+        let second = accounts.add_device(&name, None).await.expect("added");
+        let check =
+            async |added: &AddedDevice| accounts.authenticate(added.device, &added.secret).await;
+        assert_eq!((check(&first).await, check(&second).await), (Ok(()), Ok(())));
+
+        accounts.set_disabled("ann", true).await.expect("disabled");
+        assert_eq!(check(&first).await, Err(Code::UserDisabled));
+        let wrong = accounts.authenticate(first.device, &second.secret).await;
+        assert_eq!(wrong, Err(Code::BadCredentials), "told to who has the secret only");
+        accounts.set_disabled("ann", false).await.expect("enabled");
+        assert_eq!(check(&first).await, Ok(()));
+
+        accounts.revoke("ann", "2").await.expect("revoked");
+        assert_eq!(check(&second).await, Err(Code::DeviceRevoked));
+        assert_eq!(check(&first).await, Ok(()), "the other device is as it was");
+        let error = accounts.revoke("ann", "9").await.expect_err("no such device");
+        assert!(matches!(error, DirectoryError::NoDevice(_)), "{error}");
+        let error = accounts.set_disabled("bob", true).await.expect_err("no such user");
+        assert!(matches!(error, DirectoryError::NoUser(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_label_goes_before_a_number() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let accounts = accounts(&folder).await;
+        let name = "ann".parse().expect("a name");
+        accounts.add_user(&name).await.expect("added");
+        let label = Some("1x".parse().expect("a label"));
+        accounts.add_device(&name, label).await.expect("added");
+        let label = Some("9".parse().expect("a label"));
+        accounts.add_device(&name, label).await.expect("added");
+        assert_eq!(accounts.revoke("ann", "9").await.expect("revoked").device, 3);
+        assert_eq!(accounts.revoke("ann", "2").await.expect("revoked").label, "1x");
+    }
+
+    #[tokio::test]
+    async fn users_exist_or_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let accounts = accounts(&folder).await;
+        let ann = accounts.add_user(&"ann".parse().expect("a name")).await.expect("added");
+        for _ in 0..2 {
+            assert_eq!(accounts.exists(ann.device.uin).await, Some(true));
+            assert_eq!(accounts.exists(Uin(9)).await, Some(false));
+        }
+        accounts.directory().close().await;
+        assert_eq!(accounts.exists(Uin(9)).await, None, "it can't say now");
+    }
+}

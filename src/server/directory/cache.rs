@@ -1,0 +1,64 @@
+//! A bounded memory of what the store said lately, in two generations: what is used stays, what
+//! is not used for a whole generation goes.
+
+use std::hash::Hash;
+
+use rustc_hash::FxHashMap;
+
+/// Answers by key, at most twice as many as one generation holds.
+#[derive(Debug)]
+pub(super) struct Cache<K, V> {
+    young: FxHashMap<K, V>,
+    old: FxHashMap<K, V>,
+    generation_max: usize,
+}
+
+impl<K: Hash + Eq + Copy, V: Clone> Cache<K, V> {
+    /// An empty one, of twice `generation_max` entries.
+    pub(super) fn new(generation_max: usize) -> Self {
+        Self { young: FxHashMap::default(), old: FxHashMap::default(), generation_max }
+    }
+
+    /// What is remembered under a key; it counts as used.
+    pub(super) fn get(&mut self, key: K) -> Option<V> {
+        if let Some(value) = self.young.get(&key) {
+            return Some(value.clone());
+        }
+        let value = self.old.remove(&key)?;
+        self.put(key, value.clone());
+        Some(value)
+    }
+
+    /// Remembers.
+    pub(super) fn put(&mut self, key: K, value: V) {
+        if self.young.len() >= self.generation_max {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, value);
+    }
+
+    /// Forgets all keys for which `keep` is false.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(K) -> bool) {
+        self.young.retain(|key, _| keep(*key));
+        self.old.retain(|key, _| keep(*key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_used_stays_and_the_size_is_bounded() {
+        let mut cache = Cache::new(10);
+        for key in 0..1_000 {
+            cache.put(key, key);
+            assert_eq!(cache.get(0), Some(0), "after {key}");
+            assert!(cache.young.len() + cache.old.len() <= 20);
+        }
+        assert_eq!(cache.get(500), None);
+        cache.retain(|key| key != 0);
+        assert_eq!(cache.get(0), None);
+        assert_eq!(cache.get(999), Some(999));
+    }
+}

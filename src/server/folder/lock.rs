@@ -1,0 +1,69 @@
+//! One holder at a time: a server for as long as it runs, or a command that works on the folder
+//! while no server does.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::{FILE_MODE, FolderError};
+
+/// Most bytes of the lock file that are read for the holder's number.
+const PID_BYTES_MAX: u64 = 16;
+
+/// Holds the folder until it is dropped, or the process ends in any way.
+#[derive(Debug)]
+pub struct FolderLock {
+    _file: File,
+}
+
+impl FolderLock {
+    pub(super) fn take(folder: &Path) -> Result<Self, FolderError> {
+        let path = folder.join("tern.lock");
+        let io = |error| FolderError::Io { path: path.clone(), error };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
+        let mut file = options.open(&path).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(FolderError::InUse { path: folder.to_owned(), pid: holder(&mut file) });
+            }
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+        }
+        sign(&mut file).map_err(io)?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// Writes down who holds the lock, for the error of whoever comes next.
+fn sign(file: &mut File) -> std::io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+fn holder(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(PID_BYTES_MAX).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::DataFolder;
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_and_the_other_is_named() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let folder = DataFolder::open(parent.path()).expect("made");
+        let held = folder.lock().expect("free");
+        let error = folder.lock().expect_err("held");
+        let pid = std::process::id();
+        assert!(matches!(error, FolderError::InUse { pid: Some(held), .. } if held == pid));
+        assert!(error.to_string().contains(&format!("process {pid}")), "{error}");
+        drop(held);
+        folder.lock().expect("free again");
+    }
+}
