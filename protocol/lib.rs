@@ -3,8 +3,7 @@
 //! A frame is borrowed from the bytes it came in ([`frame::Frame::parse`]) and never copied to be
 //! read; it is written into a caller's buffer ([`frame::encode`]). This crate does no IO, reads
 //! no clock and allocates nothing (it is `no_std` without `alloc`). The prose of the same facts is
-//! `SPEC.md`; `testdata/`
-//! holds the bytes of one frame of each kind.
+//! `SPEC.md`; `testdata/` holds the bytes of one frame of each kind.
 //!
 //! Reading order: [`ids`], [`limits`], [`registry`], [`header`], [`frames`], [`frame`].
 #![forbid(unsafe_code)]
