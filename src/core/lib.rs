@@ -28,6 +28,9 @@ pub mod memory;
 
 pub mod mail;
 pub mod placement;
+mod post;
+
+pub mod limiter;
 
 pub mod io;
 
@@ -35,7 +38,8 @@ pub mod shard;
 
 pub mod session;
 
+mod context;
 mod worker;
 
-pub use shard::{Recovery, Shard};
+pub use shard::{DurableAck, Recovery, Shard};
 pub use worker::Worker;

@@ -2,13 +2,14 @@
 //! of each when the other side's mailbox is full.
 
 use bytes::Bytes;
-use tern_protocol::frames::{Network, SendAck};
+use tern_protocol::frames::Network;
 use tern_protocol::limits::SECRET_BYTES;
 use tern_protocol::{ChannelId, Code, DeviceId, Epoch, Incarnation, MessageId, SendKey, Uin};
 
 use crate::io::LinkId;
-use crate::log::Offset;
+use crate::log::{Durable, Offset};
 use crate::placement::{ShardId, WorkerId};
+use crate::shard::DurableAck;
 
 /// Where a session can be reached: its worker and its connection there. Never reused, so that a
 /// late answer finds nobody rather than somebody else.
@@ -37,6 +38,23 @@ pub struct Grant {
     pub incarnation: Incarnation,
     /// First id that a client of an older incarnation must forget.
     pub restarted_at: MessageId,
+    /// That `to` is durable.
+    pub proven: Proven,
+}
+
+/// Shows that a value was built from a proof of durability.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Proven(());
+
+impl Proven {
+    /// The record at `at` is covered by `proof`.
+    ///
+    /// # Panics
+    /// If it is not: showing it could give its id to another message after a crash.
+    pub fn by(proof: Durable, at: Offset) -> Self {
+        assert!(proof.covers(at), "{at:?} is shown before it is durable");
+        Self(())
+    }
 }
 
 /// Who a piece of mail is for.
@@ -75,8 +93,6 @@ pub enum Mail {
         from: SessionRef,
         /// Who sends.
         device: Device,
-        /// The epoch its session was granted.
-        epoch: Epoch,
         /// The frame.
         frame: Bytes,
     },
@@ -85,7 +101,7 @@ pub enum Mail {
         /// The session that asked.
         to: SessionRef,
         /// The frame to pass on.
-        ack: SendAck,
+        ack: DurableAck,
         /// Whether it was a repeat.
         duplicate: bool,
     },
@@ -118,6 +134,8 @@ pub enum Mail {
     Attached {
         /// The session.
         to: SessionRef,
+        /// The device.
+        device: Device,
         /// Granted or gone on with.
         epoch: Epoch,
         /// For a later resume.
@@ -206,7 +224,7 @@ pub enum Mail {
         /// The home shard.
         to: ShardId,
         /// Counts the notifies of this pair of shards, from 1.
-        sequence: u32,
+        sequence: u64,
         /// The channel and what may be read; `None` ends the exchange of everything at start.
         change: Option<(ChannelId, Grant)>,
     },
@@ -217,7 +235,7 @@ pub enum Mail {
         /// The channel's shard.
         to: ShardId,
         /// The number.
-        sequence: u32,
+        sequence: u64,
     },
 }
 

@@ -1,1 +1,182 @@
-//! A log and a table in memory, for tests and the simulator.
+//! A log and a table in memory: for tests, and for whoever drives the machine without a disk.
+//!
+//! Nothing is durable until [`MemoryLog::sync`], unless the log was told to sync by itself.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustc_hash::FxHashMap;
+use tern_protocol::{DeviceId, Uin};
+
+use crate::dedup::{DedupEntry, DedupTable, TableFull};
+use crate::log::{
+    AppendError, Durable, Links, Log, LogFailed, Offset, ReadError, Reader, Record, RecordKind,
+};
+use crate::placement::ShardId;
+
+/// Distance of two records, so that offsets look like those on disk and 0 is none of them.
+const STRIDE: u64 = 8;
+
+struct Stored {
+    kind: RecordKind,
+    links: Links,
+    body: Vec<u8>,
+}
+
+type Shared = Arc<Mutex<FxHashMap<ShardId, Vec<Stored>>>>;
+
+/// All shards' records, read by every worker.
+#[derive(Clone, Default)]
+pub struct MemoryReader {
+    shared: Shared,
+}
+
+/// The log of one shard.
+pub struct MemoryLog {
+    shard: ShardId,
+    shared: Shared,
+    synced: u64,
+    syncs_itself: bool,
+    refusal: Option<AppendError>,
+}
+
+/// The deduplication table of one shard.
+#[derive(Default)]
+pub struct MemoryTable {
+    entries: FxHashMap<(Uin, DeviceId), DedupEntry>,
+}
+
+impl MemoryReader {
+    /// The log of a shard, empty the first time. With `syncs_itself` each commit is durable at
+    /// once.
+    pub fn log(&self, shard: ShardId, syncs_itself: bool) -> MemoryLog {
+        let records = lock(&self.shared).entry(shard).or_default().len();
+        MemoryLog {
+            shard,
+            shared: Arc::clone(&self.shared),
+            synced: records as u64,
+            syncs_itself,
+            refusal: None,
+        }
+    }
+
+    /// Hands every record of a shard to `visit`: its offset, the next one's, and the record.
+    pub fn replay(&self, shard: ShardId, mut visit: impl FnMut(Offset, Offset, Record<'_>)) {
+        for (index, stored) in lock(&self.shared).entry(shard).or_default().iter().enumerate() {
+            visit(offset(index as u64), offset(index as u64 + 1), stored.view());
+        }
+    }
+
+    /// Forgets what a shard's log had not synced: a power cut.
+    pub fn cut(&self, log: MemoryLog) {
+        lock(&self.shared).entry(log.shard).or_default().truncate(log.synced as usize);
+    }
+}
+
+impl MemoryLog {
+    /// Makes everything appended so far durable.
+    pub fn sync(&mut self) {
+        self.synced = self.records();
+    }
+
+    /// From now on appends are refused with this, or with nothing.
+    pub fn refuse(&mut self, refusal: Option<AppendError>) {
+        self.refusal = refusal;
+    }
+
+    fn records(&self) -> u64 {
+        lock(&self.shared).get(&self.shard).map_or(0, Vec::len) as u64
+    }
+}
+
+impl Log for MemoryLog {
+    fn append(
+        &mut self,
+        kind: RecordKind,
+        links: Links,
+        body: &[&[u8]],
+    ) -> Result<Offset, AppendError> {
+        if let Some(refusal) = self.refusal {
+            return Err(refusal);
+        }
+        let at = self.tail();
+        let mut shared = lock(&self.shared);
+        shared.entry(self.shard).or_default().push(Stored { kind, links, body: body.concat() });
+        Ok(at)
+    }
+
+    fn commit(&mut self) {
+        if self.syncs_itself {
+            self.sync();
+        }
+    }
+
+    fn durable(&mut self) -> Result<Durable, LogFailed> {
+        match self.refusal {
+            Some(AppendError::Failed) => Err(LogFailed),
+            _ => Ok(Durable::assert_synced(offset(self.synced))),
+        }
+    }
+
+    fn tail(&self) -> Offset {
+        offset(self.records())
+    }
+
+    fn with_record<T>(
+        &mut self,
+        at: Offset,
+        read: impl FnOnce(Record<'_>) -> T,
+    ) -> Result<T, ReadError> {
+        read_at(&self.shared, self.shard, at, read)
+    }
+}
+
+impl Reader for MemoryReader {
+    fn with_record<T>(
+        &mut self,
+        shard: ShardId,
+        at: Offset,
+        read: impl FnOnce(Record<'_>) -> T,
+    ) -> Result<T, ReadError> {
+        read_at(&self.shared, shard, at, read)
+    }
+}
+
+impl DedupTable for MemoryTable {
+    fn get(&self, uin: Uin, device: DeviceId) -> Option<DedupEntry> {
+        self.entries.get(&(uin, device)).copied()
+    }
+
+    fn reserve(&mut self) -> Result<(), TableFull> {
+        Ok(())
+    }
+
+    fn put(&mut self, uin: Uin, device: DeviceId, entry: DedupEntry, _applied: Offset) {
+        self.entries.insert((uin, device), entry);
+    }
+}
+
+impl Stored {
+    fn view(&self) -> Record<'_> {
+        Record { kind: self.kind, links: self.links, body: &self.body }
+    }
+}
+
+fn read_at<T>(
+    shared: &Shared,
+    shard: ShardId,
+    at: Offset,
+    read: impl FnOnce(Record<'_>) -> T,
+) -> Result<T, ReadError> {
+    let shared = lock(shared);
+    let index = (at.0 / STRIDE).checked_sub(1).ok_or(ReadError::Lost)?;
+    let stored = shared.get(&shard).and_then(|records| records.get(index as usize));
+    stored.map(|stored| read(stored.view())).ok_or(ReadError::Lost)
+}
+
+fn offset(index: u64) -> Offset {
+    Offset((index + 1) * STRIDE)
+}
+
+fn lock(shared: &Shared) -> MutexGuard<'_, FxHashMap<ShardId, Vec<Stored>>> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -89,8 +89,8 @@ mod tests {
         let channels: Vec<u16> = (2..=9)
             .map(|uin| placement.shard_of_channel(ChannelId::direct(Uin(1), Uin(uin))).0)
             .collect();
-        assert_eq!(homes, [1, 2, 2, 2, 2, 1, 0, 2], "homes of uins 1 to 8");
-        assert_eq!(channels, [0, 0, 0, 0, 0, 0, 0, 0], "shards of the channels 1-2 to 1-9");
+        assert_eq!(homes, [1, 2, 1, 2, 2, 0, 3, 2], "homes of uins 1 to 8");
+        assert_eq!(channels, [3, 3, 3, 3, 2, 2, 1, 0], "shards of the channels 1-2 to 1-9");
     }
 
     #[test]

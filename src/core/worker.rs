@@ -1,12 +1,17 @@
 //! One thread's share of the server: its sessions and its shards behind one mouth.
 
+use std::collections::VecDeque;
+
 use crate::config::Config;
+use crate::context::Context;
 use crate::counters::Counters;
 use crate::dedup::DedupTable;
-use crate::io::{Effect, Input};
+use crate::io::{Answer, Effect, Input, Waiter};
 use crate::log::{Log, Reader};
 use crate::mail::{Address, Mail};
-use crate::placement::{Placement, WorkerId};
+use crate::placement::{Placement, ShardId, WorkerId};
+use crate::post::Post;
+use crate::session::Front;
 use crate::shard::Shard;
 use crate::time::{Mono, Now};
 
@@ -18,22 +23,28 @@ use crate::time::{Mono, Now};
 ///    a deadline that passed), and after each of them drains
 ///    [`poll_effect`](Self::poll_effect) to `None`;
 /// 2. calls [`commit`](Self::commit) once, so that everything the turn appended goes to the disk
-///    as one batch;
+///    as one batch, and drains the effects of that too;
 /// 3. drains [`poll_mail`](Self::poll_mail) for each other worker while that one's mailbox has
 ///    room; what has none stays here, and asks again next turn;
 /// 4. sleeps no longer than [`poll_timeout`](Self::poll_timeout) says, then says
 ///    [`Input::Tick`].
 pub struct Worker<L, T, R> {
-    id: WorkerId,
     placement: Placement,
     config: Config,
-    reader: R,
+    front: Front<R>,
     shards: Vec<Shard<L, T>>,
+    /// Index into `shards` by shard number; `None` for shards of other workers.
+    by_id: Vec<Option<usize>>,
+    post: Post,
+    effects: VecDeque<Effect>,
     counters: Counters,
 }
 
 impl<L: Log, T: DedupTable, R: Reader> Worker<L, T, R> {
     /// A worker that owns `shards`, each recovered, and reads all shards by `reader`.
+    ///
+    /// # Panics
+    /// If `shards` are not exactly those that `placement` gives this worker.
     pub fn new(
         id: WorkerId,
         placement: Placement,
@@ -41,31 +52,80 @@ impl<L: Log, T: DedupTable, R: Reader> Worker<L, T, R> {
         reader: R,
         shards: Vec<Shard<L, T>>,
     ) -> Self {
-        Self { id, placement, config, reader, shards, counters: Counters::default() }
+        let mut by_id = vec![None; usize::from(placement.shards())];
+        for (index, shard) in shards.iter().enumerate() {
+            by_id[usize::from(shard.id().0)] = Some(index);
+        }
+        let owned = placement.shards_of(id).filter(|shard| by_id[usize::from(shard.0)].is_some());
+        assert_eq!(owned.count(), shards.len(), "a shard of another worker, or one twice");
+        assert_eq!(placement.shards_of(id).count(), shards.len(), "a shard is missing");
+        Self {
+            placement,
+            front: Front::new(id, reader),
+            post: Post::new(id, placement, config.requests_max),
+            config,
+            shards,
+            by_id,
+            effects: VecDeque::new(),
+            counters: Counters::default(),
+        }
     }
 
     /// Something came in.
     pub fn handle(&mut self, now: Now, input: Input) {
-        let _ = (now, input);
+        let (mut context, front, shards) = self.split(now);
+        match input {
+            Input::LinkOpened(link) => front.handle_opened(&mut context, link),
+            Input::Frame(link, bytes) => front.handle_frame(&mut context, link, bytes),
+            Input::LinkClosed(link) => front.handle_closed(&mut context, link),
+            Input::Mail(to, mail) => deliver(&mut context, front, shards, to, mail),
+            Input::Durable(shard) => shards.get(shard).handle_durable(&mut context),
+            Input::Directory(Answer::UserExists { shard, channel, uin, exists }) => {
+                shards.get(shard).handle_user_exists(&mut context, channel, uin, exists);
+            }
+            Input::Directory(answer) => front.handle_answer(&mut context, answer),
+            Input::Warmed(Waiter::Link(link)) => front.handle_warmed(&mut context, link),
+            Input::Warmed(Waiter::Shard(shard)) => shards.get(shard).handle_warmed(&mut context),
+            Input::Kick { uin, device, code } => {
+                front.handle_kick(&mut context, uin, device, code);
+                for shard in shards.all.iter_mut() {
+                    shard.handle_kick(&mut context, uin, device, code);
+                }
+            }
+            Input::Drain => front.handle_drain(&mut context),
+            Input::Tick => {
+                front.handle_tick(&mut context);
+                for shard in shards.all.iter_mut() {
+                    shard.handle_tick(&mut context);
+                }
+            }
+        }
+        self.settle(now);
     }
 
     /// The next thing to do, until `None`.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        None
+        self.effects.pop_front()
     }
 
     /// The next mail for another worker, until `None`.
     pub fn poll_mail(&mut self, to: WorkerId) -> Option<(Address, Mail)> {
-        let _ = to;
-        None
+        self.post.poll(to)
     }
 
     /// Ends a turn: hands what was appended to the commit.
-    pub fn commit(&mut self) {}
+    pub fn commit(&mut self, now: Now) {
+        let (mut context, _, shards) = self.split(now);
+        for shard in shards.all.iter_mut() {
+            shard.end_turn(&mut context);
+        }
+        self.settle(now);
+    }
 
     /// When to say [`Input::Tick`] at the latest, and what for.
     pub fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
-        None
+        let shards = self.shards.iter().filter_map(Shard::poll_timeout);
+        shards.chain(self.front.poll_timeout()).min_by_key(|(at, _)| *at)
     }
 
     /// Counts since the start.
@@ -75,6 +135,57 @@ impl<L: Log, T: DedupTable, R: Reader> Worker<L, T, R> {
 
     /// Connections, and those of them with a session that is logged in.
     pub fn sessions(&self) -> (usize, usize) {
-        (0, 0)
+        self.front.count()
+    }
+
+    /// The shards that this worker owns.
+    pub fn shards(&self) -> &[Shard<L, T>] {
+        &self.shards
+    }
+
+    /// Delivers the mail that stays on this worker until there is none.
+    fn settle(&mut self, now: Now) {
+        while let Some((to, mail)) = self.post.poll_local() {
+            let (mut context, front, shards) = self.split(now);
+            deliver(&mut context, front, shards, to, mail);
+        }
+    }
+
+    fn split(&mut self, now: Now) -> (Context<'_>, &mut Front<R>, Shards<'_, L, T>) {
+        let context = Context {
+            now,
+            placement: &self.placement,
+            config: &self.config,
+            counters: &mut self.counters,
+            post: &mut self.post,
+            effects: &mut self.effects,
+        };
+        (context, &mut self.front, Shards { all: &mut self.shards, by_id: &self.by_id })
+    }
+}
+
+/// The shards of a worker, by number.
+struct Shards<'a, L, T> {
+    all: &'a mut [Shard<L, T>],
+    by_id: &'a [Option<usize>],
+}
+
+impl<'a, L, T> Shards<'a, L, T> {
+    fn get(self, id: ShardId) -> &'a mut Shard<L, T> {
+        let index = self.by_id[usize::from(id.0)].expect("mail comes to the shard's own worker");
+        &mut self.all[index]
+    }
+}
+
+fn deliver<L: Log, T: DedupTable, R: Reader>(
+    context: &mut Context<'_>,
+    front: &mut Front<R>,
+    shards: Shards<'_, L, T>,
+    to: Address,
+    mail: Mail,
+) {
+    match to {
+        Address::Front(_) => front.handle_mail(context, mail),
+        Address::Shard(shard) => shards.get(shard).handle_mail(context, mail),
     }
 }

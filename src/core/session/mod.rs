@@ -1,1 +1,74 @@
-//! Sessions: the devices that are connected to a worker.
+//! The front: the sessions of the devices that are connected to a worker.
+//!
+//! Comes in: whole frames of a connection, mail from shards, answers of the directory. Goes out:
+//! frames, mail to the channel's shard or the user's home shard, closes. A session knows its
+//! device only after its user's home shard said so; a frame out of turn closes it.
+
+mod delivery;
+mod front;
+mod greeting;
+mod reading;
+mod sending;
+
+pub(crate) use front::Front;
+
+use tern_protocol::Epoch;
+use tern_protocol::frames::Network;
+
+use crate::limiter::Limiter;
+use crate::mail::Device;
+use crate::time::Mono;
+use delivery::Delivery;
+
+/// One connection's session.
+pub(crate) struct Session {
+    state: State,
+    network: Network,
+    opened: Mono,
+    /// When its newest frame came.
+    heard: Mono,
+}
+
+/// How far a session has come; each state owns only what it may use.
+enum State {
+    /// Connected; HELLO must come.
+    Greeting,
+    /// HELLO was answered; LOGIN or RESUME must come.
+    Welcomed,
+    /// The directory compares the secret.
+    Authenticating(Device),
+    /// The home shard was asked for the session.
+    Attaching(Device),
+    /// Logged in.
+    Live(Live),
+}
+
+/// What a session that is logged in has.
+struct Live {
+    device: Device,
+    epoch: Epoch,
+    sends: Limiter,
+    /// Whether the client has said all its cursors, and delivery began.
+    subscribed: bool,
+    delivery: Delivery,
+}
+
+/// A session's own state costs at most this many bytes; its channels come on top.
+const SESSION_BYTES_MAX: usize = 256;
+
+const _: () = assert!(size_of::<Session>() <= SESSION_BYTES_MAX);
+
+impl Session {
+    fn new(now: Mono) -> Self {
+        Self { state: State::Greeting, network: Network::Unknown, opened: now, heard: now }
+    }
+
+    /// The device that the session speaks for, or wants to.
+    fn device(&self) -> Option<Device> {
+        match &self.state {
+            State::Greeting | State::Welcomed => None,
+            State::Authenticating(device) | State::Attaching(device) => Some(*device),
+            State::Live(live) => Some(live.device),
+        }
+    }
+}

@@ -1,66 +1,139 @@
-//! A shard: a set of channels and uins with its own log, counters and deduplication.
+//! A shard: a set of channels and uins with its own log, counters and deduplication, changed only
+//! by the worker that owns it.
+//!
+//! Comes in: mail from sessions (messages, logins) and from other shards (entries, notifies),
+//! proofs of the log, answers of the directory. Goes out: acks and refusals, notifies, grants.
+//! Worth naming: a message id is given once and in the order of the log; nothing is shown that
+//! the newest proof does not cover; everything here can be rebuilt from the log.
 
 pub mod records;
 
-use tern_protocol::{Incarnation, MessageId};
+mod channel;
+mod chat;
+mod commit;
+mod home;
+mod login;
+mod notify;
+mod open;
+mod park;
+mod recovery;
 
+pub use commit::DurableAck;
+pub(crate) use login::CHANNELS_PER_PAGE;
+pub use recovery::{Recovery, ReplayError};
+
+use rustc_hash::FxHashMap;
+use tern_protocol::{ChannelId, Incarnation};
+
+use crate::context::Context;
 use crate::dedup::DedupTable;
-use crate::log::{Log, Offset, Record};
-use crate::placement::{Placement, ShardId};
+use crate::log::{Durable, Log};
+use crate::mail::Mail;
+use crate::placement::ShardId;
+use crate::time::Mono;
+use channel::Channel;
+use chat::Offer;
+use commit::Waiting;
+use home::Home;
+use notify::Telling;
+use open::Opening;
+use park::Parked;
 
-/// A shard's state while its log is replayed.
-pub struct Recovery<T> {
-    id: ShardId,
-    placement: Placement,
-    table: T,
-    table_applied: Offset,
-}
-
-/// A record that passed its checksum and yet makes no sense where it stands.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ReplayError {
-    /// Where.
-    pub at: Offset,
-    /// What is wrong.
-    pub what: String,
-}
-
-impl<T: DedupTable> Recovery<T> {
-    /// Starts a replay. `table` already knows the log before `table_applied`.
-    pub fn new(id: ShardId, placement: Placement, table: T, table_applied: Offset) -> Self {
-        Self { id, placement, table, table_applied }
-    }
-
-    /// Takes the next record of the log, in order. `end` is where the next one can begin.
-    ///
-    /// # Errors
-    /// When the record contradicts those before it.
-    pub fn replay(
-        &mut self,
-        at: Offset,
-        end: Offset,
-        record: Record<'_>,
-    ) -> Result<(), ReplayError> {
-        let _ = (at, end, record, self.table_applied, MessageId(0));
-        Ok(())
-    }
-
-    /// The log's incarnation was raised at this place of the log: what comes after may differ
-    /// from what was shown before.
-    pub fn raise(&mut self, incarnation: Incarnation) {
-        let _ = incarnation;
-    }
-
-    /// Ends the replay: the shard as it was, with everything in the log durable.
-    pub fn finish<L: Log>(self, log: L) -> Shard<L, T> {
-        let _ = self.placement;
-        Shard { id: self.id, log, table: self.table }
-    }
-}
-
-/// A shard that runs.
+/// A shard that runs; made by [`Recovery::finish`].
 pub struct Shard<L, T> {
     id: ShardId,
     log: L,
     table: T,
+    incarnation: Incarnation,
+    /// The newest proof: the end of everything that may be shown.
+    proof: Durable,
+    /// A sync failed; only an operator can help.
+    stopped: bool,
+    channels: FxHashMap<ChannelId, Channel>,
+    opening: FxHashMap<ChannelId, Opening>,
+    parked: Parked,
+    /// Sends that wait for a cold read.
+    cold: Vec<Offer>,
+    waiting: Waiting,
+    /// By home shard.
+    telling: Vec<Telling>,
+    /// Whether home shards were told of everything there was at start.
+    exchange_begun: bool,
+    home: Home,
+}
+
+impl<L: Log, T: DedupTable> Shard<L, T> {
+    /// The shard's number.
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// Channels that it owns and that are open.
+    pub fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Mail for this shard.
+    pub(crate) fn handle_mail(&mut self, context: &mut Context<'_>, mail: Mail) {
+        match mail {
+            Mail::Send { from, device, frame } => {
+                self.offer(context, Offer { from, device, frame });
+            }
+            Mail::Attach { from, device, proof, network } => {
+                self.handle_attach(context, from, device, proof, network);
+            }
+            Mail::Subscribe { from, device, after } => {
+                self.handle_subscribe(context, from, device, after);
+            }
+            Mail::Detach { from, device, ended } => {
+                self.handle_detach(context, from, device, ended);
+            }
+            Mail::Enter { from, uin, channel, opens } => {
+                self.handle_enter(context, from, uin, channel, opens);
+            }
+            Mail::Entered { uin, channel, refused, .. } => {
+                self.handle_entered(context, channel, uin, refused);
+            }
+            Mail::Notify { from, sequence, change, .. } => {
+                self.handle_notify(context, from, sequence, change);
+            }
+            Mail::Confirm { from, sequence, .. } => self.handle_confirm(context, from, sequence),
+            Mail::SendAcked { .. }
+            | Mail::SendRefused { .. }
+            | Mail::Attached { .. }
+            | Mail::AttachRefused { .. }
+            | Mail::Channels { .. }
+            | Mail::Deliver { .. }
+            | Mail::Fence { .. } => unreachable!("mail for a front came to a shard: {mail:?}"),
+        }
+    }
+
+    /// A deadline may have passed.
+    pub(crate) fn handle_tick(&mut self, context: &mut Context<'_>) {
+        self.expire_parked(context);
+        self.repeat_opening(context);
+        self.repeat_notifies(context);
+    }
+
+    /// Ends a turn: what it appended goes to the commit as one batch.
+    pub(crate) fn end_turn(&mut self, context: &mut Context<'_>) {
+        if !std::mem::replace(&mut self.exchange_begun, true) {
+            self.notify(context);
+        }
+        self.confirm_notifies(context);
+        self.log.commit();
+        self.handle_durable(context);
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
+        [
+            (!self.exchange_begun).then_some((Mono(0), "home shards are told of everything")),
+            self.parked_deadline().map(|at| (at, "a parked send is given up")),
+            self.opening_deadline().map(|at| (at, "a step of opening a channel is repeated")),
+            self.notify_deadline().map(|at| (at, "unconfirmed notifies are repeated")),
+        ]
+        .into_iter()
+        .flatten()
+        .min_by_key(|(at, _)| *at)
+    }
 }

@@ -1,0 +1,68 @@
+//! A rate with a burst: the generic cell rate algorithm (ITU-T I.371), eight bytes of state.
+
+use crate::time::Mono;
+
+/// How often something may happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    interval_us: u64,
+    burst_us: u64,
+}
+
+impl Rate {
+    /// `count` events per `per_ms` milliseconds over time, and `burst` at once after a pause.
+    ///
+    /// # Panics
+    /// If a number is 0.
+    pub fn new(count: u32, per_ms: u64, burst: u32) -> Self {
+        assert!(count > 0 && per_ms > 0 && burst > 0);
+        let interval_us = per_ms * 1_000 / u64::from(count);
+        Self { interval_us, burst_us: interval_us * u64::from(burst) }
+    }
+}
+
+/// What one subject has used of a [`Rate`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limiter {
+    /// When all that was taken will have been earned ("theoretical arrival time"), in µs.
+    earned_us: u64,
+}
+
+impl Limiter {
+    /// Takes one, or says how many milliseconds to wait for it.
+    ///
+    /// # Errors
+    /// The wait in ms, at least 1.
+    pub fn take(&mut self, now: Mono, rate: Rate) -> Result<(), u32> {
+        let now_us = now.0 * 1_000;
+        let earned_us = self.earned_us.max(now_us) + rate.interval_us;
+        let over_us = earned_us.saturating_sub(now_us + rate.burst_us);
+        if over_us > 0 {
+            return Err(u32::try_from(over_us.div_ceil(1_000)).unwrap_or(u32::MAX));
+        }
+        self.earned_us = earned_us;
+        Ok(())
+    }
+
+    /// Gives one back: it turned out to be a repeat.
+    pub fn refund(&mut self, rate: Rate) {
+        self.earned_us = self.earned_us.saturating_sub(rate.interval_us);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_then_the_rate() {
+        let (rate, mut limiter) = (Rate::new(10, 1_000, 3), Limiter::default());
+        let start = Mono(5_000);
+        let taken = (0..10).filter(|_| limiter.take(start, rate).is_ok()).count();
+        assert_eq!(taken, 3, "the burst, exactly");
+        assert_eq!(limiter.take(start, rate), Err(100));
+        assert_eq!(limiter.take(start.after_ms(100), rate), Ok(()));
+        limiter.refund(rate);
+        assert_eq!(limiter.take(start.after_ms(100), rate), Ok(()));
+    }
+}

@@ -1,0 +1,316 @@
+//! What goes out to one device: per channel the range between what was pushed and what may be
+//! read, within a window of unacked pushes, straight from the log.
+
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashMap;
+use tern_protocol::frames::{ChannelState, Gap, PushBody};
+use tern_protocol::{ChannelId, Code, Incarnation, MessageId};
+use zerocopy::FromBytes;
+
+use crate::context::Context;
+use crate::io::{Effect, LinkId, Outgoing, Waiter};
+use crate::log::{Offset, ReadError, Reader, Record};
+use crate::mail::Grant;
+use crate::placement::ShardId;
+
+/// Messages of one channel that are pushed before another channel's turn.
+const PAGE_MESSAGES: usize = 32;
+
+/// The deliveries of one session.
+#[derive(Default)]
+pub(super) struct Delivery {
+    views: FxHashMap<ChannelId, View>,
+    /// Channels with something to push, each once.
+    ready: VecDeque<ChannelId>,
+    unacked_messages: u64,
+    unacked_bytes: u64,
+    /// A cold read is under way.
+    warming: bool,
+}
+
+/// One channel as one device reads it. `acked <= pushed <= sent`.
+#[derive(Clone, Copy, Default)]
+struct View {
+    acked: MessageId,
+    pushed: MessageId,
+    /// The newest id that was ever pushed in this session; `pushed` can go back.
+    sent: MessageId,
+    unacked_bytes: u64,
+    /// The incarnation that the client knows; 0 if none.
+    known: Incarnation,
+    grant: Option<Grant>,
+    is_ready: bool,
+}
+
+/// A page of records in the order of their ids.
+struct Page {
+    records: [(Offset, u32); PAGE_MESSAGES],
+    count: usize,
+}
+
+/// Why a page could not be read.
+enum Obstacle {
+    Cold(Offset),
+    /// Up to this id nothing can be reached, for this reason.
+    Unreadable(MessageId, Code),
+}
+
+impl Delivery {
+    /// Channels that this session has a cursor or a grant in.
+    pub(super) fn channels(&self) -> usize {
+        self.views.len()
+    }
+
+    /// The client has consumed up to `id`.
+    pub(super) fn set_cursor(&mut self, channel: ChannelId, id: MessageId, known: Incarnation) {
+        let view = View { acked: id, pushed: id, sent: id, known, ..View::default() };
+        self.views.insert(channel, view);
+    }
+
+    /// More may be read. Tells the client what it must know before the first push.
+    pub(super) fn granted(
+        &mut self,
+        context: &mut Context<'_>,
+        link: LinkId,
+        channel: ChannelId,
+        grant: Grant,
+    ) {
+        let view = self.views.entry(channel).or_default();
+        let first = match view.grant.replace(grant) {
+            Some(old) if (old.incarnation, old.to) >= (grant.incarnation, grant.to) => {
+                view.grant = Some(old);
+                return;
+            }
+            old => old.is_none(),
+        };
+        if view.known != grant.incarnation || (first && view.pushed > grant.to) {
+            view.restart(&grant);
+            context.effect(Effect::Frame(link, Outgoing::Channel(state_of(channel, &grant))));
+        }
+        if view.pushed.next() < grant.from {
+            let to = MessageId(grant.from.0 - 1);
+            gap(context, link, channel, view.pushed.next(), to, Code::Expired);
+            view.step_over(to);
+        }
+        self.make_ready(channel);
+    }
+
+    /// The device has consumed up to `id`.
+    ///
+    /// # Errors
+    /// If that was never pushed to it.
+    pub(super) fn acked(&mut self, channel: ChannelId, id: MessageId) -> Result<(), Code> {
+        let view = self.views.get_mut(&channel).filter(|view| id <= view.sent);
+        let view = view.ok_or(Code::NotGranted)?;
+        let (messages, bytes) = view.ack(id.min(view.pushed));
+        self.unacked_messages -= messages;
+        self.unacked_bytes -= bytes;
+        Ok(())
+    }
+
+    /// The device asks for `from` to `to` again: delivery goes back to there.
+    ///
+    /// # Errors
+    /// If the range was not granted.
+    pub(super) fn go_back(
+        &mut self,
+        channel: ChannelId,
+        from: MessageId,
+        to: MessageId,
+    ) -> Result<(), Code> {
+        let view = self.views.get_mut(&channel).ok_or(Code::NotGranted)?;
+        let grant = view.grant.filter(|grant| grant.from <= from && to <= grant.to);
+        grant.ok_or(Code::NotGranted)?;
+        if from <= view.pushed {
+            let (messages, bytes) = view.ack(view.pushed);
+            self.unacked_messages -= messages;
+            self.unacked_bytes -= bytes;
+            view.pushed = MessageId(from.0 - 1);
+            view.acked = view.pushed;
+        }
+        self.make_ready(channel);
+        Ok(())
+    }
+
+    /// The cold read is done.
+    pub(super) fn warmed(&mut self) {
+        self.warming = false;
+    }
+
+    /// Pushes what the window has room for, a page a channel in turn.
+    pub(super) fn pump<R: Reader>(
+        &mut self,
+        context: &mut Context<'_>,
+        reader: &mut R,
+        link: LinkId,
+    ) {
+        while !self.warming
+            && let room @ 1.. = self.room(context)
+            && let Some(channel) = self.ready.pop_front()
+        {
+            let view = self.views.get_mut(&channel).expect("a ready channel has a view");
+            view.is_ready = false;
+            let grant = view.grant.expect("a ready channel has a grant");
+            let shard = context.placement.shard_of_channel(channel);
+            let count = room.min(PAGE_MESSAGES as u64).min(grant.to.0 - view.pushed.0);
+            match Page::read(reader, shard, &grant, view.pushed, count) {
+                Ok(page) => self.push(context, link, channel, shard, &page),
+                Err(Obstacle::Cold(at)) => {
+                    context.counters.reads_cold += 1;
+                    self.warming = true;
+                    let waiter = Waiter::Link(link);
+                    context.effect(Effect::Warm { shard, at, waiter });
+                }
+                Err(Obstacle::Unreadable(to, code)) => {
+                    gap(context, link, channel, view.pushed.next(), to, code);
+                    view.step_over(to);
+                }
+            }
+            self.make_ready(channel);
+        }
+    }
+
+    fn push(
+        &mut self,
+        context: &mut Context<'_>,
+        link: LinkId,
+        channel: ChannelId,
+        shard: ShardId,
+        page: &Page,
+    ) {
+        let view = self.views.get_mut(&channel).expect("the caller has looked it up");
+        for (at, bytes) in &page.records[..page.count] {
+            context.counters.pushes += 1;
+            context.effect(Effect::Push { link, shard, at: *at });
+            view.pushed = view.pushed.next();
+            view.unacked_bytes += u64::from(*bytes);
+            self.unacked_bytes += u64::from(*bytes);
+        }
+        view.sent = view.sent.max(view.pushed);
+        self.unacked_messages += page.count as u64;
+    }
+
+    /// Messages that may be pushed now.
+    fn room(&self, context: &Context<'_>) -> u64 {
+        if self.unacked_bytes >= u64::from(context.config.window_bytes) {
+            return 0;
+        }
+        u64::from(context.config.window_messages).saturating_sub(self.unacked_messages)
+    }
+
+    fn make_ready(&mut self, channel: ChannelId) {
+        let view = self.views.get_mut(&channel).expect("the caller has looked it up");
+        if !view.is_ready && view.grant.is_some_and(|grant| view.pushed < grant.to) {
+            view.is_ready = true;
+            self.ready.push_back(channel);
+        }
+    }
+}
+
+impl View {
+    /// The client's history ends where this grant's incarnation began, or where the grant does.
+    fn restart(&mut self, grant: &Grant) {
+        if self.known != grant.incarnation && self.known.0 != 0 {
+            self.pushed = self.pushed.min(MessageId(grant.restarted_at.0 - 1));
+        }
+        self.pushed = self.pushed.min(grant.to);
+        self.acked = self.acked.min(self.pushed);
+        self.known = grant.incarnation;
+    }
+
+    /// Moves the acked end, and says how many messages and bytes left the window. Bytes are
+    /// shared out evenly over the messages of the channel, so that none must be remembered.
+    fn ack(&mut self, id: MessageId) -> (u64, u64) {
+        let in_flight = self.pushed.0 - self.acked.0;
+        let messages = id.0.saturating_sub(self.acked.0);
+        if messages == 0 {
+            return (0, 0);
+        }
+        let bytes = self.unacked_bytes * messages / in_flight;
+        self.acked = id;
+        self.unacked_bytes -= bytes;
+        (messages, bytes)
+    }
+
+    /// Ids up to `to` never come. Those already pushed stay in the window until they are acked.
+    fn step_over(&mut self, to: MessageId) {
+        if self.acked == self.pushed {
+            self.acked = to;
+        }
+        self.pushed = to;
+        self.sent = self.sent.max(to);
+    }
+}
+
+impl Page {
+    /// Finds the records of the `count` ids after `after`, walking back from the grant's end by
+    /// skip links to the page and by previous links through it.
+    fn read<R: Reader>(
+        reader: &mut R,
+        shard: ShardId,
+        grant: &Grant,
+        after: MessageId,
+        count: u64,
+    ) -> Result<Self, Obstacle> {
+        let mut page = Self {
+            records: [(Offset::NONE, 0); PAGE_MESSAGES],
+            count: usize::try_from(count).expect("a page is small"),
+        };
+        let last = MessageId(after.0 + count);
+        let (mut id, mut at) = (grant.to, grant.at);
+        while id > after {
+            let read =
+                reader.with_record(shard, at, |record| (links_of(&record, id), record.body.len()));
+            let (links, bytes) = match read {
+                Ok((Some(links), bytes)) => (links, bytes),
+                Ok((None, _)) | Err(ReadError::Lost) => {
+                    return Err(Obstacle::Unreadable(id, Code::Lost));
+                }
+                Err(ReadError::Expired) => return Err(Obstacle::Unreadable(id, Code::Expired)),
+                Err(ReadError::Cold) => return Err(Obstacle::Cold(at)),
+            };
+            if id <= last {
+                let index = (id.0 - after.0 - 1) as usize; // fits: less than `count`
+                page.records[index] = (at, bytes as u32); // fits: a record is below 64 KiB
+            }
+            (id, at) = if id.skip() >= last {
+                (id.skip(), links.skip)
+            } else {
+                (MessageId(id.0 - 1), links.channel)
+            };
+        }
+        Ok(page)
+    }
+}
+
+/// The links of a record that is the message it should be.
+fn links_of(record: &Record<'_>, id: MessageId) -> Option<crate::log::Links> {
+    let (body, _) = PushBody::ref_from_prefix(record.body).ok()?;
+    (MessageId::from(body.id) == id).then_some(record.links)
+}
+
+fn state_of(channel: ChannelId, grant: &Grant) -> ChannelState {
+    ChannelState {
+        channel,
+        incarnation: grant.incarnation.into(),
+        reserved: 0.into(),
+        oldest: grant.from.into(),
+        newest: grant.to.into(),
+        restarted_at: grant.restarted_at.into(),
+    }
+}
+
+fn gap(
+    context: &mut Context<'_>,
+    link: LinkId,
+    channel: ChannelId,
+    from: MessageId,
+    to: MessageId,
+    code: Code,
+) {
+    context.counters.gaps += 1;
+    let gap =
+        Gap { channel, from: from.into(), to: to.into(), code: code.0.into(), reserved: [0; 6] };
+    context.effect(Effect::Frame(link, Outgoing::Gap(gap)));
+}

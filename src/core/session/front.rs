@@ -1,0 +1,292 @@
+//! All sessions of a worker: which one a frame, a piece of mail or a deadline is for.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+use tern_protocol::limits::MISSED_BEATS_MAX;
+use tern_protocol::registry::{Direction, Needs};
+use tern_protocol::{Code, DeviceId, Flags, Frame, Kind, Uin};
+
+use super::{Session, State};
+use crate::context::Context;
+use crate::io::{Answer, Effect, LinkId, Outgoing};
+use crate::log::Reader;
+use crate::mail::{Address, Mail, Proof, SessionRef};
+use crate::placement::WorkerId;
+use crate::time::Mono;
+
+/// The sessions of one worker.
+pub(crate) struct Front<R> {
+    pub(super) id: WorkerId,
+    pub(super) reader: R,
+    pub(super) sessions: FxHashMap<LinkId, Session>,
+    /// One deadline a session, looked at when it comes and set anew if it had moved.
+    deadlines: BinaryHeap<Reverse<(Mono, LinkId)>>,
+    draining: bool,
+}
+
+/// What a frame's handling says of the connection: go on, or close it for this.
+pub(super) type Verdict = Result<(), Code>;
+
+impl<R: Reader> Front<R> {
+    pub(crate) fn new(id: WorkerId, reader: R) -> Self {
+        Self {
+            id,
+            reader,
+            sessions: FxHashMap::default(),
+            deadlines: BinaryHeap::new(),
+            draining: false,
+        }
+    }
+
+    /// Connections, and those of them that are logged in.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        let live = self.sessions.values().filter(|s| matches!(s.state, State::Live(_))).count();
+        (self.sessions.len(), live)
+    }
+
+    pub(crate) fn handle_opened(&mut self, context: &mut Context<'_>, link: LinkId) {
+        let come_back_ms = context.config.come_back_ms;
+        if self.draining || self.sessions.len() >= context.config.sessions_max {
+            let code = if self.draining { Code::Draining } else { Code::Busy };
+            return context.effect(Effect::Close { link, code, come_back_ms });
+        }
+        let now = context.now.mono;
+        let fresh = self.sessions.insert(link, Session::new(now)).is_none();
+        assert!(fresh, "{link:?} was given twice");
+        self.deadlines.push(Reverse((now.after_ms(context.config.login_ms_max), link)));
+    }
+
+    pub(crate) fn handle_closed(&mut self, context: &mut Context<'_>, link: LinkId) {
+        self.forget(context, link, false);
+    }
+
+    pub(crate) fn handle_frame(&mut self, context: &mut Context<'_>, link: LinkId, bytes: Bytes) {
+        context.counters.frames_in += 1;
+        let Some(session) = self.sessions.get_mut(&link) else { return };
+        session.heard = context.now.mono;
+        let verdict = match Frame::parse(&bytes) {
+            Err(_) => {
+                context.counters.frames_malformed += 1;
+                Err(Code::Malformed)
+            }
+            Ok((Frame::Unknown(kind, _), flags)) => {
+                context.counters.frames_unknown += 1;
+                error(context, link, Code::UnknownKind, kind, flags);
+                Ok(())
+            }
+            Ok((frame, flags)) if flags.has_unknown() => {
+                context.counters.frames_unknown += 1;
+                error(context, link, Code::UnknownFlag, frame.kind(), flags);
+                Ok(())
+            }
+            Ok((frame, flags)) => self.dispatch(context, link, frame, flags, &bytes),
+        };
+        if let Err(code) = verdict {
+            self.end(context, link, code);
+        }
+    }
+
+    fn dispatch(
+        &mut self,
+        context: &mut Context<'_>,
+        link: LinkId,
+        frame: Frame<'_>,
+        flags: Flags,
+        bytes: &Bytes,
+    ) -> Verdict {
+        self.check_turn(context, link, frame.kind())?;
+        match frame {
+            Frame::Hello(hello) => self.hello(context, link, hello),
+            Frame::Login(login) => self.login(context, link, login),
+            Frame::Resume(resume) => self.resume(context, link, resume),
+            Frame::Cursors(list) => self.cursors(context, link, list, flags.has(Flags::LAST)),
+            Frame::Send(head, content) => self.send(context, link, head, content, bytes),
+            Frame::ReceiveAck(list) => self.receive_ack(context, link, list),
+            Frame::Fetch(fetch) => self.fetch(context, link, fetch),
+            Frame::Ping(ping) => self.ping(context, link, ping),
+            Frame::Close(..) => Err(Code::LoggedOut),
+            Frame::Welcome(_)
+            | Frame::LoggedIn(_)
+            | Frame::SendAck(_)
+            | Frame::SendRefused(_)
+            | Frame::Push(..)
+            | Frame::Channel(_)
+            | Frame::Gap(_)
+            | Frame::Pong(_)
+            | Frame::Error(..)
+            | Frame::Unknown(..) => Err(Code::WrongDirection),
+        }
+    }
+
+    /// Whether a client may say this kind at all, and now.
+    fn check_turn(&self, context: &mut Context<'_>, link: LinkId, kind: Kind) -> Verdict {
+        let row = kind.row().expect("unknown kinds were answered before");
+        let has = match self.sessions[&link].state {
+            State::Greeting => Needs::Nothing,
+            State::Welcomed | State::Authenticating(_) | State::Attaching(_) => Needs::Welcome,
+            State::Live(_) => Needs::Login,
+        };
+        let refused = if row.direction == Direction::ToClient {
+            Code::WrongDirection
+        } else if row.needs > has {
+            Code::WrongState
+        } else {
+            return Ok(());
+        };
+        context.counters.frames_refused += 1;
+        Err(refused)
+    }
+
+    pub(crate) fn handle_answer(&mut self, context: &mut Context<'_>, answer: Answer) {
+        let Answer::Authenticated { session: from, result } = answer else {
+            unreachable!("the worker gives shards their answers");
+        };
+        let Some(session) = self.sessions.get_mut(&from.link) else { return };
+        let State::Authenticating(device) = session.state else { return };
+        match result {
+            Ok(token) => {
+                session.state = State::Attaching(device);
+                let (proof, network) = (Proof::Secret(token), session.network);
+                let mail = Mail::Attach { from, device, proof, network };
+                let home = Address::Shard(context.placement.home_of(device.uin));
+                context.post.send(context.counters, home, mail);
+            }
+            Err(code) => {
+                context.counters.logins_refused += 1;
+                self.end(context, from.link, code);
+            }
+        }
+    }
+
+    pub(crate) fn handle_mail(&mut self, context: &mut Context<'_>, mail: Mail) {
+        match mail {
+            Mail::SendAcked { to, ack, duplicate } => self.acked(context, to, ack, duplicate),
+            Mail::SendRefused { to, channel, key, code, retry_after_ms } => {
+                self.send_answered(context, channel);
+                self.refuse_send(context, to.link, channel, key, code, retry_after_ms);
+            }
+            Mail::Attached { to, device, epoch, token, resumed } => {
+                self.attached(context, to, device, epoch, token, resumed);
+            }
+            Mail::AttachRefused { to, code, retry_after_ms } => {
+                self.attach_refused(context, to, code, retry_after_ms);
+            }
+            Mail::Channels { to, page } => self.channels(context, to, page),
+            Mail::Deliver { to, channel, grant } => self.deliver(context, to, channel, grant),
+            Mail::Fence { to, code } => {
+                context.counters.sessions_fenced += 1;
+                self.end(context, to.link, code);
+            }
+            Mail::Send { .. }
+            | Mail::Attach { .. }
+            | Mail::Subscribe { .. }
+            | Mail::Detach { .. }
+            | Mail::Enter { .. }
+            | Mail::Entered { .. }
+            | Mail::Notify { .. }
+            | Mail::Confirm { .. } => unreachable!("mail for a shard came to a front: {mail:?}"),
+        }
+    }
+
+    /// The operator ends sessions, however far they have come.
+    pub(crate) fn handle_kick(
+        &mut self,
+        context: &mut Context<'_>,
+        uin: Uin,
+        device: Option<DeviceId>,
+        code: Code,
+    ) {
+        let chosen = |session: &Session| {
+            session.device().is_some_and(|own| {
+                own.uin == uin && device.is_none_or(|device| device == own.device)
+            })
+        };
+        for link in self.links(|session| chosen(session)) {
+            context.counters.sessions_fenced += 1;
+            self.end(context, link, code);
+        }
+    }
+
+    pub(crate) fn handle_drain(&mut self, context: &mut Context<'_>) {
+        self.draining = true;
+        for link in self.links(|_| true) {
+            self.end(context, link, Code::Draining);
+        }
+    }
+
+    /// Deadlines that have come.
+    pub(crate) fn handle_tick(&mut self, context: &mut Context<'_>) {
+        let now = context.now.mono;
+        while let Some(&Reverse((deadline, link))) = self.deadlines.peek() {
+            if deadline > now {
+                break;
+            }
+            self.deadlines.pop();
+            let Some(session) = self.sessions.get(&link) else { continue };
+            let (due, code) = session.deadline(context);
+            if due > now {
+                self.deadlines.push(Reverse((due, link)));
+            } else {
+                context.counters.sessions_offline += u64::from(code == Code::Offline);
+                self.end(context, link, code);
+            }
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
+        self.deadlines.peek().map(|Reverse((at, _))| (*at, "a session may have gone silent"))
+    }
+
+    /// Closes a connection with a code; its session waits for its device unless the code ends it.
+    pub(super) fn end(&mut self, context: &mut Context<'_>, link: LinkId, code: Code) {
+        if self.forget(context, link, code == Code::LoggedOut) {
+            let retry = code.class() == tern_protocol::Class::Retry;
+            let come_back_ms = if retry { context.config.come_back_ms } else { 0 };
+            context.effect(Effect::Close { link, code, come_back_ms });
+        }
+    }
+
+    fn forget(&mut self, context: &mut Context<'_>, link: LinkId, ended: bool) -> bool {
+        let Some(session) = self.sessions.remove(&link) else { return false };
+        if let State::Attaching(device) | State::Live(super::Live { device, .. }) = session.state {
+            let mail = Mail::Detach { from: self.session_ref(link), device, ended };
+            let home = Address::Shard(context.placement.home_of(device.uin));
+            context.post.send(context.counters, home, mail);
+        }
+        true
+    }
+
+    pub(super) fn session_ref(&self, link: LinkId) -> SessionRef {
+        SessionRef { worker: self.id, link }
+    }
+
+    fn links(&self, chosen: impl Fn(&Session) -> bool) -> Vec<LinkId> {
+        let all = self.sessions.iter().filter(|(_, session)| chosen(session));
+        let mut links: Vec<LinkId> = all.map(|(link, _)| *link).collect();
+        links.sort_unstable(); // the map's order must not show
+        links
+    }
+}
+
+impl Session {
+    /// When the session is over unless a frame comes, and as what.
+    fn deadline(&self, context: &Context<'_>) -> (Mono, Code) {
+        match self.state {
+            State::Live(_) => {
+                let beat_ms = u64::from(context.config.heartbeat_ms(self.network));
+                let silence_ms = beat_ms * u64::from(MISSED_BEATS_MAX);
+                (self.heard.after_ms(silence_ms), Code::Offline)
+            }
+            _ => (self.opened.after_ms(context.config.login_ms_max), Code::TooSlow),
+        }
+    }
+}
+
+/// Answers a frame with an error; the connection stays.
+pub(super) fn error(context: &mut Context<'_>, link: LinkId, code: Code, kind: Kind, flags: Flags) {
+    let frame = Outgoing::Error { code, kind, flags, retry_after_ms: 0 };
+    context.effect(Effect::Frame(link, frame));
+}

@@ -1,0 +1,152 @@
+//! From HELLO to LOGGED_IN, and the heartbeat.
+
+use tern_protocol::frames::{
+    Hello, LoggedIn, Login, Network, Ping, Pong, Resume, Welcome, capabilities,
+};
+use tern_protocol::limits::{MAGIC, UNACKED_SENDS_MAX, VERSION};
+use tern_protocol::{Code, Epoch, Flags, Kind};
+
+use super::delivery::Delivery;
+use super::front::{Front, Verdict};
+use super::{Live, State};
+use crate::context::Context;
+use crate::io::{Effect, LinkId, Outgoing, Query};
+use crate::limiter::Limiter;
+use crate::log::Reader;
+use crate::mail::{Address, Device, Mail, Proof, SessionRef, Token};
+
+impl<R: Reader> Front<R> {
+    pub(super) fn hello(
+        &mut self,
+        context: &mut Context<'_>,
+        link: LinkId,
+        hello: &Hello,
+    ) -> Verdict {
+        let session = self.sessions.get_mut(&link).expect("the frame's session is there");
+        if !matches!(session.state, State::Greeting) {
+            return Err(Code::WrongState);
+        }
+        if hello.magic != MAGIC {
+            return Err(Code::Malformed);
+        }
+        if hello.version.get() != VERSION {
+            return Err(Code::Version);
+        }
+        session.network = Network::from_wire(hello.network);
+        session.state = State::Welcomed;
+        let welcome = Welcome {
+            version: VERSION.into(),
+            unacked_sends_max: (UNACKED_SENDS_MAX as u16).into(), // fits: 64
+            content_bytes_max: context.config.content_bytes_max.into(),
+            capabilities: capabilities::NONE.into(),
+            server_time: context.now.wall.into(),
+            reserved: 0.into(),
+        };
+        context.effect(Effect::Frame(link, Outgoing::Welcome(welcome)));
+        Ok(())
+    }
+
+    pub(super) fn login(
+        &mut self,
+        context: &mut Context<'_>,
+        link: LinkId,
+        login: &Login,
+    ) -> Verdict {
+        let from = self.session_ref(link);
+        let session = self.sessions.get_mut(&link).expect("the frame's session is there");
+        if !matches!(session.state, State::Welcomed) {
+            return Err(Code::WrongState);
+        }
+        let device = Device { uin: login.uin.into(), device: login.device.into() };
+        session.state = State::Authenticating(device);
+        let query = Query::Authenticate { session: from, device, secret: login.secret };
+        context.effect(Effect::Directory(query));
+        Ok(())
+    }
+
+    pub(super) fn resume(
+        &mut self,
+        context: &mut Context<'_>,
+        link: LinkId,
+        resume: &Resume,
+    ) -> Verdict {
+        let from = self.session_ref(link);
+        let session = self.sessions.get_mut(&link).expect("the frame's session is there");
+        if !matches!(session.state, State::Welcomed) {
+            return Err(Code::WrongState);
+        }
+        let device = Device { uin: resume.uin.into(), device: resume.device.into() };
+        session.state = State::Attaching(device);
+        let (proof, network) = (Proof::Token(resume.epoch.into(), resume.token), session.network);
+        let mail = Mail::Attach { from, device, proof, network };
+        let home = Address::Shard(context.placement.home_of(device.uin));
+        context.post.send(context.counters, home, mail);
+        Ok(())
+    }
+
+    /// The home shard gave the session to the device.
+    pub(super) fn attached(
+        &mut self,
+        context: &mut Context<'_>,
+        to: SessionRef,
+        device: Device,
+        epoch: Epoch,
+        token: Token,
+        resumed: bool,
+    ) {
+        let Some(session) = self.sessions.get_mut(&to.link) else {
+            // Its connection went while the epoch was made durable: nobody is there.
+            let mail = Mail::Detach { from: to, device, ended: false };
+            let home = Address::Shard(context.placement.home_of(device.uin));
+            return context.post.send(context.counters, home, mail);
+        };
+        let (sends, delivery) = (Limiter::default(), Delivery::default());
+        session.state = State::Live(Live { device, epoch, sends, subscribed: false, delivery });
+        if resumed {
+            context.counters.resumes += 1;
+        } else {
+            context.counters.logins += 1;
+        }
+        let answer = LoggedIn {
+            epoch: epoch.into(),
+            heartbeat_ms: context.config.heartbeat_ms(session.network).into(),
+            resume_ms: context.config.resume_ms.into(),
+            resumed: u8::from(resumed),
+            reserved: [0; 3],
+            token,
+        };
+        context.effect(Effect::Frame(to.link, Outgoing::LoggedIn(answer)));
+    }
+
+    /// The home shard refuses the session. An unknown resume may be followed by a login on the
+    /// same connection; anything else closes it.
+    pub(super) fn attach_refused(
+        &mut self,
+        context: &mut Context<'_>,
+        to: SessionRef,
+        code: Code,
+        retry_after_ms: u32,
+    ) {
+        let Some(session) = self.sessions.get_mut(&to.link) else { return };
+        context.counters.logins_refused += 1;
+        if code != Code::ResumeUnknown {
+            return self.end(context, to.link, code);
+        }
+        session.state = State::Welcomed;
+        let (kind, flags) = (Kind::Resume, Flags::NONE);
+        let error = Outgoing::Error { code, kind, flags, retry_after_ms };
+        context.effect(Effect::Frame(to.link, error));
+    }
+
+    pub(super) fn ping(&mut self, context: &mut Context<'_>, link: LinkId, ping: &Ping) -> Verdict {
+        let session = self.sessions.get_mut(&link).expect("the frame's session is there");
+        session.network = Network::from_wire(ping.network);
+        let pong = Pong {
+            sequence: ping.sequence,
+            heartbeat_ms: context.config.heartbeat_ms(session.network).into(),
+            server_time: context.now.wall.into(),
+        };
+        context.effect(Effect::Frame(link, Outgoing::Pong(pong)));
+        Ok(())
+    }
+}

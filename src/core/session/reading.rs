@@ -1,0 +1,140 @@
+//! Where a device is in its channels: its cursors, its acks, and what it asks for again.
+
+use tern_protocol::frames::{Cursor, Fetch};
+use tern_protocol::limits::FETCH_IDS_MAX;
+use tern_protocol::{ChannelId, Code, Flags, Kind, MessageId};
+
+use super::State;
+use super::front::{Front, Verdict, error};
+use crate::context::Context;
+use crate::io::LinkId;
+use crate::log::Reader;
+use crate::mail::{Address, Grant, Mail, SessionRef};
+use crate::shard::CHANNELS_PER_PAGE;
+
+/// Channels that one session may have cursors in: 64 bytes each.
+const CHANNELS_PER_SESSION_MAX: usize = 16_384;
+
+impl<R: Reader> Front<R> {
+    /// The client's own list of cursors, which is authoritative.
+    pub(super) fn cursors(
+        &mut self,
+        context: &mut Context<'_>,
+        link: LinkId,
+        list: &[Cursor],
+        last: bool,
+    ) -> Verdict {
+        let from = self.session_ref(link);
+        let session = self.sessions.get_mut(&link).expect("the frame's session is there");
+        let State::Live(live) = &mut session.state else { return Err(Code::WrongState) };
+        if live.subscribed {
+            return Err(Code::WrongState);
+        }
+        if live.delivery.channels() + list.len() > CHANNELS_PER_SESSION_MAX {
+            return Err(Code::RangeTooLong);
+        }
+        for cursor in list {
+            if !cursor.channel.is_valid() {
+                return Err(Code::Malformed);
+            }
+            live.delivery.set_cursor(cursor.channel, cursor.id.into(), cursor.incarnation.into());
+        }
+        if last {
+            live.subscribed = true;
+            let mail = Mail::Subscribe { from, device: live.device, after: None };
+            let home = Address::Shard(context.placement.home_of(live.device.uin));
+            context.post.send(context.counters, home, mail);
+        }
+        Ok(())
+    }
+
+    /// A page of the user's channels; each is delivered from the device's cursor on.
+    pub(super) fn channels(
+        &mut self,
+        context: &mut Context<'_>,
+        to: SessionRef,
+        page: Vec<(ChannelId, Grant)>,
+    ) {
+        let Some(session) = self.sessions.get_mut(&to.link) else { return };
+        let State::Live(live) = &mut session.state else { return };
+        for (channel, grant) in &page {
+            live.delivery.granted(context, to.link, *channel, *grant);
+        }
+        if page.len() == CHANNELS_PER_PAGE {
+            let after = page.last().map(|(channel, _)| *channel);
+            let mail = Mail::Subscribe { from: to, device: live.device, after };
+            let home = Address::Shard(context.placement.home_of(live.device.uin));
+            context.post.send(context.counters, home, mail);
+        }
+        live.delivery.pump(context, &mut self.reader, to.link);
+    }
+
+    /// A channel has more to read.
+    pub(super) fn deliver(
+        &mut self,
+        context: &mut Context<'_>,
+        to: SessionRef,
+        channel: ChannelId,
+        grant: Grant,
+    ) {
+        let Some(session) = self.sessions.get_mut(&to.link) else { return };
+        let State::Live(live) = &mut session.state else { return };
+        live.delivery.granted(context, to.link, channel, grant);
+        live.delivery.pump(context, &mut self.reader, to.link);
+    }
+
+    /// The device has consumed each channel up to an id.
+    pub(super) fn receive_ack(
+        &mut self,
+        context: &mut Context<'_>,
+        link: LinkId,
+        list: &[Cursor],
+    ) -> Verdict {
+        let session = self.sessions.get_mut(&link).expect("the frame's session is there");
+        let State::Live(live) = &mut session.state else { return Err(Code::WrongState) };
+        for cursor in list {
+            if live.delivery.acked(cursor.channel, cursor.id.into()).is_err() {
+                context.counters.frames_refused += 1;
+                error(context, link, Code::NotGranted, Kind::ReceiveAck, Flags::NONE);
+            } else {
+                context.counters.receive_acks += 1;
+            }
+        }
+        live.delivery.pump(context, &mut self.reader, link);
+        Ok(())
+    }
+
+    /// The device asks for a range again.
+    pub(super) fn fetch(
+        &mut self,
+        context: &mut Context<'_>,
+        link: LinkId,
+        fetch: &Fetch,
+    ) -> Verdict {
+        let session = self.sessions.get_mut(&link).expect("the frame's session is there");
+        let State::Live(live) = &mut session.state else { return Err(Code::WrongState) };
+        let (from, to) = (MessageId::from(fetch.from), MessageId::from(fetch.to));
+        let refused = if from.0 == 0 || to < from {
+            Some(Code::NotGranted)
+        } else if to.0 - from.0 >= FETCH_IDS_MAX {
+            Some(Code::RangeTooLong)
+        } else {
+            live.delivery.go_back(fetch.channel, from, to).err()
+        };
+        if let Some(code) = refused {
+            context.counters.frames_refused += 1;
+            error(context, link, code, Kind::Fetch, Flags::NONE);
+            return Ok(());
+        }
+        live.delivery.pump(context, &mut self.reader, link);
+        Ok(())
+    }
+
+    /// Records that a delivery waited for are in memory.
+    pub(crate) fn handle_warmed(&mut self, context: &mut Context<'_>, link: LinkId) {
+        let Some(session) = self.sessions.get_mut(&link) else { return };
+        let State::Live(live) = &mut session.state else { return };
+        live.delivery.warmed();
+        live.delivery.pump(context, &mut self.reader, link);
+    }
+}

@@ -1,0 +1,100 @@
+//! One channel as its shard keeps it in memory: the newest id, the way back, and what is durable.
+
+use tern_protocol::{Incarnation, MessageId};
+
+use crate::log::{Durable, Links, Offset};
+use crate::mail::{Grant, Proven};
+
+/// A channel that has been opened.
+#[derive(Clone, Debug)]
+pub(super) struct Channel {
+    /// Offsets of the messages `newest`, `newest.skip()`, and so on to the first, oldest in
+    /// front: as many as `newest` has bits set. The next message's links come from here, so that
+    /// appending reads nothing.
+    spine: Vec<Offset>,
+    newest: MessageId,
+    durable: MessageId,
+    durable_at: Offset,
+    restarted_at: MessageId,
+}
+
+impl Channel {
+    pub(super) fn new() -> Self {
+        Self {
+            spine: Vec::new(),
+            newest: MessageId(0),
+            durable: MessageId(0),
+            durable_at: Offset::NONE,
+            restarted_at: MessageId(u64::MAX),
+        }
+    }
+
+    /// The id that the next message gets.
+    pub(super) fn next_id(&self) -> MessageId {
+        self.newest.next()
+    }
+
+    /// The links of the next message within the channel.
+    pub(super) fn next_links(&self, device: Offset) -> Links {
+        let after_pop = self.spine.len() - self.spine_pops();
+        let skip = after_pop.checked_sub(1).map_or(Offset::NONE, |last| self.spine[last]);
+        Links { channel: self.spine.last().copied().unwrap_or_default(), device, skip }
+    }
+
+    /// The message after the newest was appended at `at`.
+    pub(super) fn appended(&mut self, at: Offset) -> MessageId {
+        self.spine.truncate(self.spine.len() - self.spine_pops());
+        self.spine.push(at);
+        self.newest = self.newest.next();
+        self.newest
+    }
+
+    /// `id`, whose record is at `at`, is durable.
+    pub(super) fn proven(&mut self, id: MessageId, at: Offset) {
+        debug_assert!(self.durable <= id && id <= self.newest);
+        (self.durable, self.durable_at) = (id, at);
+    }
+
+    /// The log's incarnation was raised: later messages may reuse ids that were shown.
+    pub(super) fn restart(&mut self) {
+        self.restarted_at = self.restarted_at.min(self.newest.next());
+    }
+
+    /// What may be read; `None` while nothing is durable.
+    pub(super) fn grant(&self, proof: Durable, incarnation: Incarnation) -> Option<Grant> {
+        let at = self.durable_at.some()?;
+        Some(Grant {
+            from: MessageId(1),
+            to: self.durable,
+            at,
+            incarnation,
+            restarted_at: self.restarted_at.min(self.newest.next()),
+            proven: Proven::by(proof, at),
+        })
+    }
+
+    /// Entries of the spine that the next id's skip link passes by: the trailing ones of the
+    /// newest id, since the next one carries over them.
+    fn spine_pops(&self) -> usize {
+        self.newest.0.trailing_ones() as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_lead_to_the_previous_and_the_skipped_id() {
+        let mut channel = Channel::new();
+        let at = |id: u64| if id == 0 { Offset::NONE } else { Offset(id * 100) };
+        for id in 1..=5_000u64 {
+            assert_eq!(channel.next_id(), MessageId(id));
+            let links = channel.next_links(Offset(7));
+            let expected =
+                Links { channel: at(id - 1), device: Offset(7), skip: at(MessageId(id).skip().0) };
+            assert_eq!(links, expected, "links of id {id}");
+            channel.appended(at(id));
+        }
+    }
+}

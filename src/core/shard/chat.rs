@@ -1,0 +1,254 @@
+//! A message on its way into the log: deduplicate, count, append; then wait for the proof.
+
+use bytes::Bytes;
+use tern_protocol::frames::{PushBody, Send, SendAck};
+use tern_protocol::{ChannelId, Code, Frame, MessageId, SendCounter, SendKey};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::Shard;
+use super::commit::Unproven;
+use crate::context::Context;
+use crate::dedup::{DedupEntry, DedupTable, Verdict};
+use crate::io::{Effect, Waiter};
+use crate::log::{AppendError, Log, Offset, ReadError, RecordKind};
+use crate::mail::{Address, Device, Mail, SessionRef};
+
+/// Records of a device that are looked at for an old key: twice the window, since a late one may
+/// stand behind as many newer ones.
+const CHAIN_HOPS_MAX: u32 = 128;
+
+/// Sends of one shard that wait for a cold read.
+const COLD_SENDS_MAX: usize = 1_024;
+
+/// Asked of a client whose send was refused for now, in ms: a few commits.
+const RETRY_SOON_MS: u32 = 50;
+
+/// Asked of a client when an operator or a disk is needed, in ms.
+const RETRY_LATE_MS: u32 = 5_000;
+
+/// A message in the hands of its channel's shard.
+#[derive(Clone, Debug)]
+pub(super) struct Offer {
+    pub(super) from: SessionRef,
+    pub(super) device: Device,
+    pub(super) frame: Bytes,
+}
+
+impl Offer {
+    pub(super) fn view(&self) -> (&Send, &[u8]) {
+        match Frame::parse(&self.frame) {
+            Ok((Frame::Send(head, content), _)) => (head, content),
+            other => unreachable!("the session posts only frames that are sends: {other:?}"),
+        }
+    }
+
+    pub(super) fn key(&self) -> SendKey {
+        self.view().0.key()
+    }
+
+    pub(super) fn channel(&self) -> ChannelId {
+        self.view().0.channel
+    }
+}
+
+/// What the chain of a device's records says of a key.
+enum Found {
+    /// Appended before as this, with this content or another.
+    Same(Unproven),
+    Other,
+    Never,
+    Unknown,
+    Cold(Offset),
+}
+
+impl<L: Log, T: DedupTable> Shard<L, T> {
+    /// Takes a message: it is appended, answered, or kept until it can be; with it those that
+    /// waited for it.
+    pub(super) fn offer(&mut self, context: &mut Context<'_>, offer: Offer) {
+        let device = offer.device;
+        self.offer_one(context, offer);
+        while let Some(follower) = self.take_follower(device) {
+            self.offer_one(context, follower);
+        }
+    }
+
+    fn offer_one(&mut self, context: &mut Context<'_>, offer: Offer) {
+        if self.stopped {
+            return refuse(context, &offer, Code::ShardStopped, RETRY_LATE_MS);
+        }
+        let entry = self.table.get(offer.device.uin, offer.device.device);
+        match DedupEntry::judge(entry.as_ref(), offer.key()) {
+            Verdict::Seen | Verdict::Closed => {
+                let last = entry.expect("only a known device has old keys").last;
+                self.answer_old(context, offer, last);
+            }
+            Verdict::New if !follows(entry.as_ref(), &offer) => {
+                self.park(context, offer);
+            }
+            Verdict::New if !self.channels.contains_key(&offer.channel()) => {
+                self.open(context, offer);
+            }
+            Verdict::New => self.append(context, &offer, entry.as_ref()),
+        }
+    }
+
+    /// The cold reads that sends wait for are done.
+    pub(crate) fn handle_warmed(&mut self, context: &mut Context<'_>) {
+        for offer in std::mem::take(&mut self.cold) {
+            self.offer(context, offer);
+        }
+    }
+
+    fn append(&mut self, context: &mut Context<'_>, offer: &Offer, entry: Option<&DedupEntry>) {
+        if entry.is_none() && self.table.reserve().is_err() {
+            return refuse(context, offer, Code::DiskFull, RETRY_LATE_MS);
+        }
+        let (head, content) = offer.view();
+        let channel = self.channels.get_mut(&head.channel).expect("only open channels come here");
+        let links = channel.next_links(entry.map_or(Offset::NONE, |entry| entry.last));
+        let body = push_body(offer, head, channel.next_id(), context);
+        let at = match self.log.append(RecordKind::Message, links, &[body.as_bytes(), content]) {
+            Ok(at) => at,
+            Err(error) => {
+                let (code, retry_after_ms) = refusal(error);
+                return refuse(context, offer, code, retry_after_ms);
+            }
+        };
+        channel.appended(at);
+        let entry = DedupEntry::accept(entry, offer.key(), at);
+        self.table.put(offer.device.uin, offer.device.device, entry, self.log.tail());
+        context.counters.sends_appended += 1;
+        let ack = ack_of(&body);
+        self.ack_when_durable(context, Unproven { at, to: offer.from, ack, duplicate: false });
+    }
+
+    /// Answers a key that was used, or can't be used any more.
+    fn answer_old(&mut self, context: &mut Context<'_>, offer: Offer, last: Offset) {
+        match self.find(&offer, last) {
+            Found::Same(unproven) => {
+                context.counters.sends_duplicate += 1;
+                self.ack_when_durable(context, unproven);
+            }
+            Found::Other => refuse(context, &offer, Code::KeyConflict, 0),
+            Found::Never => refuse(context, &offer, Code::KeyClosed, 0),
+            Found::Unknown => refuse(context, &offer, Code::KeyUnknown, 0),
+            Found::Cold(at) => self.wait_for(context, offer, at),
+        }
+    }
+
+    fn find(&mut self, offer: &Offer, last: Offset) -> Found {
+        let mut next = last;
+        for _ in 0..CHAIN_HOPS_MAX {
+            let Some(at) = next.some() else { return Found::Never };
+            let read = self
+                .log
+                .with_record(at, |record| (compare(offer, record.body, at), record.links.device));
+            match read {
+                Ok((Some(found), _)) => return found,
+                Ok((None, older)) => next = older,
+                Err(ReadError::Cold) => return Found::Cold(at),
+                Err(ReadError::Lost | ReadError::Expired) => return Found::Unknown,
+            }
+        }
+        Found::Unknown
+    }
+
+    fn wait_for(&mut self, context: &mut Context<'_>, offer: Offer, at: Offset) {
+        if self.cold.len() >= COLD_SENDS_MAX {
+            return refuse(context, &offer, Code::Busy, RETRY_SOON_MS);
+        }
+        context.counters.reads_cold += 1;
+        self.cold.push(offer);
+        let waiter = Waiter::Shard(self.id);
+        context.effect(Effect::Warm { shard: self.id, at, waiter });
+    }
+
+    /// Everything that waits inside of this shard is told that it stopped.
+    pub(super) fn refuse_waiting_sends(&mut self, context: &mut Context<'_>) {
+        let opening = self.take_opening();
+        let parked = self.take_parked();
+        for offer in std::mem::take(&mut self.cold).into_iter().chain(opening).chain(parked) {
+            refuse(context, &offer, Code::ShardStopped, RETRY_LATE_MS);
+        }
+    }
+}
+
+/// Whether the message before this one in its channel has been appended. Below the window it was
+/// answered long ago: a device may not send so far ahead of an unanswered one.
+pub(super) fn follows(entry: Option<&DedupEntry>, offer: &Offer) -> bool {
+    let predecessor = SendCounter::from(offer.view().0.predecessor);
+    let key = SendKey { epoch: offer.key().epoch, counter: predecessor };
+    predecessor == SendCounter(0) || DedupEntry::judge(entry, key) != Verdict::New
+}
+
+/// What a record of the device's chain says of the offer's key; `None` to look further back.
+fn compare(offer: &Offer, record: &[u8], at: Offset) -> Option<Found> {
+    let (body, content) = PushBody::ref_from_prefix(record).ok()?;
+    if body.key().epoch < offer.key().epoch {
+        return Some(Found::Never); // epochs only fall from here on
+    }
+    if body.key() != offer.key() {
+        return None;
+    }
+    let (head, offered) = offer.view();
+    let same = body.channel == head.channel
+        && body.content_type == head.content_type
+        && body.kind == head.kind
+        && body.refers_to == head.refers_to
+        && content == offered;
+    Some(if same {
+        Found::Same(Unproven { at, to: offer.from, ack: ack_of(body), duplicate: true })
+    } else {
+        Found::Other
+    })
+}
+
+fn push_body(offer: &Offer, head: &Send, id: MessageId, context: &Context<'_>) -> PushBody {
+    PushBody {
+        channel: head.channel,
+        id: id.into(),
+        sender: offer.device.uin.into(),
+        device: offer.device.device.into(),
+        epoch: head.epoch,
+        counter: head.counter,
+        content_type: head.content_type,
+        kind: head.kind,
+        version: head.version,
+        server_time: context.now.wall.into(),
+        refers_to: head.refers_to,
+    }
+}
+
+fn ack_of(body: &PushBody) -> SendAck {
+    SendAck {
+        channel: body.channel,
+        epoch: body.epoch,
+        counter: body.counter,
+        id: body.id,
+        server_time: body.server_time,
+    }
+}
+
+/// The code for an append that did not happen, and when to try again, in ms.
+pub(super) fn refusal(error: AppendError) -> (Code, u32) {
+    match error {
+        AppendError::Full => (Code::DiskFull, RETRY_LATE_MS),
+        AppendError::Busy => (Code::Busy, RETRY_SOON_MS),
+        AppendError::Failed => (Code::ShardStopped, RETRY_LATE_MS),
+    }
+}
+
+/// Refuses an offer to its session.
+pub(super) fn refuse(context: &mut Context<'_>, offer: &Offer, code: Code, retry_after_ms: u32) {
+    let (channel, key) = (offer.channel(), offer.key());
+    let mail = Mail::SendRefused { to: offer.from, channel, key, code, retry_after_ms };
+    context.post.send(context.counters, Address::Front(offer.from.worker), mail);
+}
+
+/// Refuses a message that was appended to a log which then failed.
+pub(super) fn refuse_stopped(context: &mut Context<'_>, unproven: &Unproven) {
+    let (channel, key) = (unproven.ack.channel, unproven.ack.key());
+    let (to, code) = (unproven.to, Code::ShardStopped);
+    let mail = Mail::SendRefused { to, channel, key, code, retry_after_ms: RETRY_LATE_MS };
+    context.post.send(context.counters, Address::Front(to.worker), mail);
+}

@@ -1,0 +1,321 @@
+//! A uin's home: its channels, its devices with their epochs, and which of them are online where.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashMap;
+use tern_protocol::frames::Network;
+use tern_protocol::{ChannelId, Code, DeviceId, Epoch, Uin, UnixMillis};
+use zerocopy::IntoBytes;
+
+use super::Shard;
+use super::chat::refusal;
+use super::login::{RETRY_AFTER_MS, refuse_login};
+use super::records::{EntryBody, EpochBody};
+use crate::context::Context;
+use crate::dedup::DedupTable;
+use crate::limiter::{Limiter, Rate};
+use crate::log::{Links, Log, Offset, RecordKind};
+use crate::mail::{Address, Device, Grant, Mail, Proof, SessionRef, Token};
+use crate::placement::ShardId;
+use crate::time::Mono;
+
+/// Login times that are kept of a device: three intervals.
+const LOGINS_KEPT: usize = 4;
+
+/// The home part of a shard.
+pub(super) struct Home {
+    pub(super) users: FxHashMap<Uin, User>,
+    pub(super) unproven: VecDeque<(Offset, Promise)>,
+    /// Per channel shard: the newest number up to which all notifies came, and whether its
+    /// exchange at start has ended.
+    heard: Vec<Heard>,
+    /// Channel shards whose notifies of this turn are to be confirmed.
+    confirms_due: Vec<ShardId>,
+    pub(super) waiting_logins: Vec<Login>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Heard {
+    sequence: u64,
+    exchange_ended: bool,
+    confirm_due: bool,
+}
+
+#[derive(Default)]
+pub(super) struct User {
+    /// The channels entered, durably; with what may be read, once a message is durable.
+    pub(super) channels: BTreeMap<ChannelId, Option<Grant>>,
+    pub(super) devices: Vec<DeviceState>,
+    opened: Limiter,
+}
+
+pub(super) struct DeviceState {
+    pub(super) device: DeviceId,
+    /// The newest epoch in the log, and the newest that is durable and was granted.
+    pub(super) appended: Epoch,
+    pub(super) granted: Epoch,
+    pub(super) token: Option<Token>,
+    pub(super) presence: Presence,
+    pub(super) network: Network,
+    /// The newest logins, newest first.
+    logins: [UnixMillis; LOGINS_KEPT],
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Presence {
+    /// Connected; `subscribed` once it wants to be told of changes.
+    Online { session: SessionRef, subscribed: bool },
+    /// Not connected since then.
+    Away(Mono),
+}
+
+/// A wish for a session.
+pub(super) struct Login {
+    pub(super) from: SessionRef,
+    pub(super) device: Device,
+    pub(super) proof: Proof,
+    pub(super) network: Network,
+}
+
+/// What is done once a record is durable.
+pub(super) enum Promise {
+    Grant { login: Login, epoch: Epoch, token: Token },
+    Enter { from: ShardId, uin: Uin, channel: ChannelId },
+}
+
+impl Home {
+    pub(super) fn new(shards: u16) -> Self {
+        Self {
+            users: FxHashMap::default(),
+            unproven: VecDeque::new(),
+            heard: vec![Heard::default(); usize::from(shards)],
+            confirms_due: Vec::new(),
+            waiting_logins: Vec::new(),
+        }
+    }
+
+    pub(super) fn replay_epoch(&mut self, body: &EpochBody) {
+        let user = self.users.entry(body.uin.into()).or_default();
+        let state = user.device(body.device.into());
+        state.appended = state.appended.max(body.epoch.into());
+        state.granted = state.appended;
+        state.note_login(body.server_time.into());
+    }
+
+    pub(super) fn replay_entry(&mut self, body: &EntryBody) {
+        self.users.entry(body.uin.into()).or_default().channels.entry(body.channel).or_default();
+    }
+
+    pub(super) fn exchange_ended(&self) -> bool {
+        self.heard.iter().all(|heard| heard.exchange_ended)
+    }
+}
+
+impl User {
+    pub(super) fn device(&mut self, device: DeviceId) -> &mut DeviceState {
+        let found = self.devices.iter().position(|state| state.device == device);
+        let index = found.unwrap_or_else(|| {
+            self.devices.push(DeviceState::new(device));
+            self.devices.len() - 1
+        });
+        &mut self.devices[index]
+    }
+}
+
+impl DeviceState {
+    fn new(device: DeviceId) -> Self {
+        Self {
+            device,
+            appended: Epoch(0),
+            granted: Epoch(0),
+            token: None,
+            presence: Presence::Away(Mono(0)),
+            network: Network::Unknown,
+            logins: [UnixMillis(0); LOGINS_KEPT],
+        }
+    }
+
+    pub(super) fn note_login(&mut self, at: UnixMillis) {
+        self.logins.rotate_right(1);
+        self.logins[0] = at;
+    }
+
+    pub(super) fn session(&self) -> Option<SessionRef> {
+        match self.presence {
+            Presence::Online { session, .. } => Some(session),
+            Presence::Away(_) => None,
+        }
+    }
+
+    /// Whether the session of this token and epoch is still alive.
+    pub(super) fn may_resume(
+        &self,
+        epoch: Epoch,
+        token: &Token,
+        now: Mono,
+        resume_ms: u32,
+    ) -> bool {
+        let alive = match self.presence {
+            Presence::Online { .. } => true,
+            Presence::Away(since) => now.since_ms(since) <= u64::from(resume_ms),
+        };
+        alive
+            && epoch == self.granted
+            && epoch == self.appended
+            && self.token.as_ref().is_some_and(|own| same_token(own, token))
+    }
+}
+
+/// Compares without telling by its time where the tokens differ.
+fn same_token(a: &Token, b: &Token) -> bool {
+    a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+}
+
+impl<L: Log, T: DedupTable> Shard<L, T> {
+    /// A uin enters a channel: durable before it is confirmed.
+    pub(super) fn handle_enter(
+        &mut self,
+        context: &mut Context<'_>,
+        from: ShardId,
+        uin: Uin,
+        channel: ChannelId,
+        opens: bool,
+    ) {
+        let user = self.home.users.entry(uin).or_default();
+        if user.channels.contains_key(&channel) {
+            return entered(context, from, uin, channel, None);
+        }
+        let rate = Rate::new(
+            context.config.channels_per_hour,
+            3_600_000,
+            context.config.channels_per_hour,
+        );
+        if opens && let Err(wait_ms) = user.opened.take(context.now.mono, rate) {
+            return entered(context, from, uin, channel, Some((Code::TooManyChannels, wait_ms)));
+        }
+        let body = EntryBody { uin: uin.into(), channel, server_time: context.now.wall.into() };
+        match self.log.append(RecordKind::Entry, Links::default(), &[body.as_bytes()]) {
+            Ok(at) => {
+                self.home.unproven.push_back((at, Promise::Enter { from, uin, channel }));
+            }
+            Err(error) => entered(context, from, uin, channel, Some(refusal(error))),
+        }
+    }
+
+    /// Keeps the promises that the newest proof covers.
+    pub(super) fn settle_home(&mut self, context: &mut Context<'_>) {
+        while let Some((at, _)) = self.home.unproven.front() {
+            if !self.proof.covers(*at) {
+                break;
+            }
+            match self.home.unproven.pop_front() {
+                Some((_, Promise::Grant { login, epoch, token })) => {
+                    self.granted(context, &login, epoch, token);
+                }
+                Some((_, Promise::Enter { from, uin, channel })) => {
+                    let user = self.home.users.entry(uin).or_default();
+                    user.channels.entry(channel).or_default();
+                    entered(context, from, uin, channel, None);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// A channel of some of this shard's users has more to read, or an exchange ended.
+    pub(super) fn handle_notify(
+        &mut self,
+        context: &mut Context<'_>,
+        from: ShardId,
+        sequence: u64,
+        change: Option<(ChannelId, Grant)>,
+    ) {
+        let heard = &mut self.home.heard[usize::from(from.0)];
+        if !std::mem::replace(&mut heard.confirm_due, true) {
+            self.home.confirms_due.push(from);
+        }
+        if sequence == heard.sequence + 1 {
+            heard.sequence = sequence;
+        }
+        match change {
+            Some((channel, grant)) => self.tell_members(context, channel, grant),
+            None => {
+                heard.exchange_ended = true;
+                self.admit_waiting(context);
+            }
+        }
+    }
+
+    fn tell_members(&mut self, context: &mut Context<'_>, channel: ChannelId, grant: Grant) {
+        let Some((low, high)) = channel.members() else { return };
+        for uin in [Some(low), (high != low).then_some(high)].into_iter().flatten() {
+            if context.placement.home_of(uin) != self.id {
+                continue;
+            }
+            let user = self.home.users.entry(uin).or_default();
+            let known = user.channels.entry(channel).or_default();
+            if known
+                .is_some_and(|known| (known.incarnation, known.to) >= (grant.incarnation, grant.to))
+            {
+                continue; // said again
+            }
+            *known = Some(grant);
+            for state in &user.devices {
+                if let Presence::Online { session: to, subscribed: true } = state.presence {
+                    let mail = Mail::Deliver { to, channel, grant };
+                    context.post.send(context.counters, Address::Front(to.worker), mail);
+                }
+            }
+        }
+    }
+
+    fn admit_waiting(&mut self, context: &mut Context<'_>) {
+        if self.home.exchange_ended() {
+            for login in std::mem::take(&mut self.home.waiting_logins) {
+                let Login { from, device, proof, network } = login;
+                self.handle_attach(context, from, device, proof, network);
+            }
+        }
+    }
+
+    /// Confirms what came in this turn, once per channel shard.
+    pub(super) fn confirm_notifies(&mut self, context: &mut Context<'_>) {
+        while let Some(to) = self.home.confirms_due.pop() {
+            let heard = &mut self.home.heard[usize::from(to.0)];
+            heard.confirm_due = false;
+            let mail = Mail::Confirm { from: self.id, to, sequence: heard.sequence };
+            context.post.send(context.counters, Address::Shard(to), mail);
+        }
+    }
+
+    /// The log failed: no promise can be kept.
+    pub(super) fn refuse_home(&mut self, context: &mut Context<'_>) {
+        let waiting = std::mem::take(&mut self.home.waiting_logins);
+        for login in waiting {
+            refuse_login(context, login.from, Code::ShardStopped, RETRY_AFTER_MS);
+        }
+        for (_, promise) in std::mem::take(&mut self.home.unproven) {
+            match promise {
+                Promise::Grant { login, .. } => {
+                    refuse_login(context, login.from, Code::ShardStopped, RETRY_AFTER_MS);
+                }
+                Promise::Enter { from, uin, channel } => {
+                    let refused = Some((Code::ShardStopped, RETRY_AFTER_MS));
+                    entered(context, from, uin, channel, refused);
+                }
+            }
+        }
+    }
+}
+
+fn entered(
+    context: &mut Context<'_>,
+    to: ShardId,
+    uin: Uin,
+    channel: ChannelId,
+    refused: Option<(Code, u32)>,
+) {
+    let mail = Mail::Entered { to, uin, channel, refused };
+    context.post.send(context.counters, Address::Shard(to), mail);
+}

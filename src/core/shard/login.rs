@@ -1,0 +1,194 @@
+//! Sessions at home: which device of which user is where, by which right, in which epoch.
+//!
+//! A session outlives its connection; a later login of its device ends it. An epoch is durable
+//! before the login that it was granted to is answered.
+
+use std::ops::Bound;
+
+use tern_protocol::frames::Network;
+use tern_protocol::{ChannelId, Code, DeviceId, Epoch, Uin};
+use zerocopy::IntoBytes;
+
+use super::Shard;
+use super::chat::refusal;
+use super::home::{DeviceState, Login, Presence, Promise};
+use super::records::EpochBody;
+use crate::context::Context;
+use crate::dedup::DedupTable;
+use crate::log::{Links, Log, RecordKind};
+use crate::mail::{Address, Device, Mail, Proof, SessionRef, Token};
+
+/// Channels in one page of a user's list.
+pub(crate) const CHANNELS_PER_PAGE: usize = 128;
+
+/// Logins that wait for the exchange at start; more are asked to come again.
+const WAITING_LOGINS_MAX: usize = 65_536;
+
+/// Asked of a client whose login can't be served now, in ms.
+pub(super) const RETRY_AFTER_MS: u32 = 1_000;
+
+impl<L: Log, T: DedupTable> Shard<L, T> {
+    /// A device wants its session.
+    pub(super) fn handle_attach(
+        &mut self,
+        context: &mut Context<'_>,
+        from: SessionRef,
+        device: Device,
+        proof: Proof,
+        network: Network,
+    ) {
+        let login = Login { from, device, proof, network };
+        if self.stopped {
+            return refuse_login(context, from, Code::ShardStopped, RETRY_AFTER_MS);
+        }
+        if !self.home.exchange_ended() {
+            if self.home.waiting_logins.len() >= WAITING_LOGINS_MAX {
+                return refuse_login(context, from, Code::Busy, RETRY_AFTER_MS);
+            }
+            return self.home.waiting_logins.push(login);
+        }
+        match login.proof {
+            Proof::Secret(token) => self.grant_epoch(context, login, token),
+            Proof::Token(epoch, token) => self.resume(context, &login, epoch, token),
+        }
+    }
+
+    fn grant_epoch(&mut self, context: &mut Context<'_>, login: Login, token: Token) {
+        let Device { uin, device } = login.device;
+        let state = self.home.users.entry(uin).or_default().device(device);
+        let epoch = Epoch(state.appended.0 + 1);
+        let body = EpochBody {
+            uin: uin.into(),
+            device: device.into(),
+            epoch: epoch.into(),
+            server_time: context.now.wall.into(),
+        };
+        match self.log.append(RecordKind::Epoch, Links::default(), &[body.as_bytes()]) {
+            Ok(at) => {
+                state.appended = epoch;
+                self.home.unproven.push_back((at, Promise::Grant { login, epoch, token }));
+            }
+            Err(error) => {
+                let (code, retry_after_ms) = refusal(error);
+                refuse_login(context, login.from, code, retry_after_ms);
+            }
+        }
+    }
+
+    fn resume(&mut self, context: &mut Context<'_>, login: &Login, epoch: Epoch, token: Token) {
+        let Device { uin, device } = login.device;
+        let resume_ms = context.config.resume_ms;
+        let user = self.home.users.get_mut(&uin);
+        let state = user.and_then(|user| user.devices.iter_mut().find(|s| s.device == device));
+        match state {
+            Some(state) if state.may_resume(epoch, &token, context.now.mono, resume_ms) => {
+                take_over(context, state, login);
+                let (to, resumed) = (login.from, true);
+                let mail = Mail::Attached { to, device: login.device, epoch, token, resumed };
+                context.post.send(context.counters, Address::Front(to.worker), mail);
+            }
+            _ => refuse_login(context, login.from, Code::ResumeUnknown, 0),
+        }
+    }
+
+    /// The session has the client's cursors and wants to know the user's channels.
+    pub(super) fn handle_subscribe(
+        &mut self,
+        context: &mut Context<'_>,
+        from: SessionRef,
+        device: Device,
+        after: Option<ChannelId>,
+    ) {
+        let Some(user) = self.home.users.get_mut(&device.uin) else { return };
+        let state = user.device(device.device);
+        if state.session() != Some(from) {
+            return; // fenced meanwhile; the news is on its way
+        }
+        state.presence = Presence::Online { session: from, subscribed: true };
+        let range = match after {
+            Some(after) => (Bound::Excluded(after), Bound::Unbounded),
+            None => (Bound::Unbounded, Bound::Unbounded),
+        };
+        let readable =
+            user.channels.range(range).filter_map(|(channel, grant)| Some((*channel, (*grant)?)));
+        let page = readable.take(CHANNELS_PER_PAGE).collect();
+        let mail = Mail::Channels { to: from, page };
+        context.post.send(context.counters, Address::Front(from.worker), mail);
+    }
+
+    /// A connection is gone; the session waits for its device, or ended.
+    pub(super) fn handle_detach(
+        &mut self,
+        context: &mut Context<'_>,
+        from: SessionRef,
+        device: Device,
+        ended: bool,
+    ) {
+        let Some(user) = self.home.users.get_mut(&device.uin) else { return };
+        let state = user.device(device.device);
+        if state.session() == Some(from) {
+            state.presence = Presence::Away(context.now.mono);
+            if ended {
+                state.token = None;
+            }
+        }
+    }
+
+    /// The operator ends a user's sessions, or one device's; none can be resumed.
+    pub(crate) fn handle_kick(
+        &mut self,
+        context: &mut Context<'_>,
+        uin: Uin,
+        device: Option<DeviceId>,
+        code: Code,
+    ) {
+        let Some(user) = self.home.users.get_mut(&uin) else { return };
+        let chosen = |state: &&mut DeviceState| device.is_none_or(|device| device == state.device);
+        for state in user.devices.iter_mut().filter(chosen) {
+            state.token = None;
+            if let Some(to) = state.session() {
+                state.presence = Presence::Away(context.now.mono);
+                let mail = Mail::Fence { to, code };
+                context.post.send(context.counters, Address::Front(to.worker), mail);
+            }
+        }
+    }
+
+    pub(super) fn granted(
+        &mut self,
+        context: &mut Context<'_>,
+        login: &Login,
+        epoch: Epoch,
+        token: Token,
+    ) {
+        let Device { uin, device } = login.device;
+        let state = self.home.users.entry(uin).or_default().device(device);
+        state.granted = epoch;
+        state.token = Some(token);
+        state.note_login(context.now.wall);
+        take_over(context, state, login);
+        let (to, resumed) = (login.from, false);
+        let mail = Mail::Attached { to, device: login.device, epoch, token, resumed };
+        context.post.send(context.counters, Address::Front(to.worker), mail);
+    }
+}
+
+/// The device's session is this one now; the one before is fenced.
+fn take_over(context: &mut Context<'_>, state: &mut DeviceState, login: &Login) {
+    if let Some(to) = state.session().filter(|session| *session != login.from) {
+        let mail = Mail::Fence { to, code: Code::Fenced };
+        context.post.send(context.counters, Address::Front(to.worker), mail);
+    }
+    state.presence = Presence::Online { session: login.from, subscribed: false };
+    state.network = login.network;
+}
+
+pub(super) fn refuse_login(
+    context: &mut Context<'_>,
+    to: SessionRef,
+    code: Code,
+    retry_after_ms: u32,
+) {
+    let mail = Mail::AttachRefused { to, code, retry_after_ms };
+    context.post.send(context.counters, Address::Front(to.worker), mail);
+}
