@@ -1,0 +1,224 @@
+//! One channel as the device reads it: what was given to the application, what it has consumed,
+//! and what waits behind a hole.
+//!
+//! ```text
+//!   1 … consumed        received   hole      held
+//!   ────────────┼──────────────┼─ ─ ─ ─┤▓▓▓▓├─ ─┤▓▓├ ─ ─  newest
+//!    stored, acked    with the application     waits
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+
+use tern_protocol::frames::ChannelState;
+use tern_protocol::{Code, Incarnation, MessageId};
+
+use super::io::Message;
+use super::time::Mono;
+
+/// The reading of one channel.
+#[derive(Debug, Default)]
+pub(crate) struct Channel {
+    /// The life of the history.
+    pub(crate) incarnation: Incarnation,
+    /// Everything up to here the application has consumed; its cursor.
+    pub(crate) consumed: MessageId,
+    /// Everything up to here was given to the application or stepped over.
+    pub(crate) received: MessageId,
+    /// The newest id that was seen in any frame.
+    newest: MessageId,
+    /// What was stepped over between `consumed` and `received`: first and last ids.
+    steps: VecDeque<(MessageId, MessageId)>,
+    /// What came from behind a hole, by its first id.
+    held: BTreeMap<MessageId, Item>,
+    /// The hole that was asked for.
+    pub(crate) hole: Option<Hole>,
+}
+
+/// A range that was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Hole {
+    pub(crate) to: MessageId,
+    pub(crate) asked: Mono,
+    pub(crate) times: u32,
+}
+
+/// One step of a channel.
+#[derive(Debug)]
+pub(crate) enum Item {
+    Message(Box<Message>),
+    Gap { from: MessageId, to: MessageId, code: Code },
+}
+
+impl Item {
+    fn first(&self) -> MessageId {
+        match self {
+            Self::Message(message) => message.position.id,
+            Self::Gap { from, .. } => *from,
+        }
+    }
+
+    fn last(&self) -> MessageId {
+        match self {
+            Self::Message(message) => message.position.id,
+            Self::Gap { to, .. } => *to,
+        }
+    }
+}
+
+/// What became of an item that came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Taken {
+    /// It can be given on, see [`Channel::next`].
+    Ready,
+    /// It, or all of it, was there before.
+    Repeat,
+    /// It waits behind a hole.
+    Held,
+    /// There is no room to hold it; it is fetched later.
+    Dropped,
+}
+
+impl Channel {
+    /// A channel whose cursor is known.
+    pub(crate) fn new(consumed: MessageId, incarnation: Incarnation) -> Self {
+        Self { incarnation, consumed, received: consumed, newest: consumed, ..Self::default() }
+    }
+
+    /// Takes what came; `held_max` bounds what may wait.
+    pub(crate) fn take(&mut self, item: Item, held_max: usize) -> Taken {
+        let (first, last) = (item.first(), item.last());
+        if last <= self.received {
+            return Taken::Repeat;
+        }
+        self.newest = self.newest.max(last);
+        if first <= self.received.next() {
+            self.held.insert(self.received.next(), item);
+            return Taken::Ready;
+        }
+        if self.held.len() >= held_max {
+            return Taken::Dropped;
+        }
+        self.held.insert(first, item);
+        Taken::Held
+    }
+
+    /// The next item in order, if it is there.
+    pub(crate) fn next(&mut self) -> Option<Item> {
+        while let Some(entry) = self.held.first_entry() {
+            if *entry.key() > self.received.next() {
+                return None;
+            }
+            let item = entry.remove();
+            if item.last() <= self.received {
+                continue;
+            }
+            let from = self.received.next();
+            self.received = item.last();
+            return Some(match item {
+                Item::Gap { to, code, .. } => {
+                    self.step_over(from, to);
+                    Item::Gap { from, to, code }
+                }
+                message @ Item::Message(_) => message,
+            });
+        }
+        None
+    }
+
+    fn step_over(&mut self, from: MessageId, to: MessageId) {
+        if self.consumed.next() == from {
+            self.consumed = to;
+        } else {
+            self.steps.push_back((from, to));
+        }
+    }
+
+    /// The application has consumed everything up to `id`; what was stepped over right behind it
+    /// counts too. Returns how many ids that is; `None` if it was not given so much.
+    pub(crate) fn consume(&mut self, id: MessageId) -> Option<u64> {
+        if id > self.received {
+            return None;
+        }
+        let before = self.consumed;
+        self.consumed = self.consumed.max(id);
+        while let Some(&(from, to)) = self.steps.front()
+            && from <= self.consumed.next()
+        {
+            self.consumed = self.consumed.max(to);
+            self.steps.pop_front();
+        }
+        Some(self.consumed.0 - before.0)
+    }
+
+    /// The first hole that is not asked for yet, at most `ids_max` long; remembers that it is.
+    pub(crate) fn ask(&mut self, now: Mono, ids_max: u64) -> Option<(MessageId, MessageId)> {
+        if self.hole.is_some_and(|hole| hole.to <= self.received) {
+            self.hole = None;
+        }
+        if self.hole.is_some() {
+            return None;
+        }
+        self.open(now, ids_max, 1)
+    }
+
+    /// Asks for the open hole once more.
+    pub(crate) fn ask_again(&mut self, now: Mono, ids_max: u64) -> Option<(MessageId, MessageId)> {
+        let times = self.hole?.times + 1;
+        self.open(now, ids_max, times)
+    }
+
+    fn open(&mut self, now: Mono, ids_max: u64, times: u32) -> Option<(MessageId, MessageId)> {
+        let from = self.received.next();
+        let end = self.held.keys().next().map_or(self.newest, |first| MessageId(first.0 - 1));
+        if end < from {
+            self.hole = None;
+            return None;
+        }
+        let to = end.min(MessageId(self.received.0 + ids_max));
+        self.hole = Some(Hole { to, asked: now, times });
+        Some((from, to))
+    }
+
+    /// The hole is being filled: the wait for it starts anew.
+    pub(crate) fn progress(&mut self, now: Mono) {
+        if let Some(hole) = &mut self.hole {
+            (hole.asked, hole.times) = (now, 1);
+        }
+    }
+
+    /// The connection is gone; the next one brings everything behind the cursor again.
+    pub(crate) fn disconnected(&mut self) {
+        self.held.clear();
+        self.hole = None;
+        self.newest = self.received;
+    }
+
+    /// The server says what there is. Returns the first id that is void, if what was known is.
+    pub(crate) fn handle_state(&mut self, state: &ChannelState) -> Option<MessageId> {
+        let incarnation = Incarnation::from(state.incarnation);
+        let was = std::mem::replace(&mut self.incarnation, incarnation);
+        let newest = MessageId::from(state.newest);
+        let void = if was != incarnation && was != Incarnation(0) {
+            MessageId(state.restarted_at.get().max(1))
+        } else if self.received > newest {
+            newest.next()
+        } else {
+            return None;
+        };
+        self.forget_from(void);
+        Some(void)
+    }
+
+    fn forget_from(&mut self, void: MessageId) {
+        let last = MessageId(void.0 - 1);
+        self.received = self.received.min(last);
+        self.consumed = self.consumed.min(last);
+        self.newest = self.received;
+        self.held.clear();
+        self.hole = None;
+        self.steps.retain(|step| step.0 <= last);
+        if let Some(step) = self.steps.back_mut() {
+            step.1 = step.1.min(last);
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The two closed lists: everything that can wake the machine, and everything that leaves it.
+
+use bytes::Bytes;
+use tern_protocol::frames::Network;
+use tern_protocol::limits::SECRET_BYTES;
+use tern_protocol::{
+    ChannelId, Code, DeviceId, Epoch, Incarnation, Kind, MessageId, SendKey, Uin, UnixMillis,
+};
+
+/// Whose machine it is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The user.
+    pub uin: Uin,
+    /// The device.
+    pub device: DeviceId,
+    /// What proves it.
+    pub secret: [u8; SECRET_BYTES],
+}
+
+impl std::fmt::Debug for Identity {
+    /// Without the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Identity({}.{})", self.uin, self.device)
+    }
+}
+
+/// A send as the device itself numbers it; unique among all that are stored. Messages leave in
+/// the order of these numbers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SendId(pub u64);
+
+/// Names a batch of changes; a later batch has a higher number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Ticket(pub u64);
+
+/// A place in a channel's history, in one life of it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Position {
+    /// The channel.
+    pub channel: ChannelId,
+    /// The message; everything up to it is meant where a position is a cursor.
+    pub id: MessageId,
+    /// The life of the history; 0 if none is known.
+    pub incarnation: Incarnation,
+}
+
+/// What can wake the machine.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The connection that [`Effect::Connect`] asked for is there, with its stream.
+    Connected,
+    /// One whole frame came, header included (the driver cuts the stream by the header's length).
+    Frame(Bytes),
+    /// The connection is gone or never came, for whatever reason; with the server's code, if it
+    /// gave one. Not said after [`Effect::Disconnect`].
+    Disconnected {
+        /// The code that the server closed with.
+        code: Option<Code>,
+    },
+    /// The application sends. The message gets the number that [`super::Machine::next_send`]
+    /// told before.
+    Send {
+        /// Where to.
+        channel: ChannelId,
+        /// See [`tern_protocol::frames::content_type`].
+        content_type: u16,
+        /// What.
+        content: Bytes,
+        /// The application's own mark, which comes back with the result, also after a crash.
+        tag: u64,
+    },
+    /// The application knows the result of this send; it may be forgotten.
+    Settled(SendId),
+    /// The application has consumed everything of the channel up to here.
+    Delivered(Position),
+    /// All batches up to this one are on the disk.
+    Stored(Ticket),
+    /// The store failed for good.
+    StoreFailed,
+    /// The client is on another network, or on another address of the same.
+    NetworkChanged(Network),
+    /// The application ends the session. What is unsent stays stored.
+    Logout,
+    /// A deadline has come; see [`super::Machine::poll_timeout`].
+    Tick,
+}
+
+/// What leaves the machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// Send this frame on the connection, in order.
+    Transmit(Bytes),
+    /// Put these changes on the disk, all or none and after those of earlier batches, then say
+    /// [`Input::Stored`].
+    Persist {
+        /// The changes, in order.
+        changes: Vec<Change>,
+        /// The name of the batch.
+        ticket: Ticket,
+    },
+    /// Open a connection and its stream, now.
+    Connect,
+    /// Send what was said to be sent, then close the connection, or stop opening it. Whatever
+    /// comes from it after this is not for the machine.
+    Disconnect {
+        /// The code to close with.
+        code: Code,
+    },
+    /// Tell the application.
+    Tell(Event),
+}
+
+/// A change of what is stored.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// A send is there, or has changed.
+    Send(SavedSend),
+    /// A send is settled.
+    Forget(SendId),
+    /// Everything of the channel up to here is consumed.
+    Cursor(Position),
+}
+
+/// A send as it is stored.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SavedSend {
+    /// Its number.
+    pub id: SendId,
+    /// The application's mark.
+    pub tag: u64,
+    /// Its key, from the moment at which it has one; never changed after.
+    pub key: Option<SendKey>,
+    /// The final answer, if that was no.
+    pub refused: Option<Code>,
+    /// Where to.
+    pub channel: ChannelId,
+    /// See [`tern_protocol::frames::content_type`].
+    pub content_type: u16,
+    /// What.
+    pub content: Bytes,
+}
+
+/// Everything that is stored.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Saved {
+    /// All sends that are not settled, in the order of their numbers.
+    pub sends: Vec<SavedSend>,
+    /// How far each channel is consumed.
+    pub cursors: Vec<Position>,
+}
+
+/// What the application is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// The next message of a channel; each comes once, in order. Confirm it by
+    /// [`Input::Delivered`] with its position.
+    Message(Message),
+    /// What became of a send. Confirm it by [`Input::Settled`].
+    Result(SendResult),
+    /// These ids of a channel never come.
+    Gap {
+        /// The channel.
+        channel: ChannelId,
+        /// First id.
+        from: MessageId,
+        /// Last id.
+        to: MessageId,
+        /// Why.
+        code: Code,
+    },
+    /// The server lost the end of a channel's history: what was known of this id and later ones
+    /// is void, and other messages will stand there.
+    HistoryRestarted {
+        /// The channel.
+        channel: ChannelId,
+        /// The first void id.
+        at: MessageId,
+    },
+    /// The connection's state changed.
+    State(State),
+    /// The server did not act on a frame.
+    ServerError {
+        /// Why.
+        code: Code,
+        /// The kind of the frame.
+        kind: Kind,
+    },
+}
+
+/// A message as it came.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Message {
+    /// Where it stands.
+    pub position: Position,
+    /// Who sent it.
+    pub sender: Uin,
+    /// With which device.
+    pub device: DeviceId,
+    /// Under which key.
+    pub key: SendKey,
+    /// When the server accepted it.
+    pub server_time: UnixMillis,
+    /// See [`tern_protocol::frames::message_kind`].
+    pub kind: u8,
+    /// See [`tern_protocol::frames::content_type`].
+    pub content_type: u16,
+    /// The message that this one speaks of; 0 if none.
+    pub refers_to: MessageId,
+    /// What it says.
+    pub content: Bytes,
+}
+
+/// What became of a send.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SendResult {
+    /// Which.
+    pub send: SendId,
+    /// The application's mark.
+    pub tag: u64,
+    /// Where it was to go.
+    pub channel: ChannelId,
+    /// Its key; `None` if it was refused before it got one.
+    pub key: Option<SendKey>,
+    /// Yes, no, or not known.
+    pub outcome: SendOutcome,
+}
+
+/// The answer to a send; it is final.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SendOutcome {
+    /// Durable on the server.
+    Acked {
+        /// Its place in the channel.
+        id: MessageId,
+        /// When the server accepted it.
+        server_time: UnixMillis,
+    },
+    /// Not accepted, and never will be.
+    Refused(Code),
+    /// The server no longer knows whether it was accepted (`KEY_UNKNOWN`). It is not sent again
+    /// unless the application does so, at the price of a possible repeat.
+    Unknown,
+}
+
+/// The state of the connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// A connection is being opened, or the login is under way.
+    Connecting,
+    /// Logged in.
+    Online {
+        /// The epoch in which the device counts.
+        epoch: Epoch,
+        /// Whether a live session went on.
+        resumed: bool,
+    },
+    /// No connection; a new one is tried after this time.
+    Offline {
+        /// Milliseconds until then.
+        retry_in_ms: u64,
+        /// What the server or the machine gave as reason, if any.
+        code: Option<Code>,
+    },
+    /// It is over; nothing is tried any more.
+    Ended(End),
+}
+
+/// Why it is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// The application logged out.
+    LoggedOut,
+    /// The server refuses this device, this user or this version.
+    Refused(Code),
+    /// The store failed: nothing could be sent or consumed safely.
+    StoreFailed,
+}

@@ -1,0 +1,216 @@
+//! The connection: opening it, greeting, logging in, losing it, and when to try again.
+//!
+//! ```text
+//!            Connect           HELLO            LOGIN or RESUME
+//!   Waiting ────────► Opening ───────► Greeting ───────► LoggingIn ──► Live
+//!      ▲                 │                │                  │ RESUME_UNKNOWN: LOGIN
+//!      └─────────────────┴── lost ────────┴──────────────────┴───────────┘
+//!                              a code that no retry heals, or logout: Ended
+//! ```
+
+use tern_protocol::frames::{Close, ErrorHead, LoggedIn, Welcome};
+use tern_protocol::limits::{SECRET_BYTES, VERSION};
+use tern_protocol::{Class, Code, Epoch, Kind};
+
+use super::Machine;
+use super::beat::Beat;
+use super::frames;
+use super::io::{Effect, End, Event, State};
+use super::time::Mono;
+
+/// Where the connection is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Phase {
+    /// There is none until then.
+    Waiting { until: Mono },
+    /// The driver opens one.
+    Opening { until: Mono },
+    /// HELLO waits for WELCOME.
+    Greeting { until: Mono },
+    /// LOGIN or RESUME waits for LOGGED_IN.
+    LoggingIn { until: Mono, resuming: bool },
+    /// Logged in.
+    Live { since: Mono, beat: Beat },
+    /// It is over.
+    Ended,
+}
+
+/// A session that may go on. Kept in memory alone: a token on the disk could be copied with it,
+/// and two devices would count under one epoch. So each process logs in for an epoch of its own.
+#[derive(Clone, Copy)]
+pub(super) struct Session {
+    epoch: Epoch,
+    token: [u8; SECRET_BYTES],
+}
+
+impl std::fmt::Debug for Session {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Session({})", self.epoch)
+    }
+}
+
+/// Whether no later attempt can go better.
+fn is_fatal(code: Code) -> bool {
+    let refused = [
+        Code::BadCredentials,
+        Code::UserDisabled,
+        Code::DeviceRevoked,
+        Code::Fenced,
+        Code::Version,
+    ];
+    refused.contains(&code) || code.row().is_none()
+}
+
+impl Machine {
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self.phase, Phase::Live { .. })
+    }
+
+    pub(super) fn connect(&mut self, now: Mono) {
+        self.phase = Phase::Opening { until: now.after_ms(self.tuning.login_ms_max) };
+        self.out.effect(Effect::Connect);
+        self.out.tell(Event::State(State::Connecting));
+    }
+
+    pub(super) fn handle_connected(&mut self) {
+        if let Phase::Opening { until } = self.phase {
+            self.phase = Phase::Greeting { until };
+            self.out.transmit(frames::hello(self.network));
+        }
+    }
+
+    pub(super) fn handle_welcome(&mut self, now: Mono, welcome: &Welcome) {
+        let Phase::Greeting { until } = self.phase else {
+            return self.bad_frame(now);
+        };
+        if welcome.version.get() != VERSION {
+            return self.end(End::Refused(Code::Version), Code::Version);
+        }
+        let (unacked_max, content_bytes_max) =
+            (welcome.unacked_sends_max.get(), welcome.content_bytes_max.get());
+        self.outbox.limit(unacked_max, content_bytes_max, &self.tuning);
+        self.phase = Phase::LoggingIn { until, resuming: self.session.is_some() };
+        self.out.transmit(match self.session {
+            Some(Session { epoch, token }) => frames::resume(&self.identity, epoch, token),
+            None => frames::login(&self.identity),
+        });
+    }
+
+    pub(super) fn handle_logged_in(&mut self, now: Mono, logged_in: &LoggedIn) {
+        let Phase::LoggingIn { .. } = self.phase else {
+            return self.bad_frame(now);
+        };
+        let (epoch, resumed) = (Epoch::from(logged_in.epoch), logged_in.resumed != 0);
+        if epoch == Epoch(0) {
+            return self.bad_frame(now);
+        }
+        self.session = Some(Session { epoch, token: logged_in.token });
+        let beat = Beat::new(now, logged_in.heartbeat_ms.get());
+        self.phase = Phase::Live { since: now, beat };
+        self.out.counters.logins += 1;
+        self.out.counters.resumes += u64::from(resumed);
+        self.outbox.logged_in(epoch);
+        for frame in frames::cursors(&self.mailbox.cursors()) {
+            self.out.transmit(frame);
+        }
+        self.out.tell(Event::State(State::Online { epoch, resumed }));
+    }
+
+    pub(super) fn handle_error(&mut self, now: Mono, error: &ErrorHead) {
+        let (code, kind) = (Code(error.code.get()), Kind(error.kind));
+        match self.phase {
+            Phase::LoggingIn { until, resuming: true } if code == Code::ResumeUnknown => {
+                self.session = None;
+                self.phase = Phase::LoggingIn { until, resuming: false };
+                self.out.transmit(frames::login(&self.identity));
+            }
+            Phase::Live { .. } => self.out.tell(Event::ServerError { code, kind }),
+            _ => self.refused(now, code, error.retry_after_ms.get()),
+        }
+    }
+
+    pub(super) fn handle_close(&mut self, now: Mono, close: &Close) {
+        self.refused(now, Code(close.code.get()), close.come_back_ms.get());
+    }
+
+    /// The server ends the connection, or does not let the device in.
+    fn refused(&mut self, now: Mono, code: Code, wait_ms: u32) {
+        if is_fatal(code) {
+            return self.end(End::Refused(code), code);
+        }
+        self.out.effect(Effect::Disconnect { code });
+        self.lost(now, Some(code), wait_ms);
+    }
+
+    /// The connection is gone, or never came.
+    pub(super) fn handle_disconnected(&mut self, now: Mono, code: Option<Code>) {
+        match (self.phase, code) {
+            (Phase::Waiting { .. } | Phase::Ended, _) => {}
+            (_, Some(code)) if is_fatal(code) => self.ended(End::Refused(code)),
+            _ => self.lost(now, code, 0),
+        }
+    }
+
+    /// This side gives the connection up and tries another.
+    pub(super) fn give_up(&mut self, now: Mono, code: Code) {
+        self.out.effect(Effect::Disconnect { code });
+        self.lost(now, Some(code), 0);
+    }
+
+    pub(super) fn bad_frame(&mut self, now: Mono) {
+        self.out.counters.bad_frames += 1;
+        self.give_up(now, Code::Malformed);
+    }
+
+    /// The counters of this epoch are used up: the next connection logs in for a new one.
+    pub(super) fn renew_epoch(&mut self, now: Mono) {
+        self.session = None;
+        self.give_up(now, Code::LoggedOut);
+    }
+
+    fn lost(&mut self, now: Mono, code: Option<Code>, wait_ms: u32) {
+        if let Phase::Live { since, .. } = self.phase
+            && now.since_ms(since) >= self.tuning.good_after_ms
+        {
+            self.backoff.reset();
+        }
+        let mut retry_in_ms = self.backoff.next_ms(&self.tuning, &mut self.random);
+        if wait_ms > 0 && code.is_none_or(|code| code.class() == Class::Retry) {
+            let wait_ms = u64::from(wait_ms);
+            retry_in_ms = self.random.between(wait_ms, 2 * wait_ms);
+        }
+        self.phase = Phase::Waiting { until: now.after_ms(retry_in_ms) };
+        self.drop_link();
+        self.out.tell(Event::State(State::Offline { retry_in_ms, code }));
+    }
+
+    fn drop_link(&mut self) {
+        self.outbox.disconnected();
+        self.mailbox.disconnected();
+    }
+
+    /// Ends it all, closing what is open.
+    pub(super) fn end(&mut self, end: End, code: Code) {
+        match self.phase {
+            Phase::Ended => return,
+            Phase::Waiting { .. } => {}
+            _ => self.out.effect(Effect::Disconnect { code }),
+        }
+        self.ended(end);
+    }
+
+    fn ended(&mut self, end: End) {
+        self.phase = Phase::Ended;
+        self.session = None;
+        self.drop_link();
+        self.out.tell(Event::State(State::Ended(end)));
+    }
+
+    pub(super) fn logout(&mut self) {
+        if self.is_live() {
+            self.out.transmit(frames::close(Code::LoggedOut));
+        }
+        self.end(End::LoggedOut, Code::LoggedOut);
+    }
+}

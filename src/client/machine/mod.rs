@@ -1,0 +1,273 @@
+//! The client as a sans-IO state machine: it decides everything and does nothing.
+//!
+//! It reads no clock, opens no file or socket, starts no thread and draws no random number but
+//! from its seed. Its driver, in each turn:
+//!
+//! 1. says one [`Input`] by [`Machine::handle`], with the time;
+//! 2. drains [`Machine::poll_effect`] to `None` and carries the effects out, in order;
+//! 3. sleeps until something comes, or until [`Machine::poll_timeout`], and then says
+//!    [`Input::Tick`].
+//!
+//! Rooms: `link` opens and loses the connection, `outbox` brings sends to their answers,
+//! `mailbox` brings pushes to the application, `beat` notices silence.
+
+mod counters;
+mod io;
+mod time;
+mod tuning;
+
+mod link;
+
+mod lane;
+mod outbox;
+
+mod channel;
+mod mailbox;
+
+mod backoff;
+mod beat;
+mod frames;
+mod out;
+mod random;
+
+use bytes::Bytes;
+use tern_protocol::frames::Network;
+use tern_protocol::{Code, Frame};
+
+use backoff::Backoff;
+use link::{Phase, Session};
+use mailbox::Mailbox;
+use out::Out;
+use outbox::Outbox;
+use random::Random;
+
+pub use counters::Counters;
+pub use io::{
+    Change, Effect, End, Event, Identity, Input, Message, Position, Saved, SavedSend, SendId,
+    SendOutcome, SendResult, State, Ticket,
+};
+pub use time::Mono;
+pub use tuning::Tuning;
+
+/// One device's side of the protocol.
+#[derive(Debug)]
+pub struct Machine {
+    identity: Identity,
+    tuning: Tuning,
+    network: Network,
+    phase: Phase,
+    session: Option<Session>,
+    outbox: Outbox,
+    mailbox: Mailbox,
+    backoff: Backoff,
+    random: Random,
+    out: Out,
+}
+
+impl Machine {
+    /// A machine that goes on where `saved` stopped, and asks at once for a connection. `seed`
+    /// drives all jitter: it must differ between devices and between starts.
+    pub fn new(
+        now: Mono,
+        identity: Identity,
+        network: Network,
+        tuning: Tuning,
+        seed: u64,
+        saved: Saved,
+    ) -> Self {
+        let mut machine = Self {
+            outbox: Outbox::new(saved.sends, &tuning),
+            mailbox: Mailbox::new(saved.cursors),
+            identity,
+            tuning,
+            network,
+            phase: Phase::Waiting { until: now },
+            session: None,
+            backoff: Backoff::default(),
+            random: Random::new(seed),
+            out: Out::default(),
+        };
+        machine.outbox.tell_refusals(&mut machine.out);
+        machine.connect(now);
+        machine
+    }
+
+    /// Something came in.
+    pub fn handle(&mut self, now: Mono, input: Input) {
+        match input {
+            Input::Connected => self.handle_connected(),
+            Input::Frame(frame) => self.handle_frame(now, &frame),
+            Input::Disconnected { code } => self.handle_disconnected(now, code),
+            Input::Send { channel, content_type, content, tag } => {
+                let live = self.is_live();
+                self.outbox.send(channel, content_type, content, tag, live, &mut self.out);
+            }
+            Input::Settled(send) => self.outbox.settle(send, &mut self.out),
+            Input::Delivered(position) => self.mailbox.consume(position, &mut self.out),
+            Input::Stored(ticket) => {
+                self.outbox.stored(ticket, &mut self.out);
+                self.mailbox.stored(now, ticket, self.is_live(), &self.tuning);
+            }
+            Input::StoreFailed => self.end(End::StoreFailed, Code::Internal),
+            Input::NetworkChanged(network) => self.handle_network(now, network),
+            Input::Logout => self.logout(),
+            Input::Tick => self.handle_tick(now),
+        }
+        self.flow(now);
+        self.out.end_turn();
+    }
+
+    /// The next thing to do, until `None`.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.out.poll()
+    }
+
+    /// When to say [`Input::Tick`] at the latest, and what for.
+    pub fn poll_timeout(&self, now: Mono) -> Option<(Mono, &'static str)> {
+        let live = self.poll_live_timeout(now);
+        let phase = match self.phase {
+            Phase::Waiting { until } => Some((until, "reconnect")),
+            Phase::Opening { until } => Some((until, "opening a connection")),
+            Phase::Greeting { until } | Phase::LoggingIn { until, .. } => Some((until, "login")),
+            Phase::Live { .. } | Phase::Ended => None,
+        };
+        phase.into_iter().chain(live).min_by_key(|(when, _)| *when)
+    }
+
+    fn poll_live_timeout(&self, now: Mono) -> Option<(Mono, &'static str)> {
+        let Phase::Live { beat, .. } = self.phase else { return None };
+        let sent = self.outbox.oldest_sent();
+        let resend = sent.map(|sent| sent.after_ms(self.tuning.resend_after_ms));
+        [
+            (Some(beat.next()), "heartbeat"),
+            (beat.answer_due(), "no answer to a heartbeat"),
+            (beat.probe_due(sent, &self.tuning), "silence during sends"),
+            (resend, "unanswered send"),
+            (self.outbox.next_flow(now), "retry after refusal"),
+            (self.mailbox.ack_due(), "ack of what was consumed"),
+            (self.mailbox.fetch_due(&self.tuning), "hole in a channel"),
+        ]
+        .into_iter()
+        .filter_map(|(when, why)| Some((when?, why)))
+        .min_by_key(|(when, _)| *when)
+    }
+
+    /// The number that the next [`Input::Send`] gets.
+    pub fn next_send(&self) -> SendId {
+        self.outbox.next()
+    }
+
+    /// Sends that are not settled: those with a key, and those that still wait for one.
+    pub fn unsettled(&self) -> (usize, usize) {
+        self.outbox.lengths()
+    }
+
+    /// Counts since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.out.counters
+    }
+
+    fn handle_frame(&mut self, now: Mono, bytes: &Bytes) {
+        if matches!(self.phase, Phase::Waiting { .. } | Phase::Opening { .. } | Phase::Ended) {
+            return;
+        }
+        let Ok((frame, _)) = Frame::parse(bytes) else { return self.bad_frame(now) };
+        if let Phase::Live { beat, .. } = &mut self.phase {
+            beat.heard(now);
+        }
+        match frame {
+            Frame::Welcome(welcome) => self.handle_welcome(now, welcome),
+            Frame::LoggedIn(logged_in) => self.handle_logged_in(now, logged_in),
+            Frame::Error(error, _) => self.handle_error(now, error),
+            Frame::Close(close, _) => self.handle_close(now, close),
+            Frame::Unknown(..) => self.out.counters.unknown_frames += 1,
+            frame if self.is_live() => self.handle_live_frame(now, bytes, frame),
+            _ => self.bad_frame(now),
+        }
+    }
+
+    fn handle_live_frame(&mut self, now: Mono, bytes: &Bytes, frame: Frame<'_>) {
+        let Self { tuning, out, mailbox, outbox, random, .. } = self;
+        let handled = match frame {
+            Frame::SendAck(ack) => {
+                outbox.handle_ack(ack, out);
+                Ok(())
+            }
+            Frame::SendRefused(refusal) => {
+                outbox.handle_refusal(now, refusal, tuning, random, out);
+                Ok(())
+            }
+            Frame::Push(body, content) => {
+                mailbox.handle_push(now, bytes, (body, content), tuning, out)
+            }
+            Frame::Gap(gap) => mailbox.handle_gap(now, gap, tuning, out),
+            Frame::Channel(state) => mailbox.handle_state(state, out),
+            Frame::Pong(pong) => {
+                if let Phase::Live { beat, .. } = &mut self.phase {
+                    beat.handle_pong(now, pong.heartbeat_ms.get());
+                }
+                Ok(())
+            }
+            _ => Err(mailbox::BadFrame),
+        };
+        if handled.is_err() {
+            self.bad_frame(now);
+        }
+    }
+
+    fn handle_network(&mut self, now: Mono, network: Network) {
+        self.network = network;
+        match &mut self.phase {
+            Phase::Waiting { .. } => {
+                self.backoff.reset();
+                self.connect(now);
+            }
+            Phase::Live { beat, .. } => beat.ping(now, network, &self.tuning, &mut self.out),
+            _ => {}
+        }
+    }
+
+    fn handle_tick(&mut self, now: Mono) {
+        match self.phase {
+            Phase::Waiting { until } if until <= now => self.connect(now),
+            Phase::Opening { until }
+            | Phase::Greeting { until }
+            | Phase::LoggingIn { until, .. }
+                if until <= now =>
+            {
+                self.give_up(now, Code::TooSlow);
+            }
+            Phase::Live { beat, .. } => match beat.answer_due() {
+                Some(due) if due <= now => self.give_up(now, Code::Offline),
+                _ => self.tick_live(now),
+            },
+            _ => {}
+        }
+    }
+
+    fn tick_live(&mut self, now: Mono) {
+        let sent = self.outbox.oldest_sent();
+        let Phase::Live { beat, .. } = &mut self.phase else { return };
+        let probe = beat.probe_due(sent, &self.tuning);
+        if beat.next() <= now || probe.is_some_and(|due| due <= now) {
+            beat.ping(now, self.network, &self.tuning, &mut self.out);
+        }
+        self.outbox.resend_overdue(now, &self.tuning);
+        if self.mailbox.ask_again(now, &self.tuning, &mut self.out).is_err() {
+            self.give_up(now, Code::Offline);
+        }
+    }
+
+    /// Lets everything that may leave now leave.
+    fn flow(&mut self, now: Mono) {
+        if !self.is_live() {
+            return;
+        }
+        self.outbox.admit(&mut self.out);
+        self.outbox.transmit(now, &mut self.out);
+        self.mailbox.ack(now, &self.tuning, &mut self.out);
+        if self.outbox.needs_epoch(&self.tuning) && self.outbox.lengths().0 == 0 {
+            self.renew_epoch(now);
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! The store on disk: one redb file beside the profile.
+//!
+//! Tables: `about` (format, user, device), `sends` (number → row, see [`Row`]), `cursors`
+//! (channel → id, incarnation), `rtts` (kind of network → ms). A batch is one transaction, and a
+//! transaction is durable when `apply` returns; a crash leaves either all of it or nothing.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use tern_protocol::frames::Network;
+use tern_protocol::{ChannelId, Code, DeviceId, Incarnation, MessageId, SendKey, Uin};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::{Store, StoreError};
+use crate::machine::{Change, Position, Saved, SavedSend, SendId};
+
+/// Number of this format; raised when an older client could not read it.
+const FORMAT: u64 = 1;
+
+/// Cache of the database in bytes: an outbox and some thousand cursors fit; redb's default of
+/// 1 GiB is for servers.
+const CACHE_BYTES: usize = 1024 * 1024;
+
+const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
+const SENDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("sends");
+const CURSORS: TableDefinition<'_, [u8; 16], (u64, u32)> = TableDefinition::new("cursors");
+const RTTS: TableDefinition<'_, u8, u32> = TableDefinition::new("rtts");
+
+/// The fixed part of a send's row; the content follows.
+///
+/// ```text
+///   0        8       12       16      18      20               36     38     40
+///   +--------+--------+--------+-------+-------+----------------+------+------+
+///   |  tag   | epoch  |counter |refused|  set  |    channel     | type | zero |
+///   +--------+--------+--------+-------+-------+----------------+------+------+
+/// ```
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Row {
+    tag: U64,
+    epoch: U32,
+    counter: U32,
+    /// The code of the final refusal, if `set` says that there is one.
+    refused: U16,
+    /// Bit 0: the key is set. Bit 1: it was refused.
+    set: U16,
+    channel: ChannelId,
+    content_type: U16,
+    zero: U16,
+}
+
+const _: () = assert!(size_of::<Row>() == 40);
+
+/// Bit of [`Row::set`]: there is a key.
+const HAS_KEY: u16 = 1;
+/// Bit of [`Row::set`]: there is a final refusal.
+const IS_REFUSED: u16 = 2;
+
+/// A device's store in a file.
+#[derive(Debug)]
+pub struct DiskStore {
+    database: Database,
+}
+
+/// Any of redb's errors, boxed: which one it is decides nothing here.
+fn broken(error: impl Into<redb::Error>) -> StoreError {
+    StoreError::Database(Box::new(error.into()))
+}
+
+impl DiskStore {
+    /// Opens the store of a device, and makes it if there is none.
+    ///
+    /// # Errors
+    /// When the file is in use, damaged, of another version or of another device.
+    pub fn open(path: &Path, uin: Uin, device: DeviceId) -> Result<Self, StoreError> {
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES);
+        let store = Self { database: builder.create(path).map_err(broken)? };
+        store.check_owner(uin, device)?;
+        Ok(store)
+    }
+
+    fn check_owner(&self, uin: Uin, device: DeviceId) -> Result<(), StoreError> {
+        let transaction = self.database.begin_write().map_err(broken)?;
+        {
+            let mut about = transaction.open_table(ABOUT).map_err(broken)?;
+            let mut fixed = |name, value| -> Result<u64, StoreError> {
+                let found = about.get(name).map_err(broken)?.map(|found| found.value());
+                if found.is_none() {
+                    about.insert(name, value).map_err(broken)?;
+                }
+                Ok(found.unwrap_or(value))
+            };
+            let format = fixed("format", FORMAT)?;
+            if format != FORMAT {
+                return Err(StoreError::Format(u32::try_from(format).unwrap_or(u32::MAX)));
+            }
+            let found = (fixed("uin", uin.0)?, fixed("device", u64::from(device.0))?);
+            if found != (uin.0, u64::from(device.0)) {
+                let found = (found.0, u32::try_from(found.1).unwrap_or(u32::MAX));
+                return Err(StoreError::OtherDevice { wanted: (uin.0, device.0), found });
+            }
+        }
+        transaction.commit().map_err(broken)
+    }
+
+    fn load_sends(&self) -> Result<Vec<SavedSend>, StoreError> {
+        let transaction = self.database.begin_read().map_err(broken)?;
+        let table = match transaction.open_table(SENDS) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            table => table.map_err(broken)?,
+        };
+        let rows = table.iter().map_err(broken)?;
+        rows.map(|row| {
+            let (id, row) = row.map_err(broken)?;
+            decode(SendId(id.value()), row.value())
+        })
+        .collect()
+    }
+
+    fn load_cursors(&self) -> Result<Vec<Position>, StoreError> {
+        let transaction = self.database.begin_read().map_err(broken)?;
+        let table = match transaction.open_table(CURSORS) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            table => table.map_err(broken)?,
+        };
+        let rows = table.iter().map_err(broken)?;
+        rows.map(|row| {
+            let (channel, row) = row.map_err(broken)?;
+            let channel = ChannelId::read_from_bytes(&channel.value())
+                .expect("a channel is its 16 bytes, whatever they are");
+            let (id, incarnation) = row.value();
+            Ok(Position { channel, id: MessageId(id), incarnation: Incarnation(incarnation) })
+        })
+        .collect()
+    }
+}
+
+impl Store for DiskStore {
+    fn load(&mut self) -> Result<Saved, StoreError> {
+        Ok(Saved { sends: self.load_sends()?, cursors: self.load_cursors()? })
+    }
+
+    fn apply(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        let transaction = self.database.begin_write().map_err(broken)?;
+        {
+            let mut sends = transaction.open_table(SENDS).map_err(broken)?;
+            let mut cursors = transaction.open_table(CURSORS).map_err(broken)?;
+            for change in changes {
+                match change {
+                    Change::Send(send) => {
+                        sends.insert(send.id.0, encode(send).as_slice()).map_err(broken)?;
+                    }
+                    Change::Forget(send) => {
+                        sends.remove(send.0).map_err(broken)?;
+                    }
+                    Change::Cursor(at) => {
+                        let channel: [u8; 16] = zerocopy::transmute!(at.channel);
+                        cursors.insert(channel, (at.id.0, at.incarnation.0)).map_err(broken)?;
+                    }
+                }
+            }
+        }
+        transaction.commit().map_err(broken)
+    }
+
+    fn rtt_ms(&mut self, network: Network) -> Result<Option<u32>, StoreError> {
+        let transaction = self.database.begin_read().map_err(broken)?;
+        match transaction.open_table(RTTS) {
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            table => {
+                let rtts = table.map_err(broken)?;
+                let rtt = rtts.get(network.to_wire()).map_err(broken)?;
+                Ok(rtt.map(|rtt| rtt.value()))
+            }
+        }
+    }
+
+    fn set_rtt_ms(&mut self, network: Network, rtt_ms: u32) -> Result<(), StoreError> {
+        let mut transaction = self.database.begin_write().map_err(broken)?;
+        transaction.set_durability(Durability::None).map_err(broken)?;
+        transaction
+            .open_table(RTTS)
+            .map_err(broken)?
+            .insert(network.to_wire(), rtt_ms)
+            .map_err(broken)?;
+        transaction.commit().map_err(broken)
+    }
+}
+
+fn encode(send: &SavedSend) -> Vec<u8> {
+    let key = send.key.unwrap_or_default();
+    let has_key = if send.key.is_some() { HAS_KEY } else { 0 };
+    let is_refused = if send.refused.is_some() { IS_REFUSED } else { 0 };
+    let row = Row {
+        tag: send.tag.into(),
+        epoch: key.epoch.into(),
+        counter: key.counter.into(),
+        refused: send.refused.map_or(0, |code| code.0).into(),
+        set: (has_key | is_refused).into(),
+        channel: send.channel,
+        content_type: send.content_type.into(),
+        zero: U16::ZERO,
+    };
+    [row.as_bytes(), &send.content].concat()
+}
+
+fn decode(id: SendId, bytes: &[u8]) -> Result<SavedSend, StoreError> {
+    let (row, content) =
+        Row::ref_from_prefix(bytes).map_err(|_| StoreError::Damaged(format!("send {}", id.0)))?;
+    let set = row.set.get();
+    let key = SendKey { epoch: row.epoch.into(), counter: row.counter.into() };
+    Ok(SavedSend {
+        id,
+        tag: row.tag.get(),
+        key: (set & HAS_KEY != 0).then_some(key),
+        refused: (set & IS_REFUSED != 0).then_some(Code(row.refused.get())),
+        channel: row.channel,
+        content_type: row.content_type.get(),
+        content: Bytes::copy_from_slice(content),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tern_protocol::{Epoch, SendCounter};
+
+    fn send(id: u64, content: &'static str) -> SavedSend {
+        SavedSend {
+            id: SendId(id),
+            tag: id + 100,
+            key: None,
+            refused: None,
+            channel: ChannelId::direct(Uin(1), Uin(2)),
+            content_type: 1,
+            content: Bytes::from_static(content.as_bytes()),
+        }
+    }
+
+    fn cursor(peer: u64, id: u64) -> Position {
+        Position {
+            channel: ChannelId::direct(Uin(1), Uin(peer)),
+            id: MessageId(id),
+            incarnation: Incarnation(3),
+        }
+    }
+
+    fn open(folder: &tempfile::TempDir) -> DiskStore {
+        DiskStore::open(&folder.path().join("d.redb"), Uin(1), DeviceId(1)).unwrap()
+    }
+
+    #[test]
+    fn what_was_applied_is_there_after_a_crash() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = SendKey { epoch: Epoch(2), counter: SendCounter(7) };
+        let keyed = SavedSend { key: Some(key), ..send(1, "one") };
+        let refused = SavedSend { refused: Some(Code::NotAMember), ..keyed.clone() };
+        let mut store = open(&folder);
+        assert_eq!(store.load().unwrap(), Saved::default());
+        store
+            .apply(&[
+                Change::Send(send(300, "")),
+                Change::Send(send(1, "one")),
+                Change::Send(send(2, "two")),
+                Change::Cursor(cursor(2, 5)),
+            ])
+            .unwrap();
+        store.apply(&[Change::Send(keyed), Change::Forget(SendId(2))]).unwrap();
+        store.apply(&[Change::Cursor(cursor(2, 6)), Change::Cursor(cursor(3, 1))]).unwrap();
+        store.apply(&[Change::Send(refused.clone())]).unwrap();
+        // The file as a crash leaves it: copied while the database is open, closed by nobody.
+        let crashed = folder.path().join("crashed.redb");
+        std::fs::copy(folder.path().join("d.redb"), &crashed).unwrap();
+        let mut store = DiskStore::open(&crashed, Uin(1), DeviceId(1)).unwrap();
+        let saved = store.load().unwrap();
+        assert_eq!(saved.sends, [refused, send(300, "")]);
+        assert_eq!(saved.cursors, [cursor(2, 6), cursor(3, 1)]);
+    }
+
+    #[test]
+    fn a_store_of_another_device_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(open(&folder));
+        let path = folder.path().join("d.redb");
+        let error = DiskStore::open(&path, Uin(1), DeviceId(2)).unwrap_err();
+        assert!(matches!(error, StoreError::OtherDevice { wanted: (1, 2), found: (1, 1) }));
+    }
+
+    #[test]
+    fn the_round_trip_time_of_each_network() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(&folder);
+        assert_eq!(store.rtt_ms(Network::Wifi).unwrap(), None);
+        store.set_rtt_ms(Network::Wifi, 31).unwrap();
+        store.set_rtt_ms(Network::Cellular, 90).unwrap();
+        assert_eq!(store.rtt_ms(Network::Wifi).unwrap(), Some(31));
+        drop(store);
+        assert_eq!(open(&folder).rtt_ms(Network::Cellular).unwrap(), Some(90));
+    }
+}

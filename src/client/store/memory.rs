@@ -1,0 +1,70 @@
+//! A store that forgets with its process: for tests, simulation and programs that only listen.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tern_protocol::frames::Network;
+use tern_protocol::{ChannelId, Incarnation, MessageId};
+
+use super::{Store, StoreError};
+use crate::machine::{Change, Position, Saved, SavedSend, SendId};
+
+/// Keeps everything in memory; a clone is the same store, so that it outlives the client that
+/// uses it.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore {
+    rows: Arc<Mutex<Rows>>,
+}
+
+#[derive(Debug, Default)]
+struct Rows {
+    sends: BTreeMap<SendId, SavedSend>,
+    cursors: BTreeMap<ChannelId, (MessageId, Incarnation)>,
+    rtts: BTreeMap<u8, u32>,
+}
+
+impl MemoryStore {
+    fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for MemoryStore {
+    fn load(&mut self) -> Result<Saved, StoreError> {
+        let rows = self.rows();
+        let cursors = rows.cursors.iter();
+        Ok(Saved {
+            sends: rows.sends.values().cloned().collect(),
+            cursors: cursors
+                .map(|(&channel, &(id, incarnation))| Position { channel, id, incarnation })
+                .collect(),
+        })
+    }
+
+    fn apply(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        let mut rows = self.rows();
+        for change in changes {
+            match change {
+                Change::Send(send) => {
+                    rows.sends.insert(send.id, send.clone());
+                }
+                Change::Forget(send) => {
+                    rows.sends.remove(send);
+                }
+                Change::Cursor(at) => {
+                    rows.cursors.insert(at.channel, (at.id, at.incarnation));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn rtt_ms(&mut self, network: Network) -> Result<Option<u32>, StoreError> {
+        Ok(self.rows().rtts.get(&network.to_wire()).copied())
+    }
+
+    fn set_rtt_ms(&mut self, network: Network, rtt_ms: u32) -> Result<(), StoreError> {
+        self.rows().rtts.insert(network.to_wire(), rtt_ms);
+        Ok(())
+    }
+}
