@@ -116,9 +116,8 @@ mod tests {
         drop(std::hint::black_box(Box::new(1)));
         {
             let _quic = enter(Scope::Quic);
-            let mut grows = Vec::with_capacity(1);
-            grows.push(1_u64);
-            grows.push(2);
+            let mut grows = vec![1_u64];
+            grows.reserve_exact(64);
             drop(std::hint::black_box(grows));
             let _ours = enter(Scope::Ours);
             drop(std::hint::black_box(Box::new(1)));

@@ -16,3 +16,5 @@ pub mod options;
 pub mod folder;
 
 pub mod directory;
+
+pub mod control;

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use tern_core::mail::Device;
 use tern_protocol::{DeviceId, Uin, UnixMillis};
 
-pub use accounts::Accounts;
+pub use accounts::{Accounts, AddedDevice};
 pub use name::{Label, Name, NameError};
 pub use secret::{Hash, Secret};
 pub use sqlite::Sqlite;

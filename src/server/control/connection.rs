@@ -1,0 +1,77 @@
+//! One command's connection to the control socket: requests in, responses out, until it hangs up.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+use super::accounts::{Whereabouts, handle_live};
+use super::protocol::{REQUEST_BYTES_MAX, Reply, Request, Response};
+use super::{Server, Stop};
+use crate::directory::{Accounts, Directory};
+
+/// How long a connection may say nothing, in seconds; a command asks at once.
+const SILENT_SECONDS_MAX: u64 = 60;
+
+/// What a connection works on.
+pub(super) struct Desk<D> {
+    pub(super) accounts: Arc<Accounts<D>>,
+    pub(super) server: Arc<dyn Server>,
+    pub(super) whereabouts: Whereabouts,
+}
+
+impl<D: Directory> Desk<D> {
+    /// Serves one connection.
+    pub(super) async fn serve(&self, stream: UnixStream) -> io::Result<()> {
+        if !is_permitted(&stream)? {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let (reader, mut writer) = stream.into_split();
+        let mut reader = BufReader::new(reader);
+        loop {
+            let silence = Duration::from_secs(SILENT_SECONDS_MAX);
+            let mut line = Vec::new();
+            let mut limited = (&mut reader).take(REQUEST_BYTES_MAX);
+            let read = tokio::time::timeout(silence, limited.read_until(b'\n', &mut line)).await;
+            if read?? == 0 {
+                return Ok(());
+            }
+            let response = match serde_json::from_slice(&line) {
+                Ok(request) => self.respond(request).await,
+                Err(error) => Response::Refused(format!("this is no request: {error}")),
+            };
+            let mut text = serde_json::to_vec(&response)?;
+            text.push(b'\n');
+            writer.write_all(&text).await?;
+            if line.last() != Some(&b'\n') {
+                return Ok(()); // too long, or hung up in mid-line: what follows is no request
+            }
+        }
+    }
+
+    async fn respond(&self, request: Request) -> Response {
+        match request {
+            Request::Ping => Response::Ok(Reply::Pong(std::process::id())),
+            Request::Status => Response::Ok(Reply::Status(Box::new(self.server.status()))),
+            Request::Stop => {
+                self.server.stop(Stop::Asked);
+                Response::Ok(Reply::Stopping)
+            }
+            Request::Account(request) => {
+                let Self { accounts, server, whereabouts } = self;
+                match handle_live(accounts, server, whereabouts, request).await {
+                    Ok(reply) => Response::Ok(Reply::Account(reply)),
+                    Err(error) => Response::Refused(error.to_string()),
+                }
+            }
+        }
+    }
+}
+
+/// Whether the other process belongs to the server's user, or to root.
+fn is_permitted(stream: &UnixStream) -> io::Result<bool> {
+    let peer = stream.peer_cred()?.uid();
+    Ok(peer == 0 || peer == rustix::process::geteuid().as_raw())
+}

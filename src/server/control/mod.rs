@@ -1,0 +1,35 @@
+//! The control plane: what an operator asks of a server, beside the way of the messages.
+//!
+//! One thread with one tokio runtime runs the directory's [`service`](crate::directory::service),
+//! the signals, and a unix socket in the data folder that the `tern` commands speak to: one
+//! request and one response a line, in JSON. It reaches workers by message only, through
+//! [`Server`].
+//!
+//! Requests about accounts work without a server too: then the command takes the folder's lock
+//! and does the same to the same store ([`accounts`]).
+
+pub mod access;
+pub mod accounts;
+pub mod client;
+mod connection;
+mod plane;
+pub mod protocol;
+mod socket;
+pub mod status;
+
+use tern_protocol::{Code, DeviceId, Uin};
+
+pub use plane::{Control, ControlError, Stop};
+use status::Status;
+
+/// What the control plane asks of the server it belongs to; nothing of it waits.
+pub trait Server: Send + Sync + 'static {
+    /// Ends the sessions of a user, or of one device, on all workers.
+    fn kick(&self, uin: Uin, device: Option<DeviceId>, code: Code);
+
+    /// How the server does.
+    fn status(&self) -> Status;
+
+    /// Goes down in order.
+    fn stop(&self, why: Stop);
+}
