@@ -22,7 +22,14 @@ struct Stored {
     body: Vec<u8>,
 }
 
-type Shared = Arc<Mutex<FxHashMap<ShardId, Vec<Stored>>>>;
+/// What one shard's log holds, and how many of its records are durable.
+#[derive(Default)]
+struct Records {
+    stored: Vec<Stored>,
+    synced: usize,
+}
+
+type Shared = Arc<Mutex<FxHashMap<ShardId, Records>>>;
 
 /// All shards' records, read by every worker.
 #[derive(Clone, Default)]
@@ -34,7 +41,6 @@ pub struct MemoryReader {
 pub struct MemoryLog {
     shard: ShardId,
     shared: Shared,
-    synced: u64,
     syncs_itself: bool,
     refusal: Option<AppendError>,
 }
@@ -46,36 +52,35 @@ pub struct MemoryTable {
 }
 
 impl MemoryReader {
-    /// The log of a shard, empty the first time. With `syncs_itself` each commit is durable at
-    /// once.
+    /// The log of a shard, empty the first time, with all it holds durable. With `syncs_itself`
+    /// each commit is durable at once.
     pub fn log(&self, shard: ShardId, syncs_itself: bool) -> MemoryLog {
-        let records = lock(&self.shared).entry(shard).or_default().len();
-        MemoryLog {
-            shard,
-            shared: Arc::clone(&self.shared),
-            synced: records as u64,
-            syncs_itself,
-            refusal: None,
-        }
+        let shared = Arc::clone(&self.shared);
+        let mut log = MemoryLog { shard, shared, syncs_itself, refusal: None };
+        log.sync();
+        log
     }
 
     /// Hands every record of a shard to `visit`: its offset, the next one's, and the record.
     pub fn replay(&self, shard: ShardId, mut visit: impl FnMut(Offset, Offset, Record<'_>)) {
-        for (index, stored) in lock(&self.shared).entry(shard).or_default().iter().enumerate() {
-            visit(offset(index as u64), offset(index as u64 + 1), stored.view());
+        let mut shared = lock(&self.shared);
+        for (index, stored) in shared.entry(shard).or_default().stored.iter().enumerate() {
+            visit(offset(index), offset(index + 1), stored.view());
         }
     }
 
-    /// Forgets what a shard's log had not synced: a power cut.
-    pub fn cut(&self, log: MemoryLog) {
-        lock(&self.shared).entry(log.shard).or_default().truncate(log.synced as usize);
+    /// The power goes: what was not synced is gone.
+    pub fn cut_power(&self) {
+        for records in lock(&self.shared).values_mut() {
+            records.stored.truncate(records.synced);
+        }
     }
 }
 
 impl MemoryLog {
     /// Makes everything appended so far durable.
     pub fn sync(&mut self) {
-        self.synced = self.records();
+        self.with(|records| records.synced = records.stored.len());
     }
 
     /// From now on appends are refused with this, or with nothing.
@@ -83,8 +88,8 @@ impl MemoryLog {
         self.refusal = refusal;
     }
 
-    fn records(&self) -> u64 {
-        lock(&self.shared).get(&self.shard).map_or(0, Vec::len) as u64
+    fn with<T>(&self, act: impl FnOnce(&mut Records) -> T) -> T {
+        act(lock(&self.shared).entry(self.shard).or_default())
     }
 }
 
@@ -99,8 +104,8 @@ impl Log for MemoryLog {
             return Err(refusal);
         }
         let at = self.tail();
-        let mut shared = lock(&self.shared);
-        shared.entry(self.shard).or_default().push(Stored { kind, links, body: body.concat() });
+        let stored = Stored { kind, links, body: body.concat() };
+        self.with(|records| records.stored.push(stored));
         Ok(at)
     }
 
@@ -113,12 +118,12 @@ impl Log for MemoryLog {
     fn durable(&mut self) -> Result<Durable, LogFailed> {
         match self.refusal {
             Some(AppendError::Failed) => Err(LogFailed),
-            _ => Ok(Durable::assert_synced(offset(self.synced))),
+            _ => Ok(Durable::assert_synced(offset(self.with(|records| records.synced)))),
         }
     }
 
     fn tail(&self) -> Offset {
-        offset(self.records())
+        offset(self.with(|records| records.stored.len()))
     }
 
     fn with_record<T>(
@@ -169,14 +174,14 @@ fn read_at<T>(
 ) -> Result<T, ReadError> {
     let shared = lock(shared);
     let index = (at.0 / STRIDE).checked_sub(1).ok_or(ReadError::Lost)?;
-    let stored = shared.get(&shard).and_then(|records| records.get(index as usize));
+    let stored = shared.get(&shard).and_then(|records| records.stored.get(index as usize));
     stored.map(|stored| read(stored.view())).ok_or(ReadError::Lost)
 }
 
-fn offset(index: u64) -> Offset {
-    Offset((index + 1) * STRIDE)
+fn offset(index: usize) -> Offset {
+    Offset((index as u64 + 1) * STRIDE)
 }
 
-fn lock(shared: &Shared) -> MutexGuard<'_, FxHashMap<ShardId, Vec<Stored>>> {
+fn lock(shared: &Shared) -> MutexGuard<'_, FxHashMap<ShardId, Records>> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -42,7 +42,9 @@ pub struct World {
     /// Secrets that the directory accepts are all ones; these users exist.
     pub users: HashSet<u64>,
     /// While set, workers' turns do not end: nothing is committed.
-    held: bool,
+    pub held: bool,
+    /// Nothing happens by itself, only by `step`.
+    pub by_steps: bool,
     /// Mail between workers for which this says true is lost.
     pub lose: fn(&Mail) -> bool,
     next_link: u64,
@@ -83,6 +85,7 @@ impl World {
             got: BTreeMap::new(),
             users: (1..100).collect(),
             held: false,
+            by_steps: false,
             lose: |_| false,
             next_link: 1,
         };
@@ -127,7 +130,22 @@ impl World {
 
     pub fn input(&mut self, worker: usize, input: Input) {
         self.workers[worker].handle(self.now, input);
-        self.run();
+        if !self.by_steps {
+            self.run();
+        }
+    }
+
+    /// One small thing happens: of a worker, its turn's end, its effects, or some of its mail.
+    pub fn step(&mut self, choice: u64) {
+        let index = (choice >> 8) as usize % self.workers.len();
+        match choice % 3 {
+            0 if !self.held => self.workers[index].commit(self.now),
+            1 => _ = self.drain(index),
+            _ => {
+                let to = (choice >> 24) as usize % self.workers.len();
+                self.carry_to(index, to, choice >> 40 & 3);
+            }
+        }
     }
 
     fn drain(&mut self, index: usize) -> bool {
@@ -180,16 +198,21 @@ impl World {
     }
 
     fn carry(&mut self, from: usize) -> bool {
-        let mut busy = false;
-        for to in 0..self.workers.len() {
-            while let Some((address, mail)) = self.workers[from].poll_mail(WorkerId(to as u16)) {
-                busy = true;
-                if !(self.lose)(&mail) {
-                    self.workers[to].handle(self.now, Input::Mail(address, mail));
-                }
+        let workers = self.workers.len();
+        (0..workers).fold(false, |busy, to| busy | self.carry_to(from, to, u64::MAX))
+    }
+
+    fn carry_to(&mut self, from: usize, to: usize, pieces_max: u64) -> bool {
+        let mut carried = 0;
+        while carried < pieces_max
+            && let Some((address, mail)) = self.workers[from].poll_mail(WorkerId(to as u16))
+        {
+            carried += 1;
+            if !(self.lose)(&mail) {
+                self.workers[to].handle(self.now, Input::Mail(address, mail));
             }
         }
-        busy
+        carried > 0
     }
 
     fn client(&mut self, link: LinkId) -> &mut Vec<Got> {
