@@ -18,3 +18,5 @@ pub mod folder;
 pub mod directory;
 
 pub mod control;
+
+pub mod cli;

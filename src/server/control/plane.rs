@@ -236,8 +236,7 @@ async fn wait(terminate: &mut Signal, interrupt: &mut Signal) {
 mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
-    use std::sync::Mutex;
-    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
     use tern_protocol::{Code, DeviceId, Uin};
 
@@ -253,11 +252,11 @@ mod tests {
         Stop(Stop),
     }
 
-    struct Notes(Mutex<Sender<Order>>);
+    struct Notes(SyncSender<Order>);
 
     impl Notes {
         fn note(&self, order: Order) {
-            self.0.lock().expect("no panic").send(order).expect("the test listens");
+            self.0.try_send(order).expect("the test listens");
         }
     }
 
@@ -285,12 +284,12 @@ mod tests {
     }
 
     fn start(folder: &DataFolder) -> (Control, Receiver<Order>) {
-        let (sender, orders) = channel();
+        let (sender, orders) = sync_channel(8);
         let (_, questions) = service(1);
         let control = Control::start(Parts {
             folder: folder.clone(),
             whereabouts: Whereabouts { server: "tern.example:1".to_owned(), pin: "ab".to_owned() },
-            server: Arc::new(Notes(Mutex::new(sender))),
+            server: Arc::new(Notes(sender)),
             questions,
             placement: Placement::new(1, 1),
             reply: Arc::new(|_, _| {}),

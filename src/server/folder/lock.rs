@@ -8,8 +8,11 @@ use std::path::Path;
 
 use super::{FILE_MODE, FolderError};
 
-/// Most bytes of the lock file that are read for the holder's number.
-const PID_BYTES_MAX: u64 = 16;
+/// Characters that the holder's number is padded to, so that it covers the one before it whole.
+const PID_WIDTH: usize = 15;
+
+/// Bytes of the lock file: the number and the end of its line.
+const PID_BYTES_MAX: u64 = PID_WIDTH as u64 + 1;
 
 /// Holds the folder until it is dropped, or the process ends in any way.
 #[derive(Debug)]
@@ -38,9 +41,8 @@ impl FolderLock {
 
 /// Writes down who holds the lock, for the error of whoever comes next.
 fn sign(file: &mut File) -> std::io::Result<()> {
-    file.set_len(0)?;
     file.rewind()?;
-    writeln!(file, "{}", std::process::id())
+    writeln!(file, "{:<PID_WIDTH$}", std::process::id())
 }
 
 fn holder(file: &mut File) -> Option<u32> {

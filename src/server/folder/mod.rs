@@ -109,6 +109,14 @@ impl DataFolder {
         self.path.join("control.sock")
     }
 
+    /// Makes the folder of the profiles, if absent.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn make_profiles(&self) -> Result<(), FolderError> {
+        make_folder(&self.path.join("profiles"))
+    }
+
     /// Takes the folder for this process, until the lock is dropped.
     ///
     /// # Errors

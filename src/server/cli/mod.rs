@@ -1,0 +1,102 @@
+//! The commands of `tern`: what people and scripts say and see.
+//!
+//! Results go to standard output, everything else to standard error. Each command ends with an
+//! [`Exit`].
+
+mod device;
+mod exit;
+mod folder;
+mod options;
+mod output;
+mod status;
+mod stop;
+mod user;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+pub use exit::Exit;
+pub(crate) use folder::FolderArgs;
+pub(crate) use output::{fail, print};
+
+/// What `tern` alone says after its commands.
+const FIRST_STEPS: &str = "\
+Try first:
+  tern demo                        everything at once, on a lossy link, in half a minute
+  tern serve                       a server on this machine, kept in ./tern-data
+  tern user add ann                a user with a first device; then bob, then:
+                                   tern chat --as ann --to bob
+";
+
+/// An instant-messaging server for native clients on lossy mobile networks.
+#[derive(Debug, Parser)]
+#[command(name = "tern", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Add users, list them, shut them out and let them in; a running server follows at once
+    User(user::Args),
+    /// Add devices to users, list and revoke them; a running server follows at once
+    Device(device::Args),
+    /// Show how the server does
+    Status(status::Args),
+    /// Have the server go down in order, as SIGTERM does
+    Stop(stop::Args),
+    /// List what can be set, each option with its unit, default and cost
+    Options(options::Args),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> Exit {
+    log_to_stderr();
+    let command = Cli::command().after_help(format!("{FIRST_STEPS}\n{}", Exit::help()));
+    let parsed = command
+        .try_get_matches()
+        .and_then(|matches| <Cli as clap::FromArgMatches>::from_arg_matches(&matches));
+    match parsed {
+        Ok(cli) => run(cli.command),
+        Err(help) => {
+            let _ = help.print();
+            match help.kind() {
+                ErrorKind::DisplayHelp
+                | ErrorKind::DisplayVersion
+                | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Exit::Ok,
+                _ => Exit::Usage,
+            }
+        }
+    }
+}
+
+fn run(command: Command) -> Exit {
+    match command {
+        Command::User(args) => user::run(args),
+        Command::Device(args) => device::run(args),
+        Command::Status(args) => status::run(&args),
+        Command::Stop(args) => stop::run(&args),
+        Command::Options(args) => options::run(&args),
+    }
+}
+
+/// Events go to standard error, warnings and worse unless `TERN_LOG` or `RUST_LOG` says otherwise.
+fn log_to_stderr() {
+    let filter = ["TERN_LOG", "RUST_LOG"]
+        .into_iter()
+        .find_map(|variable| EnvFilter::try_from_env(variable).ok())
+        .unwrap_or_else(|| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
