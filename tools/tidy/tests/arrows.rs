@@ -99,7 +99,8 @@ fn what_decides_touches_nothing() {
                 violations.push(format!("{}:{line}: {word}: {instead}", file.path));
             }
         }
-        for (line, module) in source.std_modules() {
+        let is_test = file.path.contains("/tests/"); // may be told a seed by the environment
+        for (line, module) in source.std_modules().into_iter().filter(|_| !is_test) {
             if let Some((_, instead)) = NO_STD_IN_PURE.iter().find(|(name, _)| *name == module) {
                 violations.push(format!("{}:{line}: std::{module}: {instead}", file.path));
             }
