@@ -98,6 +98,30 @@ fn links_lead_somewhere() {
     report(&violations, "A link is relative to its file; an anchor is a heading in small letters.");
 }
 
+/// Code and documents cite SPEC.md by section, as in `SPEC.md §4.3`.
+#[test]
+fn cited_sections_of_the_spec_exist() {
+    let tree = Tree::read();
+    let spec = tree.text("protocol/SPEC.md");
+    let sections: Vec<&str> = spec
+        .lines()
+        .filter(|line| line.starts_with("##"))
+        .filter_map(|line| Some(line.split(' ').nth(1)?.trim_end_matches('.')))
+        .collect();
+    let mark = ["SPEC.md", " §"].concat(); // not in one piece, or it would cite nothing here
+    let mut violations = Vec::new();
+    for file in tree.files("", ".rs").chain(tree.files("", ".md")) {
+        for cited in file.text.split(&mark).skip(1) {
+            let end = cited.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(cited.len());
+            let section = cited[..end].trim_end_matches('.');
+            if !sections.contains(&section) {
+                violations.push(format!("{}: SPEC.md has no §{section}", file.path));
+            }
+        }
+    }
+    report(&violations, "Cite the section that says it, or say it there.");
+}
+
 /// The value of a constant in Rust source.
 fn constant(source: &str, name: &str) -> String {
     let line = source.lines().find(|line| line.contains(&format!("const {name} =")));
