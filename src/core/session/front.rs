@@ -24,6 +24,8 @@ pub(crate) struct Front<R> {
     pub(super) sessions: FxHashMap<LinkId, Session>,
     /// One deadline a session, looked at when it comes and set anew if it had moved.
     deadlines: BinaryHeap<Reverse<(Mono, LinkId)>>,
+    /// Sessions that are logged in.
+    pub(super) live: usize,
     draining: bool,
 }
 
@@ -37,14 +39,14 @@ impl<R: Reader> Front<R> {
             reader,
             sessions: FxHashMap::default(),
             deadlines: BinaryHeap::new(),
+            live: 0,
             draining: false,
         }
     }
 
     /// Connections, and those of them that are logged in.
     pub(crate) fn count(&self) -> (usize, usize) {
-        let live = self.sessions.values().filter(|s| matches!(s.state, State::Live(_))).count();
-        (self.sessions.len(), live)
+        (self.sessions.len(), self.live)
     }
 
     pub(crate) fn handle_opened(&mut self, context: &mut Context<'_>, link: LinkId) {
@@ -251,6 +253,7 @@ impl<R: Reader> Front<R> {
 
     fn forget(&mut self, context: &mut Context<'_>, link: LinkId, ended: bool) -> bool {
         let Some(session) = self.sessions.remove(&link) else { return false };
+        self.live -= usize::from(matches!(session.state, State::Live(_)));
         if let State::Attaching(device) | State::Live(super::Live { device, .. }) = session.state {
             let mail = Mail::Detach { from: self.session_ref(link), device, ended };
             let home = Address::Shard(context.placement.home_of(device.uin));

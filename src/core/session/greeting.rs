@@ -101,6 +101,7 @@ impl<R: Reader> Front<R> {
             return context.post.send(context.counters, home, mail);
         };
         let (sends, delivery) = (Limiter::default(), Delivery::default());
+        self.live += 1;
         session.state = State::Live(Live { device, epoch, sends, subscribed: false, delivery });
         if resumed {
             context.counters.resumes += 1;

@@ -294,6 +294,7 @@ fn frames_out_of_turn_close_and_unknown_ones_are_answered() {
 fn a_drain_tells_everyone_to_come_back() {
     let mut world = World::new(1, 1);
     let (alice, idle) = (world.login(0, 1, 1, &[]), world.connect(0));
+    assert_eq!(world.workers[0].sessions(), (2, 1));
     world.input(0, Input::Drain);
     assert_eq!(closes(&world.take(&alice)), [Code::Draining]);
     assert_eq!(closes(&world.take(&idle)), [Code::Draining]);
