@@ -36,7 +36,7 @@ mod tests {
     #[test]
     fn each_wait_is_within_its_bound_and_they_reach_the_cap() {
         let tuning = Tuning::default();
-        let bounds = [50, 250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000];
+        let bounds = [50, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000];
         let mut longest = [0; 10];
         for seed in 0..500 {
             let (mut backoff, mut random) = (Backoff::default(), Random::new(seed));

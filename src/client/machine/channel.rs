@@ -26,6 +26,12 @@ pub(crate) struct Channel {
     pub(crate) received: MessageId,
     /// The newest id that was seen in any frame.
     newest: MessageId,
+    /// The cursor as it is on the disk.
+    stored: MessageId,
+    /// The newest id that this connection has shown; an ack may not go beyond.
+    shown: MessageId,
+    /// What the server was told on this connection.
+    told: MessageId,
     /// What was stepped over between `consumed` and `received`: first and last ids.
     steps: VecDeque<(MessageId, MessageId)>,
     /// What came from behind a hole, by its first id.
@@ -70,8 +76,8 @@ impl Item {
 pub(crate) enum Taken {
     /// It can be given on, see [`Channel::next`].
     Ready,
-    /// It, or all of it, was there before.
-    Repeat,
+    /// All of it was there before; `stored` if it is behind the stored cursor too.
+    Repeat { stored: bool },
     /// It waits behind a hole.
     Held,
     /// There is no room to hold it; it is fetched later.
@@ -81,14 +87,44 @@ pub(crate) enum Taken {
 impl Channel {
     /// A channel whose cursor is known.
     pub(crate) fn new(consumed: MessageId, incarnation: Incarnation) -> Self {
-        Self { incarnation, consumed, received: consumed, newest: consumed, ..Self::default() }
+        Self {
+            incarnation,
+            consumed,
+            received: consumed,
+            newest: consumed,
+            stored: consumed,
+            ..Self::default()
+        }
+    }
+
+    /// A connection begins, and the server is told the cursor.
+    pub(crate) fn logged_in(&mut self) {
+        (self.shown, self.told) = (self.consumed, self.consumed);
+    }
+
+    /// The cursor is on the disk.
+    pub(crate) fn stored(&mut self, id: MessageId) {
+        self.stored = self.stored.max(id);
+    }
+
+    /// What the server may be told beyond what it was.
+    pub(crate) fn untold(&self) -> Option<MessageId> {
+        let untold = self.stored.min(self.shown);
+        (untold > self.told).then_some(untold)
+    }
+
+    /// The server is told all that it may be.
+    pub(crate) fn tell(&mut self) -> MessageId {
+        self.told = self.told.max(self.stored.min(self.shown));
+        self.told
     }
 
     /// Takes what came; `held_max` bounds what may wait.
     pub(crate) fn take(&mut self, item: Item, held_max: usize) -> Taken {
         let (first, last) = (item.first(), item.last());
+        self.shown = self.shown.max(last);
         if last <= self.received {
-            return Taken::Repeat;
+            return Taken::Repeat { stored: last <= self.stored };
         }
         self.newest = self.newest.max(last);
         if first <= self.received.next() {
@@ -213,6 +249,9 @@ impl Channel {
         let last = MessageId(void.0 - 1);
         self.received = self.received.min(last);
         self.consumed = self.consumed.min(last);
+        self.stored = self.stored.min(last);
+        self.shown = self.shown.min(last);
+        self.told = self.told.min(last);
         self.newest = self.received;
         self.held.clear();
         self.hole = None;

@@ -50,16 +50,10 @@ impl std::fmt::Debug for Session {
     }
 }
 
-/// Whether no later attempt can go better.
+/// Whether the next attempt would get the same answer. A session that can't be resumed is not the
+/// end: the device logs in.
 fn is_fatal(code: Code) -> bool {
-    let refused = [
-        Code::BadCredentials,
-        Code::UserDisabled,
-        Code::DeviceRevoked,
-        Code::Fenced,
-        Code::Version,
-    ];
-    refused.contains(&code) || code.row().is_none()
+    code.class() == Class::Final && code != Code::ResumeUnknown
 }
 
 impl Machine {
@@ -111,7 +105,7 @@ impl Machine {
         self.out.counters.logins += 1;
         self.out.counters.resumes += u64::from(resumed);
         self.outbox.logged_in(epoch);
-        for frame in frames::cursors(&self.mailbox.cursors()) {
+        for frame in frames::cursors(&self.mailbox.logged_in()) {
             self.out.transmit(frame);
         }
         self.out.tell(Event::State(State::Online { epoch, resumed }));
@@ -138,6 +132,9 @@ impl Machine {
     fn refused(&mut self, now: Mono, code: Code, wait_ms: u32) {
         if is_fatal(code) {
             return self.end(End::Refused(code), code);
+        }
+        if code == Code::ResumeUnknown {
+            self.session = None;
         }
         self.out.effect(Effect::Disconnect { code });
         self.lost(now, Some(code), wait_ms);

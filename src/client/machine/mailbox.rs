@@ -2,8 +2,9 @@
 //! order; what it has consumed becomes cursors on the disk, and then acks to the server.
 //!
 //! Invariants: a message is given on only as the direct successor of what was given before in
-//! its channel; the server hears of a cursor only after it is stored; the device's own list of
-//! cursors decides where delivery starts, whatever the server remembers.
+//! its channel; an ack leaves only after its cursor is stored, and goes no further than what the
+//! connection has shown; the device's own list of cursors decides where delivery starts, whatever
+//! the server remembers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -25,9 +26,9 @@ pub(crate) struct Mailbox {
     channels: BTreeMap<ChannelId, Channel>,
     /// Cursors that are being stored.
     storing: VecDeque<(Ticket, Position)>,
-    /// Channels whose stored cursor the server was not told.
-    unacked: BTreeMap<ChannelId, MessageId>,
-    /// Ids behind `unacked`.
+    /// Channels whose stored cursor the server is to be told.
+    unacked: BTreeSet<ChannelId>,
+    /// Ids consumed since it was told.
     unacked_ids: u64,
     /// When the server must be told.
     ack_due: Option<Mono>,
@@ -53,15 +54,16 @@ impl Mailbox {
         Self {
             channels,
             storing: VecDeque::new(),
-            unacked: BTreeMap::new(),
+            unacked: BTreeSet::new(),
             unacked_ids: 0,
             ack_due: None,
             holes: BTreeSet::new(),
         }
     }
 
-    /// The device's list of cursors: CURSORS.
-    pub(crate) fn cursors(&self) -> Vec<Position> {
+    /// A connection begins. Returns the device's list of cursors, for CURSORS.
+    pub(crate) fn logged_in(&mut self) -> Vec<Position> {
+        self.channels.values_mut().for_each(Channel::logged_in);
         self.channels.iter().map(|(&channel, state)| cursor(channel, state)).collect()
     }
 
@@ -103,8 +105,12 @@ impl Mailbox {
     fn take(&mut self, now: Mono, id: ChannelId, item: Item, tuning: &Tuning, out: &mut Out) {
         let channel = self.channels.entry(id).or_default();
         match channel.take(item, tuning.held_messages_max) {
-            Taken::Repeat => {
+            Taken::Repeat { stored } => {
                 out.counters.repeated_pushes += 1;
+                if stored {
+                    // The server does not know that it is consumed, or it would not say it.
+                    self.acknowledge(now, id, tuning);
+                }
                 return;
             }
             Taken::Dropped => out.counters.held_dropped += 1,
@@ -194,13 +200,21 @@ impl Mailbox {
     /// All batches up to this one are on the disk.
     pub(crate) fn stored(&mut self, now: Mono, ticket: Ticket, live: bool, tuning: &Tuning) {
         while let Some((_, cursor)) = self.storing.pop_front_if(|(of, _)| *of <= ticket) {
-            let known = self.channels.get(&cursor.channel);
-            let same_life = known.is_some_and(|known| known.incarnation == cursor.incarnation);
-            if live && same_life {
-                self.unacked.insert(cursor.channel, cursor.id);
-                self.ack_due = self.ack_due.or(Some(now.after_ms(tuning.receive_ack_ms)));
+            let channel = self
+                .channels
+                .get_mut(&cursor.channel)
+                .filter(|channel| channel.incarnation == cursor.incarnation);
+            let Some(channel) = channel else { continue };
+            channel.stored(cursor.id);
+            if live && channel.untold().is_some() {
+                self.acknowledge(now, cursor.channel, tuning);
             }
         }
+    }
+
+    fn acknowledge(&mut self, now: Mono, channel: ChannelId, tuning: &Tuning) {
+        self.unacked.insert(channel);
+        self.ack_due = self.ack_due.or(Some(now.after_ms(tuning.receive_ack_ms)));
     }
 
     /// Tells the server what is consumed and stored, if it is time, or another frame leaves.
@@ -210,13 +224,13 @@ impl Mailbox {
         if due > now && !enough && !out.has_transmitted() {
             return;
         }
-        let list: Vec<Position> = std::mem::take(&mut self.unacked)
-            .into_iter()
-            .filter_map(|(channel, id)| {
-                let incarnation = self.channels.get(&channel)?.incarnation;
-                Some(Position { channel, id, incarnation })
-            })
-            .collect();
+        let mut list = Vec::with_capacity(self.unacked.len());
+        for id in std::mem::take(&mut self.unacked) {
+            let channel = self.channels.get_mut(&id).expect("what is acked is in a channel");
+            let position =
+                Position { channel: id, id: channel.tell(), incarnation: channel.incarnation };
+            list.push(position);
+        }
         for page in list.chunks(CURSORS_PER_FRAME_MAX) {
             out.transmit(frames::receive_ack(page));
         }

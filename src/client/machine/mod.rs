@@ -30,6 +30,9 @@ mod frames;
 mod out;
 mod random;
 
+#[cfg(test)]
+mod tests;
+
 use bytes::Bytes;
 use tern_protocol::frames::Network;
 use tern_protocol::{Code, Frame};

@@ -49,7 +49,7 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             reconnect_first_ms: 50,
-            reconnect_base_ms: 250,
+            reconnect_base_ms: 500,
             reconnect_ms_max: 30_000,
             good_after_ms: 5_000,
             login_ms_max: 10_000,

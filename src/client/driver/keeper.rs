@@ -1,0 +1,75 @@
+//! The thread that writes the store: a disk must not stop the task that runs the machine. While
+//! one batch is being written the next ones gather.
+
+use std::io;
+use std::sync::mpsc as blocking;
+
+use tern_protocol::frames::Network;
+use tokio::sync::mpsc;
+
+use crate::machine::{Change, Ticket};
+use crate::store::{Store, StoreError};
+
+/// What is to be kept.
+pub(super) enum Keep {
+    /// A batch of changes.
+    Batch(Vec<Change>, Ticket),
+    /// The round-trip time of a kind of network in ms.
+    Rtt(Network, u32),
+}
+
+/// What became of it: everything up to a batch is on the disk, or the store failed for good.
+pub(super) type Kept = Result<Ticket, StoreError>;
+
+/// Starts the thread. It ends when the sender is dropped and everything is written; then the
+/// receiver ends.
+pub(super) fn spawn(
+    store: Box<dyn Store>,
+) -> io::Result<(blocking::Sender<Keep>, mpsc::UnboundedReceiver<Kept>)> {
+    let (sender, jobs) = blocking::channel();
+    let (kept, receiver) = mpsc::unbounded_channel();
+    std::thread::Builder::new()
+        .name("tern-store".to_owned())
+        .spawn(move || run(store, &jobs, &kept))?;
+    Ok((sender, receiver))
+}
+
+fn run(
+    mut store: Box<dyn Store>,
+    jobs: &blocking::Receiver<Keep>,
+    kept: &mpsc::UnboundedSender<Kept>,
+) {
+    while let Ok(first) = jobs.recv() {
+        let all = std::iter::once(first).chain(jobs.try_iter());
+        let done = write(&mut *store, all);
+        let failed = done.is_err();
+        if let Some(done) = done.transpose()
+            && kept.send(done).is_err()
+        {
+            return;
+        }
+        if failed {
+            return;
+        }
+    }
+}
+
+fn write(
+    store: &mut dyn Store,
+    jobs: impl Iterator<Item = Keep>,
+) -> Result<Option<Ticket>, StoreError> {
+    let (mut changes, mut newest) = (Vec::new(), None);
+    for job in jobs {
+        match job {
+            Keep::Batch(batch, ticket) => {
+                changes.extend(batch);
+                newest = Some(ticket);
+            }
+            Keep::Rtt(network, rtt_ms) => store.set_rtt_ms(network, rtt_ms)?,
+        }
+    }
+    if newest.is_some() {
+        store.apply(&changes)?;
+    }
+    Ok(newest)
+}

@@ -1,0 +1,222 @@
+//! The connection: greeting, login, silence, ends, and coming back.
+
+use tern_protocol::frames::Network;
+use tern_protocol::{Code, Epoch, Frame, Kind};
+
+use super::rig::{HEARTBEAT_MS, Rig, close, error, logged_in, pong, welcome};
+use crate::machine::{End, Event, Input, State};
+
+#[test]
+fn the_order_of_a_login() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.connects, 1);
+    rig.say(Input::Connected);
+    assert_eq!(rig.kinds(), [Kind::Hello]);
+    rig.say(Input::Frame(welcome()));
+    assert_eq!(rig.kinds(), [Kind::Login]);
+    rig.say(Input::Frame(logged_in(3, false)));
+    assert_eq!(rig.kinds(), [Kind::Cursors]);
+    assert_eq!(
+        rig.states(),
+        [State::Connecting, State::Online { epoch: Epoch(3), resumed: false }]
+    );
+}
+
+#[test]
+fn a_lost_connection_is_resumed() {
+    let mut rig = Rig::online(3);
+    rig.lose();
+    rig.say(Input::Connected);
+    rig.say(Input::Frame(welcome()));
+    assert_eq!(rig.kinds(), [Kind::Hello, Kind::Resume]);
+    rig.say(Input::Frame(logged_in(3, true)));
+    assert_eq!(rig.kinds(), [Kind::Cursors]);
+    assert_eq!(rig.machine.counters().resumes, 1);
+}
+
+#[test]
+fn a_session_that_is_gone_is_followed_by_a_login_on_the_same_connection() {
+    let mut rig = Rig::online(3);
+    rig.send(2, "a");
+    rig.lose();
+    rig.say(Input::Connected);
+    rig.say(Input::Frame(welcome()));
+    rig.frames.clear();
+    rig.say(Input::Frame(error(Code::ResumeUnknown, Kind::Resume, 0)));
+    assert_eq!(rig.kinds(), [Kind::Login]);
+    rig.say(Input::Frame(logged_in(4, false)));
+    assert_eq!(rig.sends(), ["3.1<0:a"]);
+    assert!(rig.disconnects.is_empty());
+}
+
+#[test]
+fn a_new_process_never_resumes() {
+    let mut rig = Rig::online(3).restart();
+    rig.say(Input::Connected);
+    rig.say(Input::Frame(welcome()));
+    assert_eq!(rig.kinds(), [Kind::Hello, Kind::Login]);
+}
+
+#[test]
+fn final_codes_end_it_and_nothing_is_tried_again() {
+    let codes = [
+        Code::BadCredentials,
+        Code::UserDisabled,
+        Code::DeviceRevoked,
+        Code::Fenced,
+        Code::Version,
+        Code(0x7abc),
+    ];
+    for code in codes {
+        let mut rig = Rig::online(1);
+        rig.say(Input::Frame(close(code, 0)));
+        assert_eq!(rig.states(), [State::Ended(End::Refused(code))]);
+        assert_eq!(rig.machine.poll_timeout(rig.now), None, "{code}");
+        let mut rig = Rig::new();
+        rig.say(Input::Disconnected { code: Some(code) });
+        assert_eq!(rig.machine.poll_timeout(rig.now), None, "{code} of the connection itself");
+    }
+}
+
+#[test]
+fn a_server_that_drains_is_left_in_peace_for_the_time_it_names() {
+    let mut waits = Vec::new();
+    for seed in 0..200 {
+        let mut rig = Rig::on_seed(seed);
+        rig.log_in(1);
+        rig.say(Input::Frame(close(Code::Draining, 1_000)));
+        let (when, why) = rig.machine.poll_timeout(rig.now).unwrap();
+        assert_eq!(why, "reconnect");
+        waits.push(when.since_ms(rig.now));
+    }
+    assert!(waits.iter().all(|wait| (1_000..=2_000).contains(wait)));
+    assert!(waits.iter().any(|&wait| wait < 1_100) && waits.iter().any(|&wait| wait > 1_900));
+}
+
+#[test]
+fn a_server_that_cannot_be_reached_is_tried_ever_less_often() {
+    let mut rig = Rig::new();
+    let mut waited = 0;
+    for _ in 0..200 {
+        rig.say(Input::Disconnected { code: None });
+        let (when, _) = rig.machine.poll_timeout(rig.now).unwrap();
+        waited += when.since_ms(rig.now);
+        assert!(when.since_ms(rig.now) <= 30_000);
+        rig.tick();
+    }
+    assert_eq!(rig.connects, 201);
+    assert!(waited > 190 * 10_000, "on average half of 30 s: {waited}");
+}
+
+#[test]
+fn the_first_attempt_after_a_good_connection_comes_at_once() {
+    let mut rig = Rig::online(1);
+    for _ in 0..5 {
+        rig.say(Input::Disconnected { code: None });
+        rig.tick();
+    }
+    rig.resume(1);
+    rig.wait_ms(5_000);
+    rig.say(Input::Disconnected { code: None });
+    let (when, _) = rig.machine.poll_timeout(rig.now).unwrap();
+    assert!(when.since_ms(rig.now) <= 50);
+}
+
+#[test]
+fn a_connection_that_never_comes_is_given_up() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.tick(), "opening a connection");
+    assert_eq!(rig.disconnects, [Code::TooSlow]);
+    assert_eq!(rig.tick(), "reconnect");
+    rig.say(Input::Connected);
+    assert_eq!(rig.tick(), "login");
+    assert_eq!(rig.disconnects.len(), 2);
+}
+
+#[test]
+fn beats_come_as_the_server_asks() {
+    let mut rig = Rig::online(1);
+    rig.wait_ms(u64::from(HEARTBEAT_MS) - 1);
+    assert!(rig.kinds().is_empty());
+    rig.wait_ms(1);
+    assert_eq!(rig.kinds(), [Kind::Ping]);
+    rig.say(Input::Frame(pong(1, 7_000)));
+    rig.wait_ms(6_999);
+    assert!(rig.kinds().is_empty());
+    rig.wait_ms(1);
+    assert_eq!(rig.kinds(), [Kind::Ping]);
+}
+
+#[test]
+fn a_beat_without_an_answer_ends_the_connection() {
+    let mut rig = Rig::online(1);
+    assert_eq!(rig.tick(), "heartbeat");
+    rig.events.clear();
+    assert_eq!(rig.tick(), "no answer to a heartbeat");
+    assert_eq!(rig.disconnects, [Code::Offline]);
+    assert!(matches!(rig.states()[..], [State::Offline { code: Some(Code::Offline), .. }]));
+}
+
+#[test]
+fn silence_during_sends_is_noticed_long_before_the_beat() {
+    let mut rig = Rig::online(1);
+    rig.send(2, "a");
+    rig.frames.clear();
+    rig.wait_ms(2_000);
+    assert_eq!(rig.kinds(), [Kind::Ping]);
+    rig.wait_ms(5_000);
+    assert_eq!(rig.disconnects, [Code::Offline]);
+}
+
+#[test]
+fn another_network_is_told_at_once() {
+    let mut rig = Rig::online(1);
+    rig.say(Input::NetworkChanged(Network::Cellular));
+    match Frame::parse(&rig.frames[0]).unwrap().0 {
+        Frame::Ping(ping) => assert_eq!(ping.network, Network::Cellular.to_wire()),
+        other => panic!("{other:?}"),
+    }
+    rig.say(Input::Disconnected { code: None });
+    for _ in 0..6 {
+        rig.tick();
+        rig.say(Input::Disconnected { code: None });
+    }
+    let connects = rig.connects;
+    rig.say(Input::NetworkChanged(Network::Wifi));
+    assert_eq!(rig.connects, connects + 1, "a new network does not wait for the back-off");
+}
+
+#[test]
+fn a_logout_says_so_and_ends() {
+    let mut rig = Rig::online(1);
+    rig.say(Input::Logout);
+    assert_eq!(rig.kinds(), [Kind::Close]);
+    assert_eq!(rig.disconnects, [Code::LoggedOut]);
+    assert_eq!(rig.states(), [State::Ended(End::LoggedOut)]);
+    assert_eq!(rig.machine.poll_timeout(rig.now), None);
+}
+
+#[test]
+fn a_failed_store_ends_it() {
+    let mut rig = Rig::online(1);
+    rig.say(Input::StoreFailed);
+    assert_eq!(rig.states(), [State::Ended(End::StoreFailed)]);
+}
+
+#[test]
+fn errors_are_told_and_survived() {
+    let mut rig = Rig::online(1);
+    rig.say(Input::Frame(error(Code(0x6543), Kind::Fetch, 0)));
+    assert_eq!(rig.events, [Event::ServerError { code: Code(0x6543), kind: Kind::Fetch }]);
+    assert!(rig.disconnects.is_empty());
+}
+
+#[test]
+fn a_login_that_is_refused_for_now_is_tried_later() {
+    let mut rig = Rig::new();
+    rig.say(Input::Connected);
+    rig.say(Input::Frame(welcome()));
+    rig.say(Input::Frame(close(Code::Busy, 4_000)));
+    let (when, _) = rig.machine.poll_timeout(rig.now).unwrap();
+    assert!((4_000..=8_000).contains(&when.since_ms(rig.now)));
+}
