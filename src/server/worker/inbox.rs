@@ -433,7 +433,7 @@ mod tests {
     fn letters_keep_their_order_and_a_full_ring_is_seen() {
         let (doors, seats) = Doors::open(Placement::new(2, 2)).expect("descriptors");
         let (from, to) = (WorkerId(0), WorkerId(1));
-        let mut posted = 0_u32;
+        let mut posted = 0_u64;
         while doors.has_room(from, to) {
             posted += 1;
             let mail = Mail::Confirm { from: ShardId(0), to: ShardId(1), sequence: posted };

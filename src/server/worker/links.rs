@@ -1,0 +1,224 @@
+//! The connections of a worker, by the index that quinn-proto gives them.
+//!
+//! A [`LinkId`] is the index and a generation that grows each time the index is used again, so a
+//! late effect finds nobody rather than somebody else.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use bytes::Bytes;
+use quinn_proto::{Connection, ConnectionId, StreamId};
+use tern_core::io::LinkId;
+use tern_protocol::Code;
+
+use super::frames::Cutter;
+use super::resets::{Peer, Slot};
+use crate::alloc::{Scope, enter};
+use crate::transport::steering::ID_BYTES;
+
+/// Bytes that a stream has not taken and that wait here, per connection: everything a session
+/// may have under way (its window of unacknowledged pushes, and the answers to a burst of
+/// sends). Beyond it the client reads too slowly; its messages wait in the log.
+pub(super) const SPILL_BYTES_MAX: usize = 256 << 10;
+
+/// How far a connection has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    /// The handshake is under way, and ends by then.
+    Handshaking {
+        /// Whether the client's address is not proven yet.
+        unproven: bool,
+        /// When it took too long.
+        until: Instant,
+    },
+    /// The machine knows it.
+    Open,
+    /// CLOSE is written; the connection is closed when the client has it, or by then.
+    Lingering {
+        /// The code of the close.
+        code: Code,
+        /// When waiting is over.
+        until: Instant,
+    },
+    /// Closed or lost; QUIC still answers late packets for a moment.
+    Ended,
+}
+
+/// One connection.
+pub(super) struct Link {
+    pub(super) id: LinkId,
+    pub(super) connection: Connection,
+    pub(super) state: State,
+    /// The control stream, once the client has opened it.
+    pub(super) stream: Option<StreamId>,
+    pub(super) cutter: Cutter,
+    spill: VecDeque<Bytes>,
+    spill_bytes: usize,
+    /// The client, as the list of live connections knows it.
+    pub(super) peer: Peer,
+    pub(super) slot: Option<Slot>,
+    /// Whether the link stands in the queue of those to serve, to read, to send for.
+    pub(super) queued: Queued,
+}
+
+/// In which queues of the driver a link stands.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Queued {
+    pub(super) serve: bool,
+    pub(super) read: bool,
+    pub(super) send: bool,
+}
+
+/// The client leaves more unread than [`SPILL_BYTES_MAX`].
+#[derive(Debug)]
+pub(super) struct SlowReader;
+
+impl Link {
+    /// Writes to the control stream; what it does not take now waits. Returns the bytes that
+    /// wait anew.
+    pub(super) fn write(&mut self, bytes: Bytes) -> Result<usize, SlowReader> {
+        let rest = if self.spill.is_empty() { self.offer(bytes) } else { Some(bytes) };
+        let Some(rest) = rest else { return Ok(0) };
+        let waiting = rest.len();
+        if self.spill_bytes + waiting > SPILL_BYTES_MAX {
+            return Err(SlowReader);
+        }
+        self.spill_bytes += waiting;
+        self.spill.push_back(rest);
+        Ok(waiting)
+    }
+
+    /// Offers what waits to the stream again. A lingering link ends its stream behind it.
+    pub(super) fn flush(&mut self) {
+        while let Some(bytes) = self.spill.pop_front() {
+            let length = bytes.len();
+            let rest = self.offer(bytes);
+            self.spill_bytes -= length - rest.as_ref().map_or(0, Bytes::len);
+            if let Some(rest) = rest {
+                self.spill.push_front(rest);
+                return;
+            }
+        }
+        if let (State::Lingering { .. }, Some(stream)) = (self.state, self.stream) {
+            let _quic = enter(Scope::Quic);
+            // An error says that the stream is finished already, or stopped by the client.
+            let _ = self.connection.send_stream(stream).finish();
+        }
+    }
+
+    /// What the stream does not take.
+    fn offer(&mut self, bytes: Bytes) -> Option<Bytes> {
+        let Some(stream) = self.stream else { return Some(bytes) };
+        let _quic = enter(Scope::Quic);
+        let mut chunks = [bytes];
+        // An error means blocked, or closed by the client: then what waits ends with the link.
+        let written = self.connection.send_stream(stream).write_chunks(&mut chunks);
+        let [rest] = chunks;
+        let whole = written.is_ok_and(|written| written.chunks == 1);
+        (!whole).then_some(rest)
+    }
+
+    /// Closes the connection; the text goes with it for people.
+    pub(super) fn close(&mut self, now: Instant, code: Code) {
+        let _quic = enter(Scope::Quic);
+        let reason = Bytes::from_static(code.sentence().as_bytes());
+        self.connection.close(now, u32::from(code.0).into(), reason);
+        self.state = State::Ended;
+        self.spill = VecDeque::new();
+        self.spill_bytes = 0;
+    }
+
+    /// When the driver itself has something to do for it.
+    fn deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::Handshaking { until, .. } | State::Lingering { until, .. } => Some(until),
+            State::Open | State::Ended => None,
+        }
+    }
+
+    /// When it must be looked at, at the latest.
+    pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
+        [self.connection.poll_timeout(), self.deadline()].into_iter().flatten().min()
+    }
+}
+
+#[derive(Default)]
+struct Place {
+    generation: u32,
+    link: Option<Box<Link>>,
+}
+
+/// All connections of a worker.
+#[derive(Default)]
+pub(super) struct Links {
+    places: Vec<Place>,
+    live: usize,
+}
+
+impl Links {
+    /// Takes a new connection in at the index that quinn-proto gave it.
+    pub(super) fn insert(
+        &mut self,
+        index: usize,
+        connection: Connection,
+        state: State,
+        client_id: ConnectionId,
+    ) -> LinkId {
+        if self.places.len() <= index {
+            self.places.resize_with(index + 1, Place::default);
+        }
+        let place = &mut self.places[index];
+        assert!(place.link.is_none(), "quinn-proto gave index {index} twice");
+        place.generation =
+            place.generation.checked_add(1).expect("a place is used less than 2^32 times");
+        let id = LinkId(u64::from(place.generation) << u32::BITS | index as u64);
+        let peer =
+            Peer { address: connection.remote_address(), own_id: [0; ID_BYTES], client_id };
+        place.link = Some(Box::new(Link {
+            id,
+            connection,
+            state,
+            stream: None,
+            cutter: Cutter::default(),
+            spill: VecDeque::new(),
+            spill_bytes: 0,
+            peer,
+            slot: None,
+            queued: Queued::default(),
+        }));
+        self.live += 1;
+        id
+    }
+
+    /// The connection at an index.
+    pub(super) fn at(&mut self, index: u32) -> Option<&mut Link> {
+        self.places.get_mut(index as usize)?.link.as_deref_mut()
+    }
+
+    /// The connection of an id, unless it is gone.
+    pub(super) fn get(&mut self, id: LinkId) -> Option<&mut Link> {
+        self.at(index_of(id)).filter(|link| link.id == id)
+    }
+
+    /// Forgets a connection.
+    pub(super) fn remove(&mut self, index: u32) -> Option<Box<Link>> {
+        let link = self.places.get_mut(index as usize)?.link.take()?;
+        self.live -= 1;
+        Some(link)
+    }
+
+    /// Connections, those that ended a moment ago included.
+    pub(super) fn len(&self) -> usize {
+        self.live
+    }
+
+    /// All connections.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Link> {
+        self.places.iter().filter_map(|place| place.link.as_deref())
+    }
+}
+
+/// The index in an id.
+pub(super) fn index_of(id: LinkId) -> u32 {
+    id.0 as u32 // the lower half
+}

@@ -1,0 +1,72 @@
+//! What the driver drives and whom it asks: the machine, the directory, the warmer.
+
+use tern_core::counters::Counters;
+use tern_core::dedup::DedupTable;
+use tern_core::io::{Effect, Input, Query, Waiter};
+use tern_core::log::{Log, Offset, Reader};
+use tern_core::mail::{Address, Mail};
+use tern_core::placement::{ShardId, WorkerId};
+use tern_core::time::{Mono, Now};
+
+/// The mouth of [`tern_core::Worker`], whatever its log and table are; its contract is said
+/// there.
+pub trait Machine {
+    /// Something came in.
+    fn handle(&mut self, now: Now, input: Input);
+    /// The next thing to do, until `None`.
+    fn poll_effect(&mut self) -> Option<Effect>;
+    /// The next mail for another worker, until `None`.
+    fn poll_mail(&mut self, to: WorkerId) -> Option<(Address, Mail)>;
+    /// Ends a turn; may leave effects.
+    fn commit(&mut self, now: Now);
+    /// When to say [`Input::Tick`] at the latest, and what for.
+    fn poll_timeout(&self) -> Option<(Mono, &'static str)>;
+    /// Counts since the start.
+    fn counters(&self) -> &Counters;
+    /// Connections, and those of them with a session that is logged in.
+    fn sessions(&self) -> (usize, usize);
+}
+
+impl<L: Log, T: DedupTable, R: Reader> Machine for tern_core::Worker<L, T, R> {
+    fn handle(&mut self, now: Now, input: Input) {
+        self.handle(now, input);
+    }
+
+    fn poll_effect(&mut self) -> Option<Effect> {
+        self.poll_effect()
+    }
+
+    fn poll_mail(&mut self, to: WorkerId) -> Option<(Address, Mail)> {
+        self.poll_mail(to)
+    }
+
+    fn commit(&mut self, now: Now) {
+        self.commit(now);
+    }
+
+    fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
+        self.poll_timeout()
+    }
+
+    fn counters(&self) -> &Counters {
+        self.counters()
+    }
+
+    fn sessions(&self) -> (usize, usize) {
+        self.sessions()
+    }
+}
+
+/// Who knows the users. Asked from a worker's thread: it must not block.
+pub trait Directory: Send + Sync {
+    /// Takes a question; the answer comes by [`super::Doors::answer`], once. No worker has more
+    /// than [`super::QUERIES_MAX`] open, so a queue of that size per worker always has room.
+    fn ask(&self, worker: WorkerId, query: Query);
+}
+
+/// Who reads cold records into memory. Asked from a worker's thread: it must not block.
+pub trait Warmer: Send + Sync {
+    /// Takes a request; its end comes by [`super::Doors::warmed`], once, also when the record
+    /// can't be read. No worker has more than [`super::WARMS_MAX`] open.
+    fn warm(&self, worker: WorkerId, shard: ShardId, at: Offset, waiter: Waiter);
+}

@@ -1,0 +1,1 @@
+//! The driver over real sockets, with real QUIC clients.
