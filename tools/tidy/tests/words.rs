@@ -7,7 +7,7 @@ const UNSAFE: [(&str, &str); 4] = [
     ("src/server/alloc.rs", "counts allocations: a global allocator is an unsafe trait"),
     ("src/server/transport/reuseport.rs", "SO_ATTACH_REUSEPORT_CBPF has no safe wrapper"),
     ("src/storage/map.rs", "reads log segments through a mapping"),
-    ("src/storage/shared.rs", "keeps the deduplication table in shared memory"),
+    ("src/storage/dedup/slots.rs", "keeps the deduplication table in shared memory"),
 ];
 
 /// Crates whose root forbids `unsafe` outright.
