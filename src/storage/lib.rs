@@ -1,1 +1,56 @@
-//! See ARCHITECTURE.md.
+//! What Tern keeps: each shard's log in mapped segments, made durable in groups, and the
+//! deduplication table in shared memory. FORMAT.md describes every byte.
+//!
+//! In the order of a start, then of a message:
+//!
+//! 1. [`folder`]: who has the data folder, and what it was made as; [`disk`]: the door to files.
+//! 2. [`storage`]: the threads. [`recovery`]: where does a shard's log end, what does it say?
+//! 3. [`dedup`]: the table that a killed process left, or a new one.
+//! 4. [`log`]: a record goes into the [`batch`] in memory; [`commit`]: write, sync, proof.
+//! 5. [`prepare`], [`io`]: the next [`segment`] is ready before it is needed.
+//! 6. [`reader`]: any worker reads what is durable, in place, and never waits for the disk.
+//!
+//! A record is copied once, into the batch; readers borrow it from the mapping ([`map`]). All
+//! `unsafe` is in [`map`] and in the slots of [`dedup`].
+#![deny(unsafe_code)]
+
+mod disk;
+mod error;
+mod folder;
+
+mod recovery;
+mod shard;
+mod shared;
+mod stats;
+mod storage;
+
+mod dedup;
+
+mod batch;
+mod commit;
+mod format;
+mod log;
+
+mod io;
+mod map;
+mod prepare;
+mod segment;
+
+mod reader;
+
+pub use commit::Wake;
+pub use dedup::{ShmTable, TableView};
+pub use disk::{Disk, DiskFile, RealDisk};
+pub use error::{FolderError, IoError, RecoverError};
+pub use folder::{Folder, FolderOptions, SHARDS_DEFAULT};
+pub use format::{
+    BODY_BYTES_MAX, Durability, FORMAT_VERSION, Id, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES,
+};
+pub use io::{IoHandle, Warmed};
+pub use log::{MappedLog, PENDING_BYTES_MAX};
+pub use reader::{MappedReader, WARM_BYTES};
+pub use recovery::{Opened, Raised, RecoveryReport, ShardScan, Visitor};
+pub use stats::ShardStats;
+pub use storage::{
+    SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Storage, StorageConfig,
+};

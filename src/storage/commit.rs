@@ -1,0 +1,154 @@
+//! The threads that make batches durable: write, sync, publish, wake the owner.
+//!
+//! Each shard belongs to one of them and has at most one batch under way, so its batches reach
+//! the disk in order. A write or sync that fails is final: the kernel marks pages clean after a
+//! failed sync, so a later success would lie.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle, Thread};
+use std::time::Instant;
+
+use crossbeam::queue::ArrayQueue;
+use tern_core::placement::ShardId;
+
+use crate::batch::Batch;
+use crate::format::Durability;
+use crate::shared::ShardShared;
+
+/// Places in a commit thread's ring for each of its shards: one batch under way, and at the end
+/// all that a closing log leaves (see [`CommitHandle::submit`], which waits for room).
+const PLACES_PER_SHARD: usize = 4;
+
+/// Called when the log of a shard has a new proof, or failed.
+pub type Wake = Arc<dyn Fn(ShardId) + Send + Sync>;
+
+/// What a commit thread is asked to do.
+enum Job {
+    Commit(Arc<ShardShared>, Arc<Batch>),
+    Stop,
+}
+
+/// A running commit thread.
+pub(crate) struct Committer {
+    handle: CommitHandle,
+    thread: JoinHandle<()>,
+}
+
+/// The way to a commit thread.
+#[derive(Clone)]
+pub(crate) struct CommitHandle {
+    ring: Arc<ArrayQueue<Job>>,
+    thread: Thread,
+}
+
+impl Committer {
+    /// Starts a thread for these shards.
+    pub(crate) fn start(
+        number: usize,
+        shards: Vec<Arc<ShardShared>>,
+        durability: Durability,
+        wake: Wake,
+    ) -> io::Result<Self> {
+        let ring = Arc::new(ArrayQueue::new(PLACES_PER_SHARD * shards.len() + 1));
+        let jobs = Arc::clone(&ring);
+        let thread =
+            thread::Builder::new().name(format!("tern-commit-{number}")).spawn(move || {
+                let run = Run { shards, durability, wake };
+                run.serve(&jobs);
+            })?;
+        Ok(Self { handle: CommitHandle { ring, thread: thread.thread().clone() }, thread })
+    }
+
+    /// The way to it.
+    pub(crate) fn handle(&self) -> CommitHandle {
+        self.handle.clone()
+    }
+
+    /// Ends the thread after everything that was submitted.
+    pub(crate) fn stop(self) {
+        self.handle.send(Job::Stop);
+        // A panic has been printed, and has failed the shards.
+        let _ = self.thread.join();
+    }
+}
+
+impl CommitHandle {
+    /// Hands over a batch. Never waits while the log is open: there is a place for each shard's
+    /// batch under way.
+    pub(crate) fn submit(&self, shard: &Arc<ShardShared>, batch: &Arc<Batch>) {
+        self.send(Job::Commit(Arc::clone(shard), Arc::clone(batch)));
+    }
+
+    fn send(&self, mut job: Job) {
+        while let Err(back) = self.ring.push(job) {
+            job = back;
+            thread::yield_now();
+        }
+        self.thread.unpark();
+    }
+}
+
+/// What the thread has.
+struct Run {
+    shards: Vec<Arc<ShardShared>>,
+    durability: Durability,
+    wake: Wake,
+}
+
+impl Run {
+    fn serve(&self, jobs: &ArrayQueue<Job>) {
+        loop {
+            match jobs.pop() {
+                Some(Job::Commit(shard, batch)) => self.commit(&shard, batch),
+                Some(Job::Stop) => return,
+                None => thread::park(),
+            }
+        }
+    }
+
+    fn commit(&self, shard: &ShardShared, batch: Arc<Batch>) {
+        if shard.failed() {
+            return;
+        }
+        let (start, end) = (Instant::now(), batch.end());
+        let result = self.write(&batch);
+        // Before the proof: whoever sees the proof has the buffer for himself.
+        drop(batch);
+        match result {
+            Ok(()) => {
+                shard.counts.commit_took(start.elapsed());
+                shard.prove(end);
+            }
+            Err(what) => shard.fail(what),
+        }
+        (self.wake)(shard.id);
+    }
+
+    fn write(&self, batch: &Batch) -> Result<(), String> {
+        let segment = &batch.segment;
+        let failed = |what: &str, error| format!("{what} {}: {error}", segment.path.display());
+        if let Some(before) = &batch.sync_before {
+            before.file.file().sync().map_err(|error| failed("sync before", error))?;
+        }
+        let from = segment.place(batch.start);
+        segment.file.write(from, &batch.bytes).map_err(|error| failed("write to", error))?;
+        if self.durability == Durability::Disk || batch.always_sync {
+            segment.file.file().sync().map_err(|error| failed("sync", error))?;
+        }
+        segment.file.settle(from + batch.bytes.len());
+        Ok(())
+    }
+}
+
+impl Drop for Run {
+    /// A thread that panicked proves nothing more: its shards say so rather than hang.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            for shard in &self.shards {
+                shard.fail("the commit thread panicked".into());
+                (self.wake)(shard.id);
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Taking over the table that an earlier process left, if there is no doubt about it.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use tern_core::log::Offset;
+use tern_protocol::Incarnation;
+
+use super::slots::{Region, remove_unlocked};
+use super::supply::{READY, Supply, WORD_APPLIED, WORD_ENTRIES, WORD_STATE};
+use super::table::{SLOTS_MIN, ShmTable};
+use crate::error::{IoError, Naming};
+
+/// A table that is ready to use.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    pub(crate) table: ShmTable,
+    /// It knows the log before this offset.
+    pub(crate) applied: Offset,
+    /// Why it is a new one; `None` if it was taken over.
+    pub(crate) rebuilt: Option<&'static str>,
+}
+
+impl ShmTable {
+    /// Takes over the table of a log that ends at `end`, or makes an empty one.
+    ///
+    /// A table may know of records that were appended and never reached the disk; it says so
+    /// itself by an applied offset, or an entry, behind the end of the log.
+    pub(crate) fn attach(
+        supply: &Arc<Supply>,
+        incarnation: Incarnation,
+        end: Offset,
+    ) -> Result<Attached, IoError> {
+        supply.set_incarnation(incarnation);
+        supply.remove_growing();
+        let mut doubt = "there was none";
+        for path in supply.candidates() {
+            match left_behind(supply, &path, end) {
+                Ok((region, entries, applied)) => {
+                    let table = Self::new(region, entries, Arc::clone(supply));
+                    return Ok(Attached { table, applied, rebuilt: None });
+                }
+                Err(Some(why)) => doubt = why,
+                Err(None) => {}
+            }
+        }
+        let region = fresh(supply)?;
+        let table = Self::new(region, 0, Arc::clone(supply));
+        Ok(Attached { table, applied: Offset::NONE, rebuilt: Some(doubt) })
+    }
+}
+
+/// A new empty table; whatever was left behind elsewhere is removed.
+fn fresh(supply: &Supply) -> Result<Region, IoError> {
+    let name = supply.name();
+    let region =
+        supply.make(SLOTS_MIN, &name).naming("make the deduplication table", name.as_ref())?;
+    region.header()[WORD_STATE].store(READY, Release);
+    for path in supply.candidates().filter(|path| *path != region.path) {
+        // It is not there, most of the time; one that stays is judged, and refused, again.
+        let _ = remove_unlocked(&path);
+    }
+    Ok(region)
+}
+
+/// A table with its number of entries and how far it knows the log; `Err(None)` if there is none.
+fn left_behind(
+    supply: &Supply,
+    path: &Path,
+    end: Offset,
+) -> Result<(Region, usize, Offset), Option<&'static str>> {
+    let region = Region::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => None,
+        io::ErrorKind::WouldBlock => Some("another process uses it"),
+        _ => Some("it can't be opened"),
+    })?;
+    if !supply.is_ours(&region) {
+        return Err(Some("it is of another log, incarnation, boot or layout"));
+    }
+    if region.header()[WORD_STATE].load(Acquire) != READY {
+        return Err(Some("it was growing"));
+    }
+    let applied = Offset(region.header()[WORD_APPLIED].load(Relaxed));
+    if applied > end {
+        return Err(Some("it knows more than the log"));
+    }
+    let mut entries = 0;
+    for slot in region.slots() {
+        match slot.look() {
+            Ok(None) => {}
+            Ok(Some(held)) if held.entry.last < applied => entries += 1,
+            Ok(Some(_)) => return Err(Some("an entry is newer than the table says")),
+            Err(_) => return Err(Some("an entry is torn")),
+        }
+    }
+    if region.header()[WORD_ENTRIES].load(Relaxed) != entries as u64 {
+        return Err(Some("its count is wrong"));
+    }
+    Ok((region, entries, applied))
+}

@@ -1,0 +1,231 @@
+//! Where tables come from: shared memory, or the data folder where that has no room. The I/O
+//! thread makes them and clears them away; the owner asks and takes.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use crossbeam::queue::ArrayQueue;
+use tern_protocol::Incarnation;
+
+use super::slots::{Header, Region, remove_unlocked};
+use crate::format::Id;
+use crate::io::IoHandle;
+
+/// First word of a table, in the order of this machine's bytes.
+const TABLE_MAGIC: u64 = u64::from_be_bytes(*b"TERNDEDU");
+
+/// Version of the layout of a table; any other is thrown away.
+const TABLE_VERSION: u64 = 1;
+
+/// Words of the header that never change while the table lives.
+const CONSTANT_WORDS: usize = 8;
+
+/// Word of the header with the checksum of those before it.
+const WORD_CHECK: usize = CONSTANT_WORDS;
+
+/// Word of the header that says whether the table is whole: see [`READY`].
+pub(crate) const WORD_STATE: usize = 9;
+
+/// Word of the header with the number of slots in use.
+pub(crate) const WORD_ENTRIES: usize = 10;
+
+/// Word of the header with the offset up to which the table knows the log.
+pub(crate) const WORD_APPLIED: usize = 11;
+
+/// In [`WORD_STATE`]: all entries are in this table. Anything else: some are in another.
+pub(crate) const READY: u64 = 1;
+
+/// In [`WORD_STATE`]: entries are moving to, or from, another table.
+pub(crate) const MOVING: u64 = 2;
+
+/// Whose table it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct TableIdentity {
+    pub(crate) folder: Id,
+    pub(crate) shard: u16,
+    pub(crate) boot: Id,
+}
+
+/// Makes the tables of one shard.
+#[derive(Debug)]
+pub(crate) struct Supply {
+    pub(crate) identity: TableIdentity,
+    /// Where tables may be, best first.
+    dirs: Vec<PathBuf>,
+    incarnation: AtomicU64,
+    /// Slots of the table that the owner waits for; 0 if none.
+    wanted: AtomicU64,
+    made: ArrayQueue<Region>,
+    /// A table that all entries were moved out of, and the one that takes its place.
+    retired: ArrayQueue<Region>,
+    /// Until the log is open, the owner may wait, and makes tables by itself.
+    inline: AtomicBool,
+    io: IoHandle,
+}
+
+impl Supply {
+    pub(crate) fn new(identity: TableIdentity, dirs: Vec<PathBuf>, io: IoHandle) -> Self {
+        Self {
+            identity,
+            dirs,
+            incarnation: AtomicU64::new(0),
+            wanted: AtomicU64::new(0),
+            made: ArrayQueue::new(1),
+            retired: ArrayQueue::new(1),
+            inline: AtomicBool::new(true),
+            io,
+        }
+    }
+
+    /// From now on the owner never waits.
+    pub(crate) fn leave_to_io_thread(&self) {
+        self.inline.store(false, Relaxed);
+    }
+
+    /// Sets what new tables say of the log's life.
+    pub(crate) fn set_incarnation(&self, incarnation: Incarnation) {
+        self.incarnation.store(incarnation.0.into(), Relaxed);
+    }
+
+    /// Asks for a table of this many slots; [`Supply::take`] gives it, now or later.
+    pub(crate) fn want(&self, slots: usize) {
+        if self.wanted.load(Acquire) == slots as u64 {
+            return;
+        }
+        self.wanted.store(slots as u64, Release);
+        if !self.inline.load(Relaxed) {
+            self.io.look();
+        }
+    }
+
+    /// The table that was asked for, if it is there.
+    pub(crate) fn take(&self) -> Option<Region> {
+        if self.inline.load(Relaxed) {
+            self.serve();
+        }
+        self.made.pop()
+    }
+
+    /// Hands over a table that is not used any more, after its successor took all entries. If
+    /// the last one is still being cleared away, this one is given back for later.
+    pub(crate) fn retire(&self, region: Region) -> Result<(), Region> {
+        self.retired.push(region)?;
+        if self.inline.load(Relaxed) {
+            self.serve();
+        } else {
+            self.io.look();
+        }
+        Ok(())
+    }
+
+    /// Does what was asked for: the I/O thread's part.
+    pub(crate) fn serve(&self) {
+        // In this order: who wants a table has retired the one before, whose name it takes.
+        let slots = self.wanted.load(Acquire) as usize;
+        if let Some(region) = self.retired.pop() {
+            self.clear_away(region);
+        }
+        if slots == 0 || !self.made.is_empty() {
+            return;
+        }
+        match self.make(slots, &self.growing_name()) {
+            Ok(region) => {
+                self.wanted.store(0, Release);
+                self.made.push(region).expect("it was empty, and nobody else fills it");
+            }
+            Err(error) => {
+                let shard = self.identity.shard;
+                tracing::error!(shard, "no memory for {slots} deduplication slots: {error}");
+            }
+        }
+    }
+
+    /// Makes a table in the first place that has room.
+    pub(crate) fn make(&self, slots: usize, name: &str) -> io::Result<Region> {
+        let mut result = Err(io::Error::from(io::ErrorKind::NotFound));
+        for dir in &self.dirs {
+            result = Region::make(&dir.join(name), slots);
+            if let Ok(region) = &result {
+                self.sign(region);
+                break;
+            }
+        }
+        result
+    }
+
+    /// Files that may be this shard's table, best first.
+    pub(crate) fn candidates(&self) -> impl Iterator<Item = PathBuf> {
+        self.dirs.iter().map(|dir| dir.join(self.name()))
+    }
+
+    /// Removes what an interrupted growth left.
+    pub(crate) fn remove_growing(&self) {
+        for dir in &self.dirs {
+            // It is not there, most of the time; a file that stays is made anew when needed.
+            let _ = remove_unlocked(&dir.join(self.growing_name()));
+        }
+    }
+
+    /// Name of the table's file.
+    pub(crate) fn name(&self) -> String {
+        let folder: String = self.identity.folder.iter().map(|b| format!("{b:02x}")).collect();
+        format!("tern-{folder}-{:02}.dedup", self.identity.shard)
+    }
+
+    fn growing_name(&self) -> String {
+        format!("{}.next", self.name())
+    }
+
+    /// Whether a table is of this folder, shard, incarnation and boot, and laid out as we do.
+    pub(crate) fn is_ours(&self, region: &Region) -> bool {
+        let constant = self.constant(region.slots().len());
+        let header = region.header();
+        let same = constant.iter().zip(header).all(|(ours, word)| *ours == word.load(Relaxed));
+        same && header[WORD_CHECK].load(Relaxed) == check(&constant)
+            && self.identity.boot != [0; 16]
+    }
+
+    fn sign(&self, region: &Region) {
+        let (header, constant): (&Header, _) =
+            (region.header(), self.constant(region.slots().len()));
+        constant.iter().zip(header).for_each(|(ours, word)| word.store(*ours, Relaxed));
+        header[WORD_CHECK].store(check(&constant), Relaxed);
+        header[WORD_STATE].store(MOVING, Release);
+    }
+
+    fn constant(&self, slots: usize) -> [u64; CONSTANT_WORDS] {
+        let half = |id: &Id, half: usize| {
+            u64::from_le_bytes(id[half * 8..][..8].try_into().expect("8 bytes"))
+        };
+        let TableIdentity { folder, shard, boot } = &self.identity;
+        [
+            TABLE_MAGIC,
+            TABLE_VERSION << 32 | u64::from(*shard),
+            half(folder, 0),
+            half(folder, 1),
+            self.incarnation.load(Relaxed),
+            half(boot, 0),
+            half(boot, 1),
+            slots as u64,
+        ]
+    }
+
+    /// Gives the successor of a table the table's own name.
+    fn clear_away(&self, region: Region) {
+        drop(region);
+        for dir in &self.dirs {
+            let (grown, place) = (dir.join(self.growing_name()), dir.join(self.name()));
+            // Without the name it is not found after a restart, and is rebuilt from the log.
+            if !grown.exists() || std::fs::rename(&grown, &place).is_err() {
+                let _ = remove_unlocked(&place);
+            }
+        }
+    }
+}
+
+fn check(constant: &[u64; CONSTANT_WORDS]) -> u64 {
+    let crc = constant.iter().fold(0, |crc, word| crc32c::crc32c_append(crc, &word.to_le_bytes()));
+    u64::from(crc)
+}

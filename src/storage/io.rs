@@ -1,0 +1,162 @@
+//! The I/O thread: everything that may wait for the disk and must not do so on a worker.
+//! It prepares segments ahead, reads cold pages, and makes room for deduplication tables.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use tern_core::log::Offset;
+use tern_core::placement::ShardId;
+
+use crate::dedup::Supply;
+use crate::prepare::Preparer;
+use crate::shared::ShardShared;
+
+/// Time between two attempts to get room on a full disk: short against a person who makes room,
+/// long against what an attempt costs.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Bytes read before a cold record: walks go from new to old.
+const WARM_BEFORE_BYTES: u64 = 256 * 1024;
+
+/// Bytes read behind the start of a cold record.
+const WARM_AFTER_BYTES: u64 = 64 * 1024;
+
+/// Cold records whose range could not be read are remembered up to this many per shard; a disk
+/// with more bad places answers the same after another attempt.
+const UNREADABLE_MAX: usize = 1024;
+
+/// Called on the I/O thread when a record has been read into memory, or can't be.
+pub type Warmed = Box<dyn FnOnce() + Send>;
+
+enum Request {
+    Warm(ShardId, Offset, Warmed),
+    /// Look what is missing.
+    Look,
+    Stop,
+}
+
+/// The way to the I/O thread; it never waits.
+#[derive(Clone, Debug)]
+pub struct IoHandle {
+    requests: Sender<Request>,
+}
+
+impl IoHandle {
+    /// Reads the record at `at`, and what lies around it, into memory; then calls `done`.
+    pub fn warm(&self, shard: ShardId, at: Offset, done: Warmed) {
+        self.send(Request::Warm(shard, at, done));
+    }
+
+    /// A spare segment was taken, or a table wants to grow.
+    pub(crate) fn look(&self) {
+        self.send(Request::Look);
+    }
+
+    /// When the thread has ended, so has the storage: nobody waits for an answer.
+    fn send(&self, request: Request) {
+        let _ = self.requests.send(request);
+    }
+}
+
+/// What the thread looks after, for each shard.
+pub(crate) struct Cared {
+    pub(crate) shared: Arc<ShardShared>,
+    pub(crate) preparer: Arc<Preparer>,
+    pub(crate) supply: Arc<Supply>,
+}
+
+/// The running thread.
+pub(crate) struct IoThread {
+    handle: IoHandle,
+    thread: JoinHandle<()>,
+}
+
+/// A way to a thread that is still to be started.
+pub(crate) struct Mailbox {
+    handle: IoHandle,
+    requests: Receiver<Request>,
+}
+
+impl Mailbox {
+    pub(crate) fn new() -> Self {
+        let (sender, requests) = unbounded();
+        Self { handle: IoHandle { requests: sender }, requests }
+    }
+
+    pub(crate) fn handle(&self) -> IoHandle {
+        self.handle.clone()
+    }
+}
+
+impl IoThread {
+    pub(crate) fn start(mailbox: Mailbox, shards: Vec<Cared>) -> io::Result<Self> {
+        let Mailbox { handle, requests } = mailbox;
+        let thread = thread::Builder::new()
+            .name("tern-io".into())
+            .spawn(move || Run { shards }.serve(&requests))?;
+        Ok(Self { handle, thread })
+    }
+
+    pub(crate) fn handle(&self) -> IoHandle {
+        self.handle.clone()
+    }
+
+    pub(crate) fn stop(self) {
+        self.handle.send(Request::Stop);
+        // A panic has been printed; there is nothing to save here.
+        let _ = self.thread.join();
+    }
+}
+
+struct Run {
+    shards: Vec<Cared>,
+}
+
+impl Run {
+    fn serve(&self, requests: &Receiver<Request>) {
+        loop {
+            match requests.recv_timeout(RETRY) {
+                Ok(Request::Warm(shard, at, done)) => {
+                    self.warm(&self.shards[usize::from(shard.0)].shared, at.0);
+                    done();
+                }
+                Ok(Request::Look) | Err(RecvTimeoutError::Timeout) => self.look(),
+                Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn look(&self) {
+        for shard in &self.shards {
+            shard.preparer.prepare_spare();
+            shard.supply.serve();
+        }
+    }
+
+    fn warm(&self, shard: &ShardShared, at: u64) {
+        let Some(segment) = shard.segments.load().find(at).cloned() else { return };
+        let from = at.saturating_sub(WARM_BEFORE_BYTES).max(segment.header.base);
+        let to = (at + WARM_AFTER_BYTES).min(segment.settled_end());
+        let (before, after) = (segment.place(from), segment.place(to));
+        count(&shard.counts.warmed);
+        if segment.file.populate(before, after).is_ok() {
+            return;
+        }
+        // Some page of the range is bad; perhaps not one of this record.
+        let Err(error) = segment.file.populate(segment.place(at), after) else { return };
+        tracing::error!(shard = shard.id.0, at, "can't read {}: {error}", segment.path.display());
+        let mut unreadable = shard.unreadable.load().to_vec();
+        if unreadable.len() < UNREADABLE_MAX {
+            unreadable.push(at..to);
+            shard.unreadable.store(Arc::new(unreadable));
+        }
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Relaxed);
+}

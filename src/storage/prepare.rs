@@ -1,0 +1,194 @@
+//! Preparing segments ahead, so that a record is never acked in a file whose growth could be
+//! undone by a crash, and no worker waits for a file to be made.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tern_protocol::Incarnation;
+
+use crate::disk::{Disk, is_full};
+use crate::folder::{random_id, wall_ms};
+use crate::format::{Durability, Id, SegmentHeader};
+use crate::map::PAGE_BYTES;
+use crate::segment::Segment;
+use crate::shared::{Room, ShardShared};
+
+/// A segment that is full sooner than this is followed by one of twice its size: a file a minute
+/// is rare enough that making it costs nothing, and a day is then at most 1,440 files.
+const SEGMENT_FAST: Duration = Duration::from_secs(60);
+
+/// What all shards may use of the disk together, and what they do.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    /// Bytes of the smallest segment, and of the first.
+    pub(crate) segment_bytes_min: u64,
+    /// Bytes of the largest segment.
+    pub(crate) segment_bytes_max: u64,
+    /// Bytes that all segments may have together.
+    pub(crate) bytes_max: u64,
+    /// Bytes that all segments have together.
+    pub(crate) reserved: AtomicU64,
+}
+
+impl Limits {
+    /// Counts a segment's bytes.
+    pub(crate) fn hold(&self, shard: &ShardShared, bytes: u64) {
+        self.reserved.fetch_add(bytes, Relaxed);
+        shard.counts.bytes_reserved.fetch_add(bytes, Relaxed);
+    }
+
+    fn release(&self, shard: &ShardShared, bytes: u64) {
+        self.reserved.fetch_sub(bytes, Relaxed);
+        shard.counts.bytes_reserved.fetch_sub(bytes, Relaxed);
+    }
+}
+
+/// What every segment of this run says of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RunIdentity {
+    pub(crate) folder: Id,
+    pub(crate) boot: Id,
+    pub(crate) durability: Durability,
+}
+
+/// What the next segment of a shard will be.
+#[derive(Debug)]
+pub(crate) struct Next {
+    pub(crate) number: u64,
+    pub(crate) base: u64,
+    /// Where the data before it ends, if that is not yet on disk.
+    pub(crate) cut: u64,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) capacity: u64,
+    /// Segments made in this run.
+    pub(crate) made: u64,
+    /// When the newest of them was made.
+    pub(crate) made_at: Instant,
+}
+
+/// Makes the segments of one shard. Used by recovery first, then by the I/O thread alone.
+#[derive(Debug)]
+pub(crate) struct Preparer {
+    pub(crate) shared: Arc<ShardShared>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) run: RunIdentity,
+    /// `None` until the shard is recovered.
+    next: Mutex<Option<Next>>,
+}
+
+impl Preparer {
+    pub(crate) fn new(
+        shared: Arc<ShardShared>,
+        disk: Arc<dyn Disk>,
+        limits: Arc<Limits>,
+        run: RunIdentity,
+    ) -> Self {
+        Self { shared, disk, limits, run, next: Mutex::new(None) }
+    }
+
+    /// Recovery says what comes next.
+    pub(crate) fn begin(&self, next: Next) {
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(next);
+        self.prepare_spare();
+    }
+
+    /// Makes the spare segment if there is none and there is room.
+    pub(crate) fn prepare_spare(&self) {
+        let mut guard = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(next) = guard.as_mut() else { return };
+        if !self.shared.spare.is_empty() || self.shared.failed() {
+            return;
+        }
+        match self.make(next) {
+            Ok(segment) => {
+                self.told_room(Room::Some, None);
+                self.take_over(next, segment);
+            }
+            Err(error) => self.told_room(Room::None, Some(&error)),
+        }
+    }
+
+    /// Makes it as large as the rate wants and the room allows.
+    fn make(&self, next: &Next) -> io::Result<Segment> {
+        let mut capacity = next.capacity;
+        loop {
+            match self.make_of(next, capacity) {
+                Err(error) if is_full(&error) && capacity > self.limits.segment_bytes_min => {
+                    capacity = (capacity / 2).max(self.limits.segment_bytes_min);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn make_of(&self, next: &Next, capacity: u64) -> io::Result<Segment> {
+        if self.limits.reserved.load(Relaxed) + capacity > self.limits.bytes_max {
+            let what = format!("the log may use {} bytes", self.limits.bytes_max);
+            return Err(io::Error::new(io::ErrorKind::StorageFull, what));
+        }
+        let header = SegmentHeader {
+            folder: self.run.folder,
+            shard: self.shared.id.0,
+            number: next.number,
+            base: next.base,
+            capacity,
+            salt: random_id(),
+            incarnation: next.incarnation,
+            cut: next.cut,
+            durability: self.run.durability,
+            boot: self.run.boot,
+            created_ms: wall_ms(),
+        };
+        Segment::make(&*self.disk, &self.shared.dir, header)
+    }
+
+    fn take_over(&self, next: &mut Next, segment: Segment) {
+        let header = segment.header;
+        self.limits.hold(&self.shared, header.capacity);
+        if next.cut != 0 {
+            self.give_back(next.cut);
+        }
+        // The first two are made before there is a rate: at the start and at the first message.
+        let fast = next.made >= 2 && next.made_at.elapsed() < SEGMENT_FAST;
+        let factor = if fast { 2 } else { 1 };
+        *next = Next {
+            number: header.number + 1,
+            base: header.end(),
+            cut: 0,
+            incarnation: header.incarnation,
+            capacity: (header.capacity * factor).min(self.limits.segment_bytes_max),
+            made: next.made + 1,
+            made_at: Instant::now(),
+        };
+        let segment = Arc::new(segment);
+        self.shared.publish(Arc::clone(&segment));
+        self.shared.spare.push(segment).expect("there was no spare, and nobody else makes one");
+    }
+
+    /// Cuts the segment that recovery ended, now that the cut is durable in the next one.
+    fn give_back(&self, cut: u64) {
+        let Some(last) = self.shared.segments.load().0.last().cloned() else { return };
+        let len = (last.place(cut)).next_multiple_of(PAGE_BYTES) as u64;
+        let file = last.file.file();
+        let Ok(before) = file.len() else { return };
+        if len < before && file.set_len(len).is_ok() {
+            self.limits.release(&self.shared, before - len);
+        }
+    }
+
+    /// Says once what changed.
+    fn told_room(&self, room: Room, error: Option<&io::Error>) {
+        if self.shared.room() == room {
+            return;
+        }
+        self.shared.set_room(room);
+        let (shard, dir) = (self.shared.id.0, self.shared.dir.display());
+        match error {
+            None => tracing::info!(shard, "there is room for messages again in {dir}"),
+            Some(error) => tracing::error!(shard, "no room for the next segment in {dir}: {error}"),
+        }
+    }
+}

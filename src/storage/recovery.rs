@@ -1,0 +1,462 @@
+//! Opening a shard's log: find where it ends, replay it, go on in a new segment.
+//!
+//! Two passes. The first finds the end by checksums alone and decides between a torn tail, which
+//! is cut, and damage, which is refused; the deduplication table is judged by that end. The
+//! second feeds every record to a [`Visitor`]. Until [`ShardScan::replay`] has visited all
+//! records nothing is changed on disk.
+//!
+//! Bad bytes are damage if anything proves that they were durable: a later mark, or the next
+//! segment's header or first mark. So everything behind them is searched for marks first.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tern_core::dedup::DedupTable;
+use tern_core::log::{Offset, Record};
+use tern_core::shard::{Recovery, ReplayError};
+use tern_protocol::Incarnation;
+
+use crate::dedup::{Attached, ShmTable};
+use crate::error::{IoError, Naming, RecoverError};
+use crate::folder::INCARNATION_FIRST;
+use crate::format::{Bad, Content, Durability, Mark, RECORD_ALIGN, SEGMENT_HEADER_BYTES};
+use crate::log::MappedLog;
+use crate::prepare::Next;
+use crate::segment::{Segment, SegmentList, UNFINISHED_SUFFIX, segment_number};
+use crate::shard::ShardContext;
+
+/// Bytes read from the disk at once.
+const STEP_BYTES: usize = 4 * 1024 * 1024;
+
+/// Who is told what the log says, in order.
+pub trait Visitor {
+    /// The next record. `end` is where the one after it can begin.
+    ///
+    /// # Errors
+    /// When the record contradicts those before it.
+    fn record(&mut self, at: Offset, end: Offset, record: Record<'_>) -> Result<(), ReplayError>;
+
+    /// What comes from here on is of a new incarnation; a log begins with 1.
+    fn raise(&mut self, incarnation: Incarnation);
+}
+
+impl<T: DedupTable> Visitor for Recovery<T> {
+    fn record(&mut self, at: Offset, end: Offset, record: Record<'_>) -> Result<(), ReplayError> {
+        self.replay(at, end, record)
+    }
+
+    fn raise(&mut self, incarnation: Incarnation) {
+        Recovery::raise(self, incarnation);
+    }
+}
+
+/// Why recovery raised the incarnation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Raised {
+    /// The machine went down while acks did not wait for the disk.
+    PowerCut,
+    /// The last segment is shorter than it was made.
+    Shortened,
+}
+
+/// What a scan found, for people.
+#[derive(Clone, Debug, Default)]
+pub struct RecoveryReport {
+    /// Records of the log.
+    pub records: u64,
+    /// Bytes of records and marks.
+    pub bytes: u64,
+    /// Segments with records.
+    pub segments: usize,
+    /// Where the log ends.
+    pub end: Offset,
+    /// Whether it was closed in order.
+    pub clean: bool,
+    /// Whether a write that was never acked was cut off.
+    pub torn: bool,
+    /// Time of the pass that finds the end.
+    pub scan_took: Duration,
+    /// Time of the pass that replays.
+    pub replay_took: Duration,
+    /// Why the deduplication table was not taken over; `None` if it was.
+    pub table_rebuilt: Option<&'static str>,
+}
+
+/// A shard that is open.
+#[derive(Debug)]
+pub struct Opened {
+    /// Its log.
+    pub log: MappedLog,
+    /// Life of the log.
+    pub incarnation: Incarnation,
+    /// Whether and why that is a new one.
+    pub raised: Option<Raised>,
+    /// What was found.
+    pub report: RecoveryReport,
+}
+
+/// A log whose end is known.
+#[derive(Debug)]
+pub struct ShardScan {
+    context: Arc<ShardContext>,
+    /// Segments with records, all bytes settled, and where the data of each ends.
+    segments: Vec<(Segment, u64)>,
+    /// Segments behind them, without a record.
+    empty: Vec<PathBuf>,
+    /// Everything before was synced by the run that wrote it.
+    proven: u64,
+    incarnation: Incarnation,
+    raised: Option<Raised>,
+    report: RecoveryReport,
+}
+
+impl ShardScan {
+    /// The first pass.
+    pub(crate) fn new(context: Arc<ShardContext>) -> Result<Self, RecoverError> {
+        let begin = Instant::now();
+        let segments = open_all(&context)?;
+        let mut walk = Walk::default();
+        let mut ends = Vec::new();
+        for (index, segment) in segments.iter().enumerate() {
+            let cut = segments.get(index + 1).map_or(0, |next| next.header.cut);
+            ends.push(walk.segment(segment, cut)?);
+        }
+        let used = walk.last_used.map_or(0, |number| number as usize);
+        let raised = why_raised(&context, &segments, used, &walk);
+        let newest = segments.iter().map(|segment| segment.header.incarnation.0).max();
+        let newest = newest.expect("a shard without segments was refused");
+        let mut report = walk.report;
+        report.segments = used;
+        report.end = Offset(walk.end);
+        let empty = segments[used..].iter().map(|segment| segment.path.clone()).collect();
+        report.scan_took = begin.elapsed();
+        Ok(Self {
+            context,
+            segments: segments.into_iter().zip(ends).take(used).collect(),
+            empty,
+            proven: walk.proven,
+            incarnation: Incarnation(newest + u32::from(raised.is_some())),
+            raised,
+            report,
+        })
+    }
+
+    /// The deduplication table and the offset up to which it knows the log: the one that was left
+    /// behind if there is no doubt about it, else an empty one.
+    ///
+    /// # Errors
+    /// When there is no room for a table anywhere.
+    pub fn attach_table(&mut self) -> Result<(ShmTable, Offset), RecoverError> {
+        let end = self.report.end;
+        let Attached { table, applied, rebuilt } =
+            ShmTable::attach(&self.context.supply, self.incarnation, end)?;
+        self.report.table_rebuilt = rebuilt;
+        Ok((table, applied))
+    }
+
+    /// The second pass; then the log is open.
+    ///
+    /// # Errors
+    /// When a record makes no sense to the visitor, or the file system refuses.
+    pub fn replay(mut self, visitor: &mut impl Visitor) -> Result<Opened, RecoverError> {
+        let begin = Instant::now();
+        let mut incarnation = INCARNATION_FIRST;
+        for (segment, end) in &self.segments {
+            raise(visitor, &mut incarnation, segment.header.incarnation);
+            let mut steps = Steps::new(segment);
+            let mut at = segment.header.first();
+            while at < *end {
+                steps.reach(at)?;
+                let (len, content) = segment.parse(at).map_err(|_| changed(segment, at))?;
+                let next = at + len as u64;
+                if let Content::Record(record) = content {
+                    let told = visitor.record(Offset(at), Offset(next), record);
+                    told.map_err(|ReplayError { at, what }| RecoverError::Replay {
+                        at: at.0,
+                        why: what,
+                    })?;
+                }
+                at = next;
+            }
+        }
+        raise(visitor, &mut incarnation, self.incarnation);
+        self.report.replay_took = begin.elapsed();
+        self.open()
+    }
+
+    /// Makes durable what may not be, and lets the log go on behind it.
+    fn open(self) -> Result<Opened, RecoverError> {
+        self.sync_tail()?;
+        self.tidy()?;
+        let (context, end) = (&self.context, self.report.end.0);
+        let shared = &context.shared;
+        let mut list = Vec::new();
+        for (segment, end) in &self.segments {
+            context.limits.hold(shared, segment.file.len() as u64);
+            list.push(Arc::new(Segment::open(&*context.disk, &segment.path, Some(*end))?));
+        }
+        shared.counts.segments.store(list.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        shared.segments.store(Arc::new(SegmentList(list)));
+        shared.prove(end);
+        let next = self.next();
+        shared.set_run_start(next.base);
+        context.preparer.begin(next);
+        context.supply.leave_to_io_thread();
+        let log = MappedLog::new(
+            Arc::clone(shared),
+            context.run.durability,
+            end,
+            context.committer.clone(),
+            context.io.clone(),
+        );
+        let Self { incarnation, raised, report, .. } = self;
+        Ok(Opened { log, incarnation, raised, report })
+    }
+
+    fn next(&self) -> Next {
+        let last = self.segments.last().map(|(segment, _)| segment.header);
+        Next {
+            number: last.map_or(1, |last| last.number + 1),
+            base: last.map_or(0, |last| last.end()),
+            cut: self.report.end.0,
+            incarnation: self.incarnation,
+            capacity: self.context.limits.segment_bytes_min,
+            made: 0,
+            made_at: Instant::now(),
+        }
+    }
+
+    /// Writes again, and syncs, what is not known to be on the disk: after a failed sync the
+    /// kernel holds pages that look clean and are not, so a sync alone would prove nothing.
+    fn sync_tail(&self) -> Result<(), RecoverError> {
+        let Some((segment, end)) = self.segments.last() else { return Ok(()) };
+        let file = segment.file.file();
+        let mut at = self.proven.max(segment.header.first());
+        while at < *end {
+            let (from, to) = (segment.place(at), segment.place(*end));
+            let to = to.min(from + STEP_BYTES);
+            let bytes = segment.file.bytes(from, to).expect("all of it is settled").to_vec();
+            file.write_at(from as u64, &bytes).naming("write to", &segment.path)?;
+            at += bytes.len() as u64;
+        }
+        file.sync().naming("sync", &segment.path)?;
+        Ok(())
+    }
+
+    /// Removes what never held anything. The first empty segment stays until the next one is
+    /// moved over it, for its header may be what names the cut of the one before.
+    fn tidy(&self) -> Result<(), RecoverError> {
+        let (disk, dir) = (&self.context.disk, &self.context.shared.dir);
+        if let Some(first) = self.empty.first() {
+            let file = disk.open(first).naming("open", first)?;
+            file.set_len(SEGMENT_HEADER_BYTES as u64).naming("cut", first)?;
+        }
+        for path in self.empty.iter().skip(1).rev() {
+            disk.remove(path).naming("remove", path)?;
+        }
+        for path in files(dir)? {
+            if path.to_string_lossy().ends_with(UNFINISHED_SUFFIX) {
+                disk.remove(&path).naming("remove", &path)?;
+            }
+        }
+        disk.sync_dir(dir).naming("sync", dir)?;
+        Ok(())
+    }
+}
+
+fn raise(visitor: &mut impl Visitor, known: &mut Incarnation, incarnation: Incarnation) {
+    if incarnation > *known {
+        *known = incarnation;
+        visitor.raise(incarnation);
+    }
+}
+
+/// The file was intact a moment ago.
+fn changed(segment: &Segment, at: u64) -> RecoverError {
+    let why = "it changed while it was read, so another process writes to it".into();
+    RecoverError::Damaged { path: segment.path.clone(), at, to: at, why }
+}
+
+/// Opens all segments of a shard and checks that they follow each other.
+fn open_all(context: &ShardContext) -> Result<Vec<Segment>, RecoverError> {
+    let dir = &context.shared.dir;
+    let mut paths: Vec<_> =
+        files(dir)?.into_iter().filter_map(|path| Some((segment_number(&path)?, path))).collect();
+    paths.sort();
+    let mut segments: Vec<Segment> = Vec::new();
+    let mut base = 0;
+    for (expected, (number, path)) in (1..).zip(paths) {
+        let damaged = |why: String| RecoverError::Damaged { path: path.clone(), at: 0, to: 0, why };
+        if number != expected {
+            return Err(damaged(format!("segment {expected}, which comes before it, is missing")));
+        }
+        let segment = Segment::open(&*context.disk, &path, None)?;
+        let header = &segment.header;
+        if (header.folder, header.shard) != (context.run.folder, context.shared.id.0) {
+            return Err(damaged("it belongs to another data folder or shard".into()));
+        }
+        if (header.number, header.base) != (number, base) {
+            return Err(damaged("it does not follow the segment before it".into()));
+        }
+        base = header.end();
+        segments.push(segment);
+    }
+    if segments.is_empty() {
+        let why = "all segments of this shard are missing".into();
+        return Err(RecoverError::Damaged { path: dir.clone(), at: 0, to: 0, why });
+    }
+    Ok(segments)
+}
+
+fn files(dir: &Path) -> Result<Vec<PathBuf>, IoError> {
+    let entries = fs::read_dir(dir).naming("read", dir)?;
+    entries.map(|entry| Ok(entry?.path())).collect::<Result<_, _>>().naming("read", dir)
+}
+
+fn why_raised(
+    context: &ShardContext,
+    segments: &[Segment],
+    used: usize,
+    walk: &Walk,
+) -> Option<Raised> {
+    let newest = &segments.last()?.header;
+    let next = segments.get(used);
+    // A later run left nothing but its first segment: the mark in front of it is not its own.
+    let clean = walk.report.clean && next.is_none_or(|next| next.header.cut == 0);
+    let same_boot = newest.boot == context.run.boot && newest.boot != [0; 16];
+    if newest.durability == Durability::Process && !same_boot && !clean {
+        return Some(Raised::PowerCut);
+    }
+    let last = &segments[used.checked_sub(1)?];
+    let named = next.is_some_and(|next| next.header.cut != 0);
+    let short = (last.file.len() as u64) < last.header.capacity;
+    (short && !named).then_some(Raised::Shortened)
+}
+
+/// The first pass over a log.
+#[derive(Default)]
+struct Walk {
+    /// Offset behind the last good record.
+    end: u64,
+    /// The newest offset that a good mark calls durable.
+    proven: u64,
+    /// Number of the last segment with a good record.
+    last_used: Option<u64>,
+    /// File of that segment.
+    last_path: PathBuf,
+    report: RecoveryReport,
+}
+
+impl Walk {
+    /// Walks one segment, to `cut` if the next one names it; says where its data ends.
+    fn segment(&mut self, segment: &Segment, cut: u64) -> Result<u64, RecoverError> {
+        let (mut at, mut steps) = (segment.header.first(), Steps::new(segment));
+        let bad = loop {
+            if cut != 0 && at >= cut {
+                break Bad::Empty;
+            }
+            steps.reach(at)?;
+            match segment.parse(at) {
+                Ok((len, content)) => {
+                    self.content(segment, content)?;
+                    at += len as u64;
+                    self.end = at;
+                }
+                Err(bad) => break bad,
+            }
+        };
+        self.judge(segment, at, bad, cut, steps)?;
+        Ok(at)
+    }
+
+    fn content(&mut self, segment: &Segment, content: Content<'_>) -> Result<(), RecoverError> {
+        self.report.clean = false;
+        if let Content::Mark(Mark { proven, clean }) = content {
+            if proven > self.end {
+                let why = "records that were durable are missing at its end".into();
+                let (path, at) = (self.last_path.clone(), self.end);
+                return Err(RecoverError::Damaged { path, at, to: proven, why });
+            }
+            self.proven = proven;
+            self.report.clean = clean;
+        } else {
+            self.report.records += 1;
+        }
+        if self.last_used != Some(segment.header.number) {
+            self.last_used = Some(segment.header.number);
+            self.last_path = segment.path.clone();
+        }
+        Ok(())
+    }
+
+    /// The records stop at `at`: is that the end, a torn tail, or damage?
+    fn judge(
+        &mut self,
+        segment: &Segment,
+        at: u64,
+        bad: Bad,
+        cut: u64,
+        steps: Steps<'_>,
+    ) -> Result<(), RecoverError> {
+        self.report.bytes += at - segment.header.first();
+        let path = segment.path.clone();
+        if let Bad::Unknown(kind, version) = bad {
+            return Err(RecoverError::Unknown { path, at, kind, version });
+        }
+        let evidence = match cut {
+            0 => newest_mark(segment, at, steps)?,
+            cut => cut,
+        };
+        if evidence > at {
+            let why = "a record in front of a durable one is broken".into();
+            return Err(RecoverError::Damaged { path, at, to: evidence, why });
+        }
+        if at != evidence && cut != 0 {
+            let why = "it has records behind its end".into();
+            return Err(RecoverError::Damaged { path, at: cut, to: at, why });
+        }
+        self.report.torn = bad == Bad::Broken;
+        Ok(())
+    }
+}
+
+/// The newest offset that any mark behind `at` calls durable; 0 if there is none.
+fn newest_mark(segment: &Segment, at: u64, mut steps: Steps<'_>) -> Result<u64, RecoverError> {
+    let mut newest = 0;
+    for at in (at..segment.settled_end()).step_by(RECORD_ALIGN) {
+        steps.reach(at)?;
+        let rest = segment.file.bytes(segment.place(at), segment.file.settled());
+        let mark = segment.seed.parse_mark(at, rest.expect("all of it is settled"));
+        newest = newest.max(mark.map_or(0, |mark| mark.proven));
+    }
+    Ok(newest)
+}
+
+/// Reads a segment in steps, so that a bad sector is an error and not a signal that kills.
+struct Steps<'a> {
+    segment: &'a Segment,
+    /// Bytes from the start that were read.
+    read: usize,
+}
+
+impl<'a> Steps<'a> {
+    fn new(segment: &'a Segment) -> Self {
+        Self { segment, read: 0 }
+    }
+
+    /// Makes sure that the longest record at `at` was read.
+    #[inline]
+    fn reach(&mut self, at: u64) -> Result<(), IoError> {
+        let place = self.segment.place(at);
+        if place + STEP_BYTES / 2 > self.read && self.read < self.segment.file.settled() {
+            let to = place + STEP_BYTES;
+            self.segment.file.populate(self.read, to).naming("read", &self.segment.path)?;
+            self.read = to;
+        }
+        Ok(())
+    }
+}
+
+const _: () = assert!(crate::format::BODY_BYTES_MAX < STEP_BYTES / 2 - 4096);

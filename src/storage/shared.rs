@@ -1,0 +1,120 @@
+//! What the threads know together of one shard: its segments, how much of it is proven durable,
+//! whether it failed, and the segment that is ready to be next.
+//!
+//! Each field says who writes it; all others only read it. No lock is taken on a worker.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use crossbeam::queue::ArrayQueue;
+use tern_core::placement::ShardId;
+
+use crate::segment::{Segment, SegmentList};
+use crate::stats::Counts;
+
+/// Whether there is room for the next segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Room {
+    /// As far as is known.
+    Some = 0,
+    /// The disk, or what may be used of it, is full.
+    None = 1,
+}
+
+/// One shard, as all threads see it.
+#[derive(Debug)]
+pub(crate) struct ShardShared {
+    pub(crate) id: ShardId,
+    /// Where its segments are.
+    pub(crate) dir: PathBuf,
+    /// All segments, the spare one too. Written at recovery, then by the I/O thread.
+    pub(crate) segments: ArcSwap<SegmentList>,
+    /// The prepared segment. Put in by the I/O thread, taken by the owner.
+    pub(crate) spare: ArrayQueue<Arc<Segment>>,
+    /// Ranges that the disk can't give. Written by the I/O thread.
+    pub(crate) unreadable: ArcSwap<Vec<Range<u64>>>,
+    pub(crate) counts: Counts,
+    room: AtomicU8,
+    /// Everything before is durable. Written at recovery, then by the commit thread.
+    proven: AtomicU64,
+    /// First offset that this process wrote. Written at recovery.
+    run_start: AtomicU64,
+    failed: AtomicBool,
+    failure: OnceLock<String>,
+}
+
+impl ShardShared {
+    pub(crate) fn new(id: ShardId, dir: PathBuf) -> Self {
+        Self {
+            id,
+            dir,
+            segments: ArcSwap::default(),
+            spare: ArrayQueue::new(1),
+            unreadable: ArcSwap::default(),
+            counts: Counts::default(),
+            room: AtomicU8::new(Room::Some as u8),
+            proven: AtomicU64::new(0),
+            run_start: AtomicU64::new(u64::MAX),
+            failed: AtomicBool::new(false),
+            failure: OnceLock::new(),
+        }
+    }
+
+    /// Everything before this offset is durable, and visible to whoever reads this.
+    pub(crate) fn proven(&self) -> u64 {
+        self.proven.load(Ordering::Acquire)
+    }
+
+    /// The sync of everything before `end` returned.
+    pub(crate) fn prove(&self, end: u64) {
+        let before = self.proven.swap(end, Ordering::Release);
+        assert!(before <= end, "a proof is never taken back");
+    }
+
+    pub(crate) fn run_start(&self) -> u64 {
+        self.run_start.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_run_start(&self, at: u64) {
+        self.run_start.store(at, Ordering::Relaxed);
+    }
+
+    pub(crate) fn room(&self) -> Room {
+        if self.room.load(Ordering::Relaxed) == Room::None as u8 { Room::None } else { Room::Some }
+    }
+
+    pub(crate) fn set_room(&self, room: Room) {
+        self.room.store(room as u8, Ordering::Relaxed);
+    }
+
+    /// Whether a write or a sync failed; final.
+    pub(crate) fn failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// The first thing that failed, for the operator.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
+    /// Fails the log for good.
+    pub(crate) fn fail(&self, what: String) {
+        let what = self.failure.get_or_init(|| what);
+        if !self.failed.swap(true, Ordering::AcqRel) {
+            tracing::error!(shard = self.id.0, "log failed, it takes no more messages: {what}");
+        }
+    }
+
+    /// Adds a segment behind all others. For the one thread that writes the list.
+    pub(crate) fn publish(&self, segment: Arc<Segment>) {
+        let mut list = self.segments.load().0.clone();
+        assert!(list.last().is_none_or(|last| last.header.end() == segment.header.base));
+        list.push(segment);
+        self.counts.segments.store(list.len() as u64, Ordering::Relaxed);
+        self.segments.store(Arc::new(SegmentList(list)));
+    }
+}
