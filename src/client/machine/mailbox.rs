@@ -24,11 +24,11 @@ use super::tuning::Tuning;
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     channels: BTreeMap<ChannelId, Channel>,
-    /// Cursors that are being stored.
-    storing: VecDeque<(Ticket, Position)>,
+    /// Cursors that are being stored, and how many ids each went on.
+    storing: VecDeque<(Ticket, Position, u64)>,
     /// Channels whose stored cursor the server is to be told.
     unacked: BTreeSet<ChannelId>,
-    /// Ids consumed since it was told.
+    /// Ids consumed and stored since it was told.
     unacked_ids: u64,
     /// When the server must be told.
     ack_due: Option<Mono>,
@@ -123,7 +123,7 @@ impl Mailbox {
     /// Gives the application everything that is in order now.
     fn give_on(&mut self, now: Mono, id: ChannelId, out: &mut Out) {
         let channel = self.channels.get_mut(&id).expect("its item was just taken");
-        let consumed = channel.consumed;
+        let before = channel.consumed;
         while let Some(item) = channel.next() {
             out.tell(match item {
                 Item::Message(message) => Event::Message(*message),
@@ -131,9 +131,9 @@ impl Mailbox {
             });
         }
         channel.progress(now);
-        if channel.consumed > consumed {
+        if channel.consumed > before {
             let cursor = cursor(id, channel);
-            self.store(cursor, out);
+            self.store(cursor, cursor.id.0 - before.0, out);
         }
     }
 
@@ -186,20 +186,19 @@ impl Mailbox {
             Some((0, _)) => {}
             Some((ids, channel)) => {
                 let cursor = cursor(position.channel, channel);
-                self.unacked_ids = self.unacked_ids.saturating_add(ids);
-                self.store(cursor, out);
+                self.store(cursor, ids, out);
             }
         }
     }
 
-    fn store(&mut self, cursor: Position, out: &mut Out) {
+    fn store(&mut self, cursor: Position, ids: u64, out: &mut Out) {
         let ticket = out.change(Change::Cursor(cursor));
-        self.storing.push_back((ticket, cursor));
+        self.storing.push_back((ticket, cursor, ids));
     }
 
     /// All batches up to this one are on the disk.
     pub(crate) fn stored(&mut self, now: Mono, ticket: Ticket, live: bool, tuning: &Tuning) {
-        while let Some((_, cursor)) = self.storing.pop_front_if(|(of, _)| *of <= ticket) {
+        while let Some((_, cursor, ids)) = self.storing.pop_front_if(|(of, ..)| *of <= ticket) {
             let channel = self
                 .channels
                 .get_mut(&cursor.channel)
@@ -207,6 +206,7 @@ impl Mailbox {
             let Some(channel) = channel else { continue };
             channel.stored(cursor.id);
             if live && channel.untold().is_some() {
+                self.unacked_ids = self.unacked_ids.saturating_add(ids);
                 self.acknowledge(now, cursor.channel, tuning);
             }
         }

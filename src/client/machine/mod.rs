@@ -269,7 +269,7 @@ impl Machine {
         self.outbox.admit(&mut self.out);
         self.outbox.transmit(now, &mut self.out);
         self.mailbox.ack(now, &self.tuning, &mut self.out);
-        if self.outbox.needs_epoch(&self.tuning) && self.outbox.lengths().0 == 0 {
+        if self.outbox.needs_epoch() && self.outbox.lengths().0 == 0 {
             self.renew_epoch(now);
         }
     }

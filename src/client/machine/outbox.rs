@@ -43,6 +43,8 @@ pub(crate) struct Outbox {
     counter: u32,
     /// How far the oldest unsettled and the newest counter may differ, exclusive.
     window: u32,
+    /// The last counter that is used in an epoch.
+    counter_max: u32,
     /// Longest content in bytes that the server takes.
     content_bytes_max: usize,
     /// What flows in each channel that has flowed otherwise than freely.
@@ -105,6 +107,7 @@ impl Outbox {
             epoch: None,
             counter: 1,
             window: tuning.unsettled_sends_max,
+            counter_max: tuning.counter_max,
             content_bytes_max: CONTENT_BYTES_MAX,
             lanes: BTreeMap::new(),
             stored: Ticket::default(),
@@ -160,9 +163,9 @@ impl Outbox {
         self.counter = used.unwrap_or(0).saturating_add(1);
     }
 
-    /// Whether the epoch's counters are nearly used up while something waits for one.
-    pub(crate) fn needs_epoch(&self, tuning: &Tuning) -> bool {
-        self.epoch.is_some() && self.counter > tuning.counter_max && !self.queue.is_empty()
+    /// Whether the epoch's counters are used up while something waits for one.
+    pub(crate) fn needs_epoch(&self) -> bool {
+        self.epoch.is_some() && self.counter > self.counter_max && !self.queue.is_empty()
     }
 
     fn keys(&self) -> impl Iterator<Item = SendKey> {
@@ -188,7 +191,7 @@ impl Outbox {
 
     fn may_admit(&self, epoch: Epoch) -> bool {
         let oldest = self.keys().next().map_or(self.counter, |key| key.counter.0);
-        self.counter < u32::MAX
+        self.counter <= self.counter_max
             && self.keys().all(|key| key.epoch == epoch)
             && self.counter - oldest < self.window
             && self.entries.len() < 2 * self.window as usize

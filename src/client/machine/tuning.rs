@@ -41,7 +41,7 @@ pub struct Tuning {
     /// How far the oldest unsettled and the newest counter may differ, exclusive; the server's
     /// own limit counts if it is lower.
     pub unsettled_sends_max: u32,
-    /// From this counter on a full login brings a new epoch to count in.
+    /// The last counter to use in an epoch; then a full login brings a new one to count in.
     pub counter_max: u32,
 }
 

@@ -72,7 +72,9 @@ impl Model {
             return Some(rig::send_ack(key, channel, *id));
         }
         assert!(key.epoch.0 <= self.epoch, "{key} is of no login");
-        assert!(!self.refused.contains_key(&key), "{key} was dead and came again");
+        if let Some(code) = self.refused.get(&key) {
+            return refuse(*code, 0); // the first answer was lost
+        }
         let below = self.newest.counter.0.checked_sub(key.counter.0);
         assert!(
             key.epoch > self.newest.epoch
