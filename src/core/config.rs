@@ -25,6 +25,8 @@ pub struct Config {
     /// Sessions of one worker.
     pub sessions_max: usize,
     /// Requests from one worker that another may still have to answer; more are refused as BUSY.
+    /// Well above what may be parked in a few shards, so that parked sends alone never stop
+    /// others.
     pub requests_max: usize,
     /// Time in ms that clients are asked to wait when the server drains.
     pub come_back_ms: u32,
@@ -49,7 +51,7 @@ impl Default for Config {
             window_messages: 64,
             window_bytes: 128 * 1024,
             sessions_max: 1_000_000,
-            requests_max: 4_096,
+            requests_max: 32_768,
             come_back_ms: 1_000,
             heartbeat_wired_ms: 10_000,
             heartbeat_wifi_ms: 30_000,

@@ -27,6 +27,7 @@ struct Stored {
 struct Records {
     stored: Vec<Stored>,
     synced: usize,
+    damaged: Vec<Offset>,
 }
 
 type Shared = Arc<Mutex<FxHashMap<ShardId, Records>>>;
@@ -67,6 +68,11 @@ impl MemoryReader {
         for (index, stored) in shared.entry(shard).or_default().stored.iter().enumerate() {
             visit(offset(index), offset(index + 1), stored.view());
         }
+    }
+
+    /// The record at this place can't be read any more.
+    pub fn damage(&self, shard: ShardId, at: Offset) {
+        lock(&self.shared).entry(shard).or_default().damaged.push(at);
     }
 
     /// The power goes: what was not synced is gone.
@@ -174,7 +180,8 @@ fn read_at<T>(
 ) -> Result<T, ReadError> {
     let shared = lock(shared);
     let index = (at.0 / STRIDE).checked_sub(1).ok_or(ReadError::Lost)?;
-    let stored = shared.get(&shard).and_then(|records| records.stored.get(index as usize));
+    let records = shared.get(&shard).filter(|records| !records.damaged.contains(&at));
+    let stored = records.and_then(|records| records.stored.get(index as usize));
     stored.map(|stored| read(stored.view())).ok_or(ReadError::Lost)
 }
 

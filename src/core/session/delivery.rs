@@ -91,7 +91,7 @@ impl Delivery {
         if view.pushed.next() < grant.from {
             let to = MessageId(grant.from.0 - 1);
             gap(context, link, channel, view.pushed.next(), to, Code::Expired);
-            view.step_over(to);
+            self.unacked_messages += view.step_over(to);
         }
         self.make_ready(channel);
     }
@@ -164,7 +164,7 @@ impl Delivery {
                 }
                 Err(Obstacle::Unreadable(to, code)) => {
                     gap(context, link, channel, view.pushed.next(), to, code);
-                    view.step_over(to);
+                    self.unacked_messages += view.step_over(to);
                 }
             }
             self.make_ready(channel);
@@ -233,13 +233,18 @@ impl View {
         (messages, bytes)
     }
 
-    /// Ids up to `to` never come. Those already pushed stay in the window until they are acked.
-    fn step_over(&mut self, to: MessageId) {
-        if self.acked == self.pushed {
-            self.acked = to;
-        }
+    /// Ids up to `to` never come. Behind pushes that await their ack they count as such, since
+    /// one ack covers all; says how many that are.
+    fn step_over(&mut self, to: MessageId) -> u64 {
+        let stepped = to.0 - self.pushed.0;
+        let all_acked = self.acked == self.pushed;
         self.pushed = to;
         self.sent = self.sent.max(to);
+        if all_acked {
+            self.acked = to;
+            return 0;
+        }
+        stepped
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) struct Front<R> {
     pub(super) id: WorkerId,
     pub(super) reader: R,
     pub(super) sessions: FxHashMap<LinkId, Session>,
-    /// One deadline a session, looked at when it comes and set anew if it had moved.
+    /// One armed deadline a session, looked at when it comes and set anew if it had moved.
     deadlines: BinaryHeap<Reverse<(Mono, LinkId)>>,
     /// Sessions that are logged in.
     pub(super) live: usize,
@@ -56,9 +56,10 @@ impl<R: Reader> Front<R> {
             return context.effect(Effect::Close { link, code, come_back_ms });
         }
         let now = context.now.mono;
-        let fresh = self.sessions.insert(link, Session::new(now)).is_none();
+        let deadline = now.after_ms(context.config.login_ms_max);
+        let fresh = self.sessions.insert(link, Session::new(now, deadline)).is_none();
         assert!(fresh, "{link:?} was given twice");
-        self.deadlines.push(Reverse((now.after_ms(context.config.login_ms_max), link)));
+        self.deadlines.push(Reverse((deadline, link)));
     }
 
     pub(crate) fn handle_closed(&mut self, context: &mut Context<'_>, link: LinkId) {
@@ -227,9 +228,13 @@ impl<R: Reader> Front<R> {
                 break;
             }
             self.deadlines.pop();
-            let Some(session) = self.sessions.get(&link) else { continue };
+            let Some(session) = self.sessions.get_mut(&link) else { continue };
+            if session.armed != deadline {
+                continue; // an earlier one took its place
+            }
             let (due, code) = session.deadline(context);
             if due > now {
+                session.armed = due;
                 self.deadlines.push(Reverse((due, link)));
             } else {
                 context.counters.sessions_offline += u64::from(code == Code::Offline);
@@ -242,10 +247,20 @@ impl<R: Reader> Front<R> {
         self.deadlines.peek().map(|Reverse((at, _))| (*at, "a session may have gone silent"))
     }
 
+    /// The session's next deadline may be earlier than the one it waits for.
+    pub(super) fn rearm(&mut self, context: &Context<'_>, link: LinkId) {
+        let Some(session) = self.sessions.get_mut(&link) else { return };
+        let (due, _) = session.deadline(context);
+        if due < session.armed {
+            session.armed = due;
+            self.deadlines.push(Reverse((due, link)));
+        }
+    }
+
     /// Closes a connection with a code; its session waits for its device unless the code ends it.
     pub(super) fn end(&mut self, context: &mut Context<'_>, link: LinkId, code: Code) {
-        if self.forget(context, link, code == Code::LoggedOut) {
-            let retry = code.class() == tern_protocol::Class::Retry;
+        let retry = code.class() == tern_protocol::Class::Retry;
+        if self.forget(context, link, !retry) {
             let come_back_ms = if retry { context.config.come_back_ms } else { 0 };
             context.effect(Effect::Close { link, code, come_back_ms });
         }
@@ -279,8 +294,7 @@ impl Session {
     fn deadline(&self, context: &Context<'_>) -> (Mono, Code) {
         match self.state {
             State::Live(_) => {
-                let beat_ms = u64::from(context.config.heartbeat_ms(self.network));
-                let silence_ms = beat_ms * u64::from(MISSED_BEATS_MAX);
+                let silence_ms = u64::from(self.beat_ms) * u64::from(MISSED_BEATS_MAX);
                 (self.heard.after_ms(silence_ms), Code::Offline)
             }
             _ => (self.opened.after_ms(context.config.login_ms_max), Code::TooSlow),

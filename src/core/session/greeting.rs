@@ -108,9 +108,10 @@ impl<R: Reader> Front<R> {
         } else {
             context.counters.logins += 1;
         }
+        session.beat_ms = context.config.heartbeat_ms(session.network);
         let answer = LoggedIn {
             epoch: epoch.into(),
-            heartbeat_ms: context.config.heartbeat_ms(session.network).into(),
+            heartbeat_ms: session.beat_ms.into(),
             resume_ms: context.config.resume_ms.into(),
             resumed: u8::from(resumed),
             reserved: [0; 3],
@@ -142,12 +143,14 @@ impl<R: Reader> Front<R> {
     pub(super) fn ping(&mut self, context: &mut Context<'_>, link: LinkId, ping: &Ping) -> Verdict {
         let session = self.sessions.get_mut(&link).expect("the frame's session is there");
         session.network = Network::from_wire(ping.network);
+        session.beat_ms = context.config.heartbeat_ms(session.network);
         let pong = Pong {
             sequence: ping.sequence,
-            heartbeat_ms: context.config.heartbeat_ms(session.network).into(),
+            heartbeat_ms: session.beat_ms.into(),
             server_time: context.now.wall.into(),
         };
         context.effect(Effect::Frame(link, Outgoing::Pong(pong)));
+        self.rearm(context, link);
         Ok(())
     }
 }

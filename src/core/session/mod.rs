@@ -24,9 +24,13 @@ use delivery::Delivery;
 pub(crate) struct Session {
     state: State,
     network: Network,
+    /// Milliseconds until the next heartbeat, as the client was last told.
+    beat_ms: u32,
     opened: Mono,
     /// When its newest frame came.
     heard: Mono,
+    /// When its deadline is looked at; other entries of the heap are of no account.
+    armed: Mono,
 }
 
 /// How far a session has come; each state owns only what it may use.
@@ -59,8 +63,9 @@ const SESSION_BYTES_MAX: usize = 256;
 const _: () = assert!(size_of::<Session>() <= SESSION_BYTES_MAX);
 
 impl Session {
-    fn new(now: Mono) -> Self {
-        Self { state: State::Greeting, network: Network::Unknown, opened: now, heard: now }
+    fn new(now: Mono, armed: Mono) -> Self {
+        let (state, network) = (State::Greeting, Network::Unknown);
+        Self { state, network, beat_ms: 0, opened: now, heard: now, armed }
     }
 
     /// The device that the session speaks for, or wants to.

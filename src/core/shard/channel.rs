@@ -19,13 +19,16 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn new() -> Self {
+    /// A channel whose first message comes under this incarnation. What an earlier one may have
+    /// shown of it was lost.
+    pub(super) fn new(incarnation: Incarnation) -> Self {
+        let restarted_at = if incarnation.0 > 1 { 1 } else { u64::MAX };
         Self {
             spine: Vec::new(),
             newest: MessageId(0),
             durable: MessageId(0),
             durable_at: Offset::NONE,
-            restarted_at: MessageId(u64::MAX),
+            restarted_at: MessageId(restarted_at),
         }
     }
 
@@ -86,7 +89,7 @@ mod tests {
 
     #[test]
     fn links_lead_to_the_previous_and_the_skipped_id() {
-        let mut channel = Channel::new();
+        let mut channel = Channel::new(Incarnation(1));
         let at = |id: u64| if id == 0 { Offset::NONE } else { Offset(id * 100) };
         for id in 1..=5_000u64 {
             assert_eq!(channel.next_id(), MessageId(id));

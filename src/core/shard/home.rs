@@ -56,6 +56,8 @@ pub(super) struct DeviceState {
     pub(super) appended: Epoch,
     pub(super) granted: Epoch,
     pub(super) token: Option<Token>,
+    /// Logins up to this epoch were ended by the operator with this code, granted or not.
+    pub(super) kicked: Option<(Epoch, Code)>,
     pub(super) presence: Presence,
     pub(super) network: Network,
     /// The newest logins, newest first.
@@ -130,6 +132,7 @@ impl DeviceState {
             appended: Epoch(0),
             granted: Epoch(0),
             token: None,
+            kicked: None,
             presence: Presence::Away(Mono(0)),
             network: Network::Unknown,
             logins: [UnixMillis(0); LOGINS_KEPT],

@@ -146,6 +146,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         let chosen = |state: &&mut DeviceState| device.is_none_or(|device| device == state.device);
         for state in user.devices.iter_mut().filter(chosen) {
             state.token = None;
+            state.kicked = Some((state.appended, code));
             if let Some(to) = state.session() {
                 state.presence = Presence::Away(context.now.mono);
                 let mail = Mail::Fence { to, code };
@@ -164,6 +165,9 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         let Device { uin, device } = login.device;
         let state = self.home.users.entry(uin).or_default().device(device);
         state.granted = epoch;
+        if let Some((_, code)) = state.kicked.filter(|(kicked, _)| epoch <= *kicked) {
+            return refuse_login(context, login.from, code, 0);
+        }
         state.token = Some(token);
         state.note_login(context.now.wall);
         take_over(context, state, login);

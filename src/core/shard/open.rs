@@ -135,7 +135,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
 
     fn opened(&mut self, context: &mut Context<'_>, channel: ChannelId) {
         let opening = self.opening.remove(&channel).expect("the caller has looked it up");
-        self.channels.insert(channel, Channel::new());
+        self.channels.insert(channel, Channel::new(self.incarnation));
         for offer in opening.waiting {
             self.offer(context, offer);
         }

@@ -10,7 +10,7 @@ use tern_protocol::{Code, SendKey};
 use super::Shard;
 use super::chat::{Offer, follows, refuse};
 use crate::context::Context;
-use crate::dedup::DedupTable;
+use crate::dedup::{DedupEntry, DedupTable, Verdict};
 use crate::log::Log;
 use crate::mail::Device;
 use crate::time::Mono;
@@ -52,14 +52,18 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         context.counters.sends_parked += 1;
     }
 
-    /// A parked send of the device whose predecessor has come, if there is one.
+    /// A parked send of the device whose predecessor has come, or that came by another way itself.
     pub(super) fn take_follower(&mut self, device: Device) -> Option<Offer> {
         if self.parked.count == 0 {
             return None;
         }
         let entry = self.table.get(device.uin, device.device);
         let list = self.parked.by_device.get(&device)?;
-        let key = list.iter().find(|offer| follows(entry.as_ref(), offer))?.key();
+        let ready = |offer: &&Offer| {
+            let verdict = DedupEntry::judge(entry.as_ref(), offer.key());
+            verdict != Verdict::New || follows(entry.as_ref(), offer)
+        };
+        let key = list.iter().find(ready)?.key();
         self.parked.take(device, key)
     }
 

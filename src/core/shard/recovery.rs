@@ -13,7 +13,7 @@ use super::notify::Telling;
 use super::park::Parked;
 use super::records::{EntryBody, EpochBody};
 use crate::dedup::{DedupEntry, DedupTable, Verdict};
-use crate::log::{Durable, Log, Offset, Record, RecordKind};
+use crate::log::{Log, Offset, Record, RecordKind};
 use crate::placement::{Placement, ShardId};
 
 /// A shard's state while its log is replayed.
@@ -86,7 +86,8 @@ impl<T: DedupTable> Recovery<T> {
     fn replay_message(&mut self, at: Offset, record: Record<'_>) -> Result<(), String> {
         let (body, _) = PushBody::ref_from_prefix(record.body)
             .map_err(|_| "a message shorter than its fixed part".to_owned())?;
-        let channel = self.channels.entry(body.channel).or_insert_with(Channel::new);
+        let fresh = || Channel::new(self.incarnation);
+        let channel = self.channels.entry(body.channel).or_insert_with(fresh);
         let (id, expected) = (MessageId::from(body.id), channel.next_id());
         if id != expected {
             return Err(format!("channel {} has id {id} after {}", body.channel, expected.0 - 1));
@@ -125,7 +126,10 @@ impl<T: DedupTable> Recovery<T> {
 
     /// Ends the replay: the shard as it was, with everything in the log durable. Its first act
     /// will be to tell all home shards how far its channels go.
-    pub fn finish<L: Log>(self, log: L) -> Shard<L, T> {
+    ///
+    /// # Panics
+    /// If the log has failed already.
+    pub fn finish<L: Log>(self, mut log: L) -> Shard<L, T> {
         let shards = usize::from(self.placement.shards());
         let mut telling: Vec<Telling> = (0..shards).map(|_| Telling::new()).collect();
         let mut channels: Vec<ChannelId> = self.channels.keys().copied().collect();
@@ -135,7 +139,7 @@ impl<T: DedupTable> Recovery<T> {
         }
         Shard {
             id: self.id,
-            proof: Durable::assert_synced(self.end),
+            proof: log.durable().expect("a log that was just recovered has not failed"),
             log,
             table: self.table,
             incarnation: self.incarnation,

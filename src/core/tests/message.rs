@@ -5,6 +5,7 @@ mod common;
 use common::{Got, World, acks, closes, cursor, direct, errors, refusals};
 use tern_core::config::Config;
 use tern_core::io::{Input, Outgoing};
+use tern_core::log::RecordKind;
 use tern_core::mail::Mail;
 use tern_core::memory::MemoryReader;
 use tern_protocol::{Code, Uin};
@@ -32,7 +33,7 @@ fn a_message_reaches_every_device_of_both_users_once_and_in_order() {
 #[test]
 fn nothing_is_shown_before_it_is_durable() {
     let reader = MemoryReader::default();
-    let mut world = World::over(reader.clone(), 2, 2, Config::default(), true);
+    let mut world = World::over(reader.clone(), 2, 2, Config::default());
     let mut alice = world.login(0, 1, 1, &[]);
     let bob = world.login(1, 2, 1, &[]);
     alice.send(&mut world, direct(1, 2), b"opens the channel");
@@ -40,7 +41,7 @@ fn nothing_is_shown_before_it_is_durable() {
     drop((world.take(&alice), world.take(&bob)));
 
     // The same logs, which from now on are durable only when told.
-    let mut world = World::over(reader, 2, 2, Config::default(), true);
+    let mut world = World::over(reader, 2, 2, Config::default());
     let mut alice = world.login(0, 1, 1, &cursors);
     let bob = world.login(1, 2, 1, &cursors);
     drop((world.take(&alice), world.take(&bob)));
@@ -130,7 +131,7 @@ fn what_can_not_be_a_message_is_refused() {
 #[test]
 fn the_rate_is_per_device_and_repeats_are_free() {
     let config = Config { sends_per_second: 1, sends_burst: 2, ..Config::default() };
-    let mut world = World::over(MemoryReader::default(), 2, 1, config, true);
+    let mut world = World::over(MemoryReader::default(), 2, 1, config);
     let mut alice = world.login(0, 1, 1, &[]);
     alice.send(&mut world, direct(1, 2), b"one");
     for _ in 0..20 {
@@ -149,13 +150,13 @@ fn the_rate_is_per_device_and_repeats_are_free() {
 #[test]
 fn everything_is_there_after_a_restart_with_another_number_of_workers() {
     let reader = MemoryReader::default();
-    let mut world = World::over(reader.clone(), 4, 2, Config::default(), true);
+    let mut world = World::over(reader.clone(), 4, 2, Config::default());
     let mut alice = world.login(0, 1, 1, &[]);
     for id in 1..=200u32 {
         alice.send(&mut world, direct(1, 2 + u64::from(id % 3)), &id.to_le_bytes());
     }
     for workers in [1, 3, 4] {
-        let mut world = World::over(reader.clone(), 4, workers, Config::default(), true);
+        let mut world = World::over(reader.clone(), 4, workers, Config::default());
         let bob = world.login(0, 2, 1, &[]);
         let mut got = world.pushes(&bob);
         while let Some((id, _)) = got.last().cloned() {
@@ -301,4 +302,71 @@ fn a_drain_tells_everyone_to_come_back() {
     let late = world.connect(0);
     assert_eq!(closes(&world.take(&late)), [Code::Draining]);
     assert_eq!(world.workers[0].sessions(), (0, 0));
+}
+
+#[test]
+fn a_damaged_record_is_told_as_lost_and_the_rest_goes_on() {
+    let reader = MemoryReader::default();
+    let mut world = World::over(reader.clone(), 1, 1, Config::default());
+    let mut alice = world.login(0, 1, 1, &[]);
+    let bob = world.login(0, 2, 1, &[]);
+    alice.send(&mut world, direct(1, 2), b"1");
+    world.take(&bob); // and not acked
+    let mut messages = Vec::new();
+    let shard = world.placement.shard_of_channel(direct(1, 2));
+    world.hold_commits();
+    for text in [b"2", b"3"] {
+        alice.send(&mut world, direct(1, 2), text);
+    }
+    reader.replay(shard, |at, _, record| {
+        if record.kind == RecordKind::Message {
+            messages.push(at);
+        }
+    });
+    reader.damage(shard, messages[1]);
+    world.release_commits();
+    let got = world.take(&bob);
+    let gaps: Vec<_> = got
+        .iter()
+        .filter_map(|got| match got {
+            Got::Frame(Outgoing::Gap(gap)) => {
+                Some((gap.from.get(), gap.to.get(), Code(gap.code.get())))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(gaps, [(2, 2, Code::Lost)]);
+    assert!(matches!(got.last(), Some(Got::Push { id: 3, .. })), "{got:?}");
+    bob.ack(&mut world, direct(1, 2), 3);
+    alice.send(&mut world, direct(1, 2), b"4");
+    assert_eq!(world.pushes(&bob), [(4, b"4".to_vec())]);
+}
+
+#[test]
+fn a_client_of_an_older_incarnation_forgets_what_was_lost() {
+    let reader = MemoryReader::default();
+    let mut world = World::over(reader.clone(), 1, 1, Config::default());
+    let mut alice = world.login(0, 1, 1, &[]);
+    alice.send(&mut world, direct(1, 2), b"kept");
+
+    // Ids 2 of one channel and 1 to 5 of another were shown, and lost with the log's end.
+    let mut world = World::restarted(reader, 1, 1, Config::default(), 2);
+    let mut alice = world.login(0, 1, 1, &[]);
+    alice.send(&mut world, direct(1, 2), b"second life");
+    alice.send(&mut world, direct(2, 2), b"not mine");
+    alice.send(&mut world, direct(1, 3), b"first of its channel");
+    let bob = world.login(0, 2, 1, &[cursor(direct(1, 2), 2, 1)]);
+    let carol = world.login(0, 3, 1, &[cursor(direct(1, 3), 5, 1)]);
+    let restarts = |got: &[Got]| -> Vec<u64> {
+        got.iter()
+            .filter_map(|got| match got {
+                Got::Frame(Outgoing::Channel(state)) => Some(state.restarted_at.get()),
+                _ => None,
+            })
+            .collect()
+    };
+    let (bobs, carols) = (world.take(&bob), world.take(&carol));
+    assert_eq!((restarts(&bobs), restarts(&carols)), (vec![2], vec![1]));
+    assert!(matches!(bobs.last(), Some(Got::Push { id: 2, .. })), "{bobs:?}");
+    assert!(matches!(carols.last(), Some(Got::Push { id: 1, .. })), "{carols:?}");
 }

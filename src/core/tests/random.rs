@@ -188,7 +188,7 @@ fn live_through(seed: u64) {
     let reader = MemoryReader::default();
     let start = |rng: &mut Rng| {
         let workers = 1 + rng.below(3) as u16;
-        let mut world = World::over(reader.clone(), shards, workers, config.clone(), true);
+        let mut world = World::over(reader.clone(), shards, workers, config.clone());
         world.by_steps = true;
         world
     };

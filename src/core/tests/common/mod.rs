@@ -54,15 +54,20 @@ pub const SECRET: [u8; 32] = [1; 32];
 
 impl World {
     pub fn new(shards: u16, workers: u16) -> Self {
-        Self::over(MemoryReader::default(), shards, workers, Config::default(), true)
+        Self::over(MemoryReader::default(), shards, workers, Config::default())
     }
 
-    pub fn over(
+    pub fn over(reader: MemoryReader, shards: u16, workers: u16, config: Config) -> Self {
+        Self::restarted(reader, shards, workers, config, 1)
+    }
+
+    /// After a recovery that raised the logs' incarnation to this.
+    pub fn restarted(
         reader: MemoryReader,
         shards: u16,
         workers: u16,
         config: Config,
-        syncs_itself: bool,
+        incarnation: u32,
     ) -> Self {
         let placement = Placement::new(shards, workers);
         let build = |worker| {
@@ -73,7 +78,10 @@ impl World {
                 reader.replay(shard, |at, end, record| {
                     recovery.replay(at, end, record).expect("the log makes sense");
                 });
-                recovery.finish(reader.log(shard, syncs_itself))
+                if incarnation > 1 {
+                    recovery.raise(Incarnation(incarnation));
+                }
+                recovery.finish(reader.log(shard, true))
             });
             Worker::new(id, placement, config.clone(), reader.clone(), shards.collect())
         };
