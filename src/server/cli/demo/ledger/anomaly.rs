@@ -43,6 +43,15 @@ pub enum Anomaly {
         /// Last id.
         to: u64,
     },
+    /// An id came behind a later one.
+    Late {
+        /// Who showed it.
+        device: DeviceNo,
+        /// Its place.
+        id: u64,
+        /// The message.
+        mark: Mark,
+    },
     /// The same place holds another message than for an earlier showing, device or ack.
     Disagree {
         /// Who showed it.
@@ -117,7 +126,7 @@ impl Anomaly {
         match self {
             Self::Lost { .. } | Self::Hole { .. } | Self::HistoryLost { .. } => Kind::Lost,
             Self::Duplicated { .. } | Self::Phantom { .. } => Kind::Duplicated,
-            Self::OutOfOrder { .. } | Self::Disagree { .. } => Kind::OutOfOrder,
+            Self::OutOfOrder { .. } | Self::Late { .. } | Self::Disagree { .. } => Kind::OutOfOrder,
             Self::FalseAck { .. }
             | Self::SharedPlace { .. }
             | Self::Refused { .. }
@@ -163,9 +172,12 @@ impl fmt::Display for Described<'_> {
             Anomaly::Hole { device, from, to } => {
                 write!(f, "hole: {} stepped over ids {from} to {to}", self.name(*device))
             }
+            Anomaly::Late { device, id, mark } => {
+                let (mark, name) = (self.mark(*mark), self.name(*device));
+                write!(f, "out of order: {mark}, id {id}, at {name}, behind a later id")
+            }
             Anomaly::Disagree { device, id, mark, other } => {
-                let (name, mark, other) =
-                    (self.name(*device), self.mark(*mark), self.mark(*other));
+                let (name, mark, other) = (self.name(*device), self.mark(*mark), self.mark(*other));
                 write!(f, "disagreement: id {id} is {mark} at {name}, and {other} elsewhere")
             }
             Anomaly::FalseAck { mark, id, but: None } => {

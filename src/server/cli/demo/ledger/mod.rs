@@ -173,8 +173,7 @@ impl Ledger {
     /// A device showed a message.
     pub fn showed(&mut self, at: Duration, showing: Showing) {
         let Showing { device, life, id, mark } = showing;
-        let Some((mark, sent_at)) =
-            mark.and_then(|mark| Some((mark, self.sends.get(&mark)?.at)))
+        let Some((mark, sent_at)) = mark.and_then(|mark| Some((mark, self.sends.get(&mark)?.at)))
         else {
             return self.anomalies.push(Anomaly::Phantom { device, id });
         };
@@ -236,7 +235,8 @@ impl Ledger {
         found
     }
 
-    fn sum(&self, no: DeviceNo) -> DeviceSum {
+    /// A device's figures.
+    pub fn sum(&self, no: DeviceNo) -> DeviceSum {
         let sends = self.sends.iter().filter(|(mark, _)| mark.by == no);
         let acks = sends.clone().filter(|(_, send)| send.ack.is_some());
         let shown = &self.devices[no.0];

@@ -49,11 +49,13 @@ impl Shown {
         if id > expected {
             anomalies.push(Anomaly::Hole { device, from: expected, to: id - 1 });
         }
-        let is_repeat = id < expected || self.by_id.contains_key(&id);
         self.next = Some(expected.max(id + 1));
-        if is_repeat {
+        if self.by_id.contains_key(&id) {
             self.repeat(device, id, mark, id >= expected && id <= newest, anomalies);
             return false;
+        }
+        if id < expected {
+            anomalies.push(Anomaly::Late { device, id, mark });
         }
         self.first_time(device, id, mark, anomalies);
         true
