@@ -1,0 +1,111 @@
+//! The command line, and the course of a measurement: repeats, progress, report.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::error::BenchError;
+use crate::measure::machine::Machine;
+use crate::report::{Report, Subject, write_json};
+use crate::scenario::Scenario;
+use crate::system::{Cores, Plan};
+
+/// Measures a Tern server: latency and cost of messages, memory of idle sessions.
+///
+/// Build the server first: cargo build --release -p tern-server
+#[derive(Debug, Parser)]
+#[command(name = "tern-bench", version)]
+struct Cli {
+    #[command(subcommand)]
+    scenario: Scenario,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What all scenarios share.
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// The server's program [default: `tern` beside this program]
+    #[arg(long, global = true, value_name = "PATH")]
+    tern: Option<PathBuf>,
+    /// Where each run makes its data folder, and deletes it; should lie on a real disk
+    /// [default: the folder above this program's]
+    #[arg(long, global = true, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Put the server on core 0 and the load on the others
+    #[arg(long, global = true)]
+    pin: bool,
+    /// An option of `tern serve`, for instance workers=2; may be given several times
+    #[arg(long = "set", global = true, value_name = "OPTION=VALUE", value_parser = parse_option)]
+    options: Vec<(String, String)>,
+    /// How often to run, each time with a fresh server
+    #[arg(long, global = true, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    repeat: u32,
+    /// Also write everything to this file, as JSON
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+fn parse_option(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as option=value")?;
+    Ok((name.trim_start_matches("--").to_owned(), value.to_owned()))
+}
+
+/// Runs this process's command line.
+///
+/// # Errors
+/// When no figures could be had.
+pub fn run() -> Result<(), BenchError> {
+    let Cli { scenario, common } = Cli::parse();
+    scenario.check()?;
+    let plan = plan(&scenario, &common)?;
+    let subject = Subject::of(&plan)?;
+    let mut report = Report::new(Machine::read(&plan.data), subject, &scenario);
+    report.print_head();
+    for number in 1..=common.repeat {
+        eprintln!("run {number} of {}", common.repeat);
+        report.push(scenario.run(&plan)?);
+    }
+    report.print_table();
+    match &common.json {
+        Some(path) => write_json(path, &report),
+        None => Ok(()),
+    }
+}
+
+fn plan(scenario: &Scenario, common: &Common) -> Result<Plan, BenchError> {
+    let beside = std::env::current_exe().ok();
+    let beside = beside.as_deref().and_then(|own| own.parent());
+    let tern = common.tern.clone().or_else(|| Some(beside?.join("tern")));
+    let tern = tern.filter(|tern| tern.is_file()).ok_or_else(|| {
+        BenchError::Usage(
+            "there is no server program; build it by `cargo build --release -p tern-server`, or \
+             name it with --tern"
+                .to_owned(),
+        )
+    })?;
+    let data = common.data.clone().or_else(|| Some(beside?.parent()?.to_owned()));
+    let data = data.ok_or_else(|| BenchError::Usage("name a folder with --data".to_owned()))?;
+    let mut options = scenario.server_options();
+    options.extend(common.options.iter().cloned());
+    let cores = if common.pin { Some(Cores::divide()?) } else { None };
+    Ok(Plan { tern, data, options, cores })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_the_server_are_pairs() {
+        assert_eq!(parse_option("workers=2"), Ok(("workers".to_owned(), "2".to_owned())));
+        assert_eq!(parse_option("--name=a=b"), Ok(("name".to_owned(), "a=b".to_owned())));
+        assert!(parse_option("workers").is_err());
+    }
+}

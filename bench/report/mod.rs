@@ -1,0 +1,152 @@
+//! What is told: figures in a table for people, and all of it as JSON for machines.
+
+mod table;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::error::{BenchError, Tried};
+use crate::measure::machine::Machine;
+use crate::scenario::Scenario;
+use crate::system::Plan;
+
+/// One number that was measured.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Figure {
+    /// What it belongs to.
+    pub group: String,
+    /// What it is.
+    pub name: String,
+    /// Its unit; empty for a plain number.
+    pub unit: String,
+    /// The number.
+    pub value: f64,
+}
+
+impl Figure {
+    /// A figure.
+    pub fn new(group: &str, name: impl Into<String>, unit: &str, value: f64) -> Self {
+        Self { group: group.to_owned(), name: name.into(), unit: unit.to_owned(), value }
+    }
+}
+
+/// What was measured: which program, with which options.
+#[derive(Clone, Debug, Serialize)]
+pub struct Subject {
+    /// The program.
+    pub program: PathBuf,
+    /// What it says of its version.
+    pub version: String,
+    /// When it was built, in seconds since 1970 UTC.
+    pub built: u64,
+    /// Options that were set.
+    pub options: Vec<(String, String)>,
+    /// Whether it was bound to core 0 and the load to the others.
+    pub pinned: bool,
+}
+
+impl Subject {
+    /// Asks the program of this plan.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn of(plan: &Plan) -> Result<Self, BenchError> {
+        let program = plan.tern.canonicalize().unwrap_or_else(|_| plan.tern.clone());
+        let said = std::process::Command::new(&program).arg("--version").output();
+        let said = said.tried(format!("{} --version", program.display()))?;
+        let modified = program.metadata().and_then(|data| data.modified());
+        Ok(Self {
+            version: String::from_utf8_lossy(&said.stdout).trim().to_owned(),
+            built: modified.map_or(0, seconds_since_1970),
+            options: plan.options.clone(),
+            pinned: plan.cores.is_some(),
+            program,
+        })
+    }
+}
+
+fn seconds_since_1970(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs())
+}
+
+/// A measurement with everything needed to judge and repeat it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// This tool.
+    pub tool: String,
+    /// Its command line.
+    pub command: Vec<String>,
+    /// When it started, in seconds since 1970 UTC.
+    pub started: u64,
+    /// Where.
+    pub machine: Machine,
+    /// What was measured.
+    pub subject: Subject,
+    /// How.
+    pub scenario: Scenario,
+    /// The figures of each run.
+    pub runs: Vec<Vec<Figure>>,
+}
+
+impl Report {
+    /// Without figures yet.
+    pub fn new(machine: Machine, subject: Subject, scenario: &Scenario) -> Self {
+        Self {
+            tool: concat!("tern-bench ", env!("CARGO_PKG_VERSION")).to_owned(),
+            command: std::env::args().collect(),
+            started: seconds_since_1970(SystemTime::now()),
+            machine,
+            subject,
+            scenario: scenario.clone(),
+            runs: Vec::new(),
+        }
+    }
+
+    /// Adds the figures of a run.
+    pub fn push(&mut self, figures: Vec<Figure>) {
+        self.runs.push(figures);
+    }
+
+    /// Prints what was asked, of what, and where.
+    pub fn print_head(&self) {
+        let Machine { cpu, cores, memory_mib, kernel, file_system } = &self.machine;
+        let Subject { version, program, built, options, pinned, .. } = &self.subject;
+        let options: Vec<String> =
+            options.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let place = if *pinned { "server on core 0, load on the others" } else { "not pinned" };
+        say(&format!(
+            "command   {}\n\
+             machine   {cpu}, {cores} cores, {memory_mib} MiB, Linux {kernel}, {file_system}\n\
+             server    {version}, {}, built {built} s after 1970\n\
+             options   {}\n\
+             placement {place}\n",
+            self.command.join(" "),
+            program.display(),
+            options.join(" "),
+        ));
+    }
+
+    /// Prints the figures: a row each, a column per run, and the median if there are several.
+    pub fn print_table(&self) {
+        say(&table::render(&self.runs));
+    }
+}
+
+/// Writes the whole report.
+///
+/// # Errors
+/// When the file can't be written.
+pub fn write_json(path: &Path, report: &Report) -> Result<(), BenchError> {
+    let mut text = serde_json::to_string_pretty(report).tried("the report as JSON")?;
+    text.push('\n');
+    std::fs::write(path, text).tried(format!("write {}", path.display()))
+}
+
+/// To standard output; if nobody listens any more, the figures are lost and that is what was
+/// wanted.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}

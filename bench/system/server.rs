@@ -1,0 +1,225 @@
+//! A Tern server as a child process with a data folder of its own, which goes with it.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use tempfile::TempDir;
+
+use super::control::{Control, from_hex};
+use super::status::Status;
+use crate::error::{BenchError, Tried};
+use crate::load::Identity;
+use crate::measure::process::Process;
+
+/// How long a server may take to be ready, or to go down.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Time between two looks whether it is.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Most bytes of the server's own words that an error repeats.
+const WORDS_BYTES: usize = 2_000;
+
+/// How servers are started.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The program.
+    pub tern: PathBuf,
+    /// Where data folders are made.
+    pub data: PathBuf,
+    /// Options of `tern serve`.
+    pub options: Vec<(String, String)>,
+    /// Which cores the server and the load run on, if they are kept apart.
+    pub cores: Option<Cores>,
+}
+
+/// The cores of this process, divided between server and load.
+#[derive(Clone, Copy, Debug)]
+pub struct Cores {
+    server: CpuSet,
+    load: CpuSet,
+}
+
+impl Cores {
+    /// The first core for the server, the others for the load.
+    ///
+    /// # Errors
+    /// When there is one core only.
+    pub fn divide() -> Result<Self, BenchError> {
+        let mut load = sched_getaffinity(None).tried("the cores of this process")?;
+        let mut cores = (0..CpuSet::MAX_CPU).filter(|core| load.is_set(*core));
+        let (Some(first), Some(_)) = (cores.next(), cores.next()) else {
+            return Err(BenchError::Usage("--pin needs two cores".to_owned()));
+        };
+        let mut server = CpuSet::new();
+        server.set(first);
+        load.unset(first);
+        Ok(Self { server, load })
+    }
+
+    /// Acts on the server's cores, then goes to the load's.
+    fn on_server<T>(&self, act: impl FnOnce() -> T) -> Result<T, BenchError> {
+        sched_setaffinity(None, &self.server).tried("go to the server's core")?;
+        let result = act();
+        sched_setaffinity(None, &self.load).tried("go to the load's cores")?;
+        Ok(result)
+    }
+}
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    folder: TempDir,
+    address: SocketAddr,
+    pin: [u8; 32],
+}
+
+impl Server {
+    /// Starts one and waits until it serves.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn start(plan: &Plan) -> Result<Self, BenchError> {
+        let folder = tempfile::Builder::new().prefix("tern-bench-").tempdir_in(&plan.data);
+        let folder = folder.tried(format!("no folder below {}", plan.data.display()))?;
+        let mut child = spawn(plan, folder.path())?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = ready(folder.path())? {
+                return Self::new(child, folder, &status);
+            }
+            let ended = child.try_wait().tried("the server's state")?;
+            if ended.is_some() || Instant::now() > deadline {
+                let _ = child.kill();
+                let _ = child.wait();
+                let how = ended.map_or("is not ready".to_owned(), |status| status.to_string());
+                let words = words(folder.path());
+                return Err(BenchError::Server(format!("{how}; it said: {words}")));
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    fn new(child: Child, folder: TempDir, status: &Status) -> Result<Self, BenchError> {
+        let address = status.listen.parse().ok();
+        let (Some(address), Some(pin)) = (address, from_hex(&status.pin)) else {
+            return Err(BenchError::Server(format!("where is it? {status:?}")));
+        };
+        Ok(Self { child, folder, address, pin })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// SHA-256 of its certificate.
+    pub fn pin(&self) -> [u8; 32] {
+        self.pin
+    }
+
+    /// Its own figures.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn status(&self) -> Result<Status, BenchError> {
+        self.control()?.status()
+    }
+
+    /// The kernel's figures of it.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn process(&self) -> Result<Process, BenchError> {
+        Process::read(self.child.id())
+    }
+
+    /// Adds users with a device each.
+    ///
+    /// # Errors
+    /// When it refuses.
+    pub fn add_users(&self, count: usize) -> Result<Vec<Identity>, BenchError> {
+        self.control()?.add_users(count)
+    }
+
+    /// A new connection each time: one that is silent for long is hung up on.
+    fn control(&self) -> Result<Control, BenchError> {
+        Control::connect(&socket(self.folder.path())).tried("the control socket")
+    }
+
+    /// Has it go down in order, and waits until it has.
+    ///
+    /// # Errors
+    /// When it does not, or not in order.
+    pub fn stop(mut self) -> Result<(), BenchError> {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            kill_process(pid, Signal::TERM).tried("stop the server")?;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.child.try_wait().tried("the server's state")? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => {
+                    let words = words(self.folder.path());
+                    return Err(BenchError::Server(format!("{status}; it said: {words}")));
+                }
+                None if Instant::now() > deadline => {
+                    return Err(BenchError::Server("it does not go down".to_owned()));
+                }
+                None => std::thread::sleep(LOOK_AGAIN),
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail if it has ended, and then nothing is left to do.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts the program. A child runs on the cores of the thread that starts it, so this thread goes
+/// to the server's for that moment.
+fn spawn(plan: &Plan, folder: &Path) -> Result<Child, BenchError> {
+    let mut command = Command::new(&plan.tern);
+    command.arg("serve").arg("--data").arg(folder).args(["--listen", "127.0.0.1:0"]);
+    for (name, value) in &plan.options {
+        command.arg(format!("--{name}")).arg(value);
+    }
+    let words = File::create(folder.join(WORDS)).tried("the server's words")?;
+    let errors = words.try_clone().tried("the server's words")?;
+    command.stdin(Stdio::null()).stdout(words).stderr(errors);
+    let child = match plan.cores {
+        Some(cores) => cores.on_server(|| command.spawn())?,
+        None => command.spawn(),
+    };
+    child.tried(format!("start {}", plan.tern.display()))
+}
+
+/// File of what the server says, in its data folder.
+const WORDS: &str = "bench-server.log";
+
+fn words(folder: &Path) -> String {
+    let words = std::fs::read_to_string(folder.join(WORDS)).unwrap_or_default();
+    let start = words.len().saturating_sub(WORDS_BYTES);
+    String::from_utf8_lossy(&words.as_bytes()[start..]).trim().to_owned()
+}
+
+fn socket(folder: &Path) -> PathBuf {
+    folder.join("control.sock")
+}
+
+/// The server's figures, once it serves.
+fn ready(folder: &Path) -> Result<Option<Status>, BenchError> {
+    let Ok(mut control) = Control::connect(&socket(folder)) else { return Ok(None) };
+    let status = control.status()?;
+    Ok((status.phase == "ready").then_some(status))
+}
