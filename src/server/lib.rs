@@ -20,3 +20,9 @@ pub mod directory;
 pub mod control;
 
 pub mod cli;
+
+pub mod transport;
+
+pub mod worker;
+
+pub mod serve;

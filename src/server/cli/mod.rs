@@ -8,6 +8,7 @@ mod exit;
 mod folder;
 mod options;
 mod output;
+mod serve;
 mod status;
 mod stop;
 mod user;
@@ -39,6 +40,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a server on this machine, until SIGTERM, SIGINT or `tern stop`
+    Serve(serve::Args),
     /// Add users, list them, shut them out and let them in; a running server follows at once
     User(user::Args),
     /// Add devices to users, list and revoke them; a running server follows at once
@@ -74,6 +77,7 @@ pub fn main() -> Exit {
 
 fn run(command: Command) -> Exit {
     match command {
+        Command::Serve(args) => serve::run(&args),
         Command::User(args) => user::run(args),
         Command::Device(args) => device::run(args),
         Command::Status(args) => status::run(&args),

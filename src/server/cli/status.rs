@@ -48,9 +48,10 @@ fn ask(folder: &FolderArgs) -> Result<Status, Exit> {
 
 fn text(first: &Status, second: &Status, all: bool) -> String {
     let elapsed_ms = second.uptime_ms.saturating_sub(first.uptime_ms).max(1);
-    let Status { phase, pid, version, uptime_ms, listen, pin, workers, shards } = second;
+    let Status { phase, pid, version, uptime_ms, listen, pin, troubles, workers, shards } = second;
+    let troubles: String = troubles.iter().map(|trouble| format!("TROUBLE {trouble}\n")).collect();
     format!(
-        "tern {version}, process {pid}, {phase}, up {} s, on {listen}\npin {pin}\n\n{}\n{}",
+        "tern {version}, process {pid}, {phase}, up {} s, on {listen}\npin {pin}\n{troubles}\n{}\n{}",
         uptime_ms / 1_000,
         table(&first.workers, workers, elapsed_ms, all),
         table(&first.shards, shards, elapsed_ms, all),
@@ -108,6 +109,7 @@ mod tests {
             uptime_ms,
             listen: "127.0.0.1:1".to_owned(),
             pin: "ab".to_owned(),
+            troubles: vec!["the disk is gone".to_owned()],
             workers,
             shards: Table::default(),
         }
@@ -122,5 +124,6 @@ mod tests {
         let worst = text.lines().find(|line| line.starts_with("worst")).expect("a row");
         assert_eq!(worst.split_whitespace().nth(1), Some("9"), "{text}");
         assert!(!text.contains("nothing"), "{text}");
+        assert!(text.contains("TROUBLE the disk is gone\n"), "{text}");
     }
 }

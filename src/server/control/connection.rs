@@ -15,6 +15,9 @@ use crate::directory::{Accounts, Directory};
 /// How long a connection may say nothing, in seconds; a command asks at once.
 const SILENT_SECONDS_MAX: u64 = 60;
 
+/// Milliseconds that the workers are given to publish their figures: many turns of their loop.
+const REFRESH_MS: u64 = 20;
+
 /// What a connection works on.
 pub(super) struct Desk<D> {
     pub(super) accounts: Arc<Accounts<D>>,
@@ -54,7 +57,11 @@ impl<D: Directory> Desk<D> {
     async fn respond(&self, request: Request) -> Response {
         match request {
             Request::Ping => Response::Ok(Reply::Pong(std::process::id())),
-            Request::Status => Response::Ok(Reply::Status(Box::new(self.server.status()))),
+            Request::Status => {
+                self.server.refresh();
+                tokio::time::sleep(Duration::from_millis(REFRESH_MS)).await;
+                Response::Ok(Reply::Status(Box::new(self.server.status())))
+            }
             Request::Stop => {
                 self.server.stop(Stop::Asked);
                 Response::Ok(Reply::Stopping)

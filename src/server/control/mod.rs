@@ -19,7 +19,7 @@ pub mod status;
 
 use tern_protocol::{Code, DeviceId, Uin};
 
-pub use plane::{Control, ControlError, Stop};
+pub use plane::{Control, ControlError, Parts, Stop};
 use status::Status;
 
 /// What the control plane asks of the server it belongs to; nothing of it waits.
@@ -27,7 +27,10 @@ pub trait Server: Send + Sync + 'static {
     /// Ends the sessions of a user, or of one device, on all workers.
     fn kick(&self, uin: Uin, device: Option<DeviceId>, code: Code);
 
-    /// How the server does.
+    /// Has the workers publish their figures, which takes them a moment.
+    fn refresh(&self);
+
+    /// How the server does, by the figures published last.
     fn status(&self) -> Status;
 
     /// Goes down in order.

@@ -265,6 +265,8 @@ mod tests {
             self.note(Order::Kick(uin.0, device.map(|device| device.0), code));
         }
 
+        fn refresh(&self) {}
+
         fn status(&self) -> Status {
             Status {
                 phase: Phase::Ready,
@@ -273,6 +275,7 @@ mod tests {
                 uptime_ms: 0,
                 listen: String::new(),
                 pin: String::new(),
+                troubles: Vec::new(),
                 workers: Table::default(),
                 shards: Table::default(),
             }

@@ -18,6 +18,8 @@ pub struct Status {
     pub listen: String,
     /// SHA-256 of its certificate in hex.
     pub pin: String,
+    /// What the operator must see to, a sentence each.
+    pub troubles: Vec<String>,
     /// What its workers count.
     pub workers: Table,
     /// What its logs count.

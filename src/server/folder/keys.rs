@@ -7,12 +7,7 @@ use std::path::Path;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::{FolderError, read, write_private};
-
-/// Bytes of the key that signs address tokens: the input of an HKDF over SHA-256.
-pub const TOKEN_KEY_BYTES: usize = 64;
-
-/// Bytes of the key of stateless resets: a block of the HMAC over SHA-256.
-pub const RESET_KEY_BYTES: usize = 64;
+use crate::transport::settings::{RESET_KEY_BYTES, TOKEN_KEY_BYTES};
 
 /// QUIC's keys of this data folder.
 #[derive(Clone, PartialEq, Eq)]
@@ -67,6 +62,7 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
 #[cfg(test)]
 mod tests {
     use super::super::DataFolder;
+    use super::RESET_KEY_BYTES;
 
     #[test]
     fn made_once() {
@@ -74,10 +70,10 @@ mod tests {
         let folder = DataFolder::open(parent.path()).expect("made");
         let keys = folder.keys().expect("made");
         assert!(keys == folder.keys().expect("read"), "the same after a restart");
-        assert_ne!(keys.token, keys.reset);
+        assert_ne!(keys.token[..RESET_KEY_BYTES], keys.reset);
 
         std::fs::write(parent.path().join("reset.key"), [0; 3]).expect("written");
         let error = folder.keys().expect_err("too short");
-        assert!(error.to_string().contains("reset.key: a key of 64 bytes"), "{error}");
+        assert!(error.to_string().contains("reset.key: a key of 32 bytes"), "{error}");
     }
 }

@@ -23,12 +23,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 pub use certificate::Identity;
+pub use keys::Keys;
 pub(crate) use keys::random;
-pub use keys::{Keys, RESET_KEY_BYTES, TOKEN_KEY_BYTES};
 pub use lock::FolderLock;
 
 /// Mode of a folder that only its owner may enter.
-const FOLDER_MODE: u32 = 0o700;
+pub(crate) const FOLDER_MODE: u32 = 0o700;
 
 /// Mode of a file that only its owner may read.
 pub(crate) const FILE_MODE: u32 = 0o600;

@@ -102,6 +102,9 @@ options! {
     log_bytes_max "log-bytes-max": u64 = "0" "bytes" [0..=u64::MAX >> 1]
         "Most that all logs together may reserve, beyond it sends are refused; 0: until the disk is full."
         "That much disk.";
+    shared_memory "shared-memory": PathBuf = "/dev/shm" "DIR" []
+        "A file system in memory, for what outlives a killed server: tables against repeats, lists of connections."
+        "Up to 64 bytes of memory per device and shard; without it they go into the data folder.";
     content_bytes_max "content-bytes-max": u32 = "1440" "bytes" [1..=CONTENT_BYTES_MAX as u64]
         "Longest content of a message."
         "Up to 1,440 bytes a message is one datagram; a longer one needs all of its packets to come.";
@@ -144,7 +147,7 @@ options! {
     requests_max "requests-max": usize = "4096" "requests per pair of workers" [16..=1_000_000]
         "Requests from one worker that another may still have to answer; more are refused as BUSY."
         "A queue of that length for each pair of workers.";
-    retry_threshold "retry-threshold": u32 = "256" "handshakes per worker" [0..=1_000_000]
+    retry_threshold "retry-threshold": usize = "64" "handshakes per worker" [0..=1_000_000]
         "Handshakes under way from which on a stranger must first prove its address (QUIC Retry)."
         "Above it a connection takes one more round trip; below it a forged address costs a handshake.";
     come_back_ms "come-back-ms": u32 = "1000" "ms" [0..=600_000]

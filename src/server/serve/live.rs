@@ -1,0 +1,132 @@
+//! The running server as the other threads see it: the control plane's orders go to the workers'
+//! doors, the workers' questions to the directory, their cold reads to the I/O thread.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use tern_core::io::{Query, Waiter};
+use tern_core::log::Offset;
+use tern_core::placement::{ShardId, WorkerId};
+use tern_protocol::{Code, DeviceId, Uin};
+use tern_storage::IoHandle;
+
+use super::figures;
+use super::logs::OpenLogs;
+use crate::control::status::{Phase, Status, Table};
+use crate::control::{Server, Stop};
+use crate::directory::service::Asker;
+use crate::worker::{Command, Directory, Doors, Warmer};
+
+/// The running server.
+pub(super) struct Live {
+    pub(super) doors: Arc<Doors>,
+    pub(super) listen: SocketAddr,
+    pub(super) pin: String,
+    started: Instant,
+    phase: AtomicU8,
+    stops: SyncSender<Stop>,
+    logs: OnceLock<OpenLogs>,
+}
+
+impl Live {
+    pub(super) fn new(
+        doors: Arc<Doors>,
+        listen: SocketAddr,
+        pin: String,
+        stops: SyncSender<Stop>,
+    ) -> Self {
+        Self {
+            doors,
+            listen,
+            pin,
+            started: Instant::now(),
+            phase: AtomicU8::new(to_number(Phase::Recovering)),
+            stops,
+            logs: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.store(to_number(phase), Ordering::Relaxed);
+    }
+
+    /// The logs are open; from now on their figures are shown.
+    pub(super) fn set_logs(&self, logs: OpenLogs) {
+        assert!(self.logs.set(logs).is_ok(), "the logs are opened once");
+    }
+
+    fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Recovering,
+            1 => Phase::Ready,
+            _ => Phase::Draining,
+        }
+    }
+}
+
+fn to_number(phase: Phase) -> u8 {
+    match phase {
+        Phase::Recovering => 0,
+        Phase::Ready => 1,
+        Phase::Draining => 2,
+    }
+}
+
+impl Server for Live {
+    fn kick(&self, uin: Uin, device: Option<DeviceId>, code: Code) {
+        self.doors.command_all(Command::Kick { uin, device, code });
+    }
+
+    fn refresh(&self) {
+        self.doors.command_all(Command::Publish);
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            phase: self.phase(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            listen: self.listen.to_string(),
+            pin: self.pin.clone(),
+            troubles: self.logs.get().map(OpenLogs::troubles).unwrap_or_default(),
+            workers: figures::of_workers(&self.doors),
+            shards: self.logs.get().map_or_else(Table::default, figures::of_logs),
+        }
+    }
+
+    fn stop(&self, why: Stop) {
+        // Full: it is going down already.
+        let _ = self.stops.try_send(why);
+    }
+}
+
+/// Takes the workers' questions to the directory.
+pub(super) struct Questions {
+    pub(super) asker: Asker,
+    pub(super) doors: Arc<Doors>,
+}
+
+impl Directory for Questions {
+    fn ask(&self, worker: WorkerId, query: Query) {
+        if let Some(not_now) = self.asker.ask(query) {
+            self.doors.answer(worker, not_now);
+        }
+    }
+}
+
+/// Takes the workers' cold reads to the I/O thread.
+pub(super) struct ColdReads {
+    pub(super) io: IoHandle,
+    pub(super) doors: Arc<Doors>,
+}
+
+impl Warmer for ColdReads {
+    fn warm(&self, worker: WorkerId, shard: ShardId, at: Offset, waiter: Waiter) {
+        let doors = Arc::clone(&self.doors);
+        self.io.warm(shard, at, Box::new(move || doors.warmed(worker, waiter)));
+    }
+}

@@ -1,0 +1,80 @@
+//! What the options mean to the machine and to the transport.
+
+use std::num::NonZero;
+
+use tern_core::config::Config;
+
+use crate::options::Options;
+use crate::transport::settings::TransportSettings;
+
+/// Workers if the system does not tell its cores.
+const WORKERS_UNKNOWN: NonZero<u16> = NonZero::<u16>::MIN;
+
+/// Threads that serve connections: as many as asked for, or one per core this process may use.
+pub(super) fn workers(options: &Options) -> u16 {
+    NonZero::new(options.workers).unwrap_or_else(cores).get()
+}
+
+fn cores() -> NonZero<u16> {
+    let cores = std::thread::available_parallelism().ok();
+    cores.and_then(|cores| NonZero::<u16>::try_from(cores).ok()).unwrap_or(WORKERS_UNKNOWN)
+}
+
+/// What the machine is told.
+pub(super) fn machine(options: &Options) -> Config {
+    Config {
+        content_bytes_max: options.content_bytes_max,
+        sends_per_second: options.sends_per_second,
+        sends_burst: options.sends_burst,
+        channels_per_hour: options.channels_per_hour,
+        login_ms_max: options.login_ms_max,
+        resume_ms: options.resume_seconds * 1_000, // the option's limit is a week
+        window_messages: options.window_messages,
+        window_bytes: options.window_bytes,
+        sessions_max: options.sessions_max,
+        requests_max: options.requests_max,
+        come_back_ms: options.come_back_ms,
+        heartbeat_wired_ms: options.heartbeat_wired_ms,
+        heartbeat_wifi_ms: options.heartbeat_wifi_ms,
+        heartbeat_cellular_ms: options.heartbeat_cellular_ms,
+    }
+}
+
+/// What the transport is told.
+pub(super) fn transport(options: &Options) -> TransportSettings {
+    TransportSettings {
+        heartbeat_ms_max: machine(options).heartbeat_ms_max(),
+        retry_threshold: options.retry_threshold,
+        handshake_ms_max: options.login_ms_max,
+        connections_max: options.sessions_max,
+        ..TransportSettings::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{Environment, Flags};
+
+    fn options(name: &'static str, value: &str) -> Options {
+        let flags = Flags::new([(name, value.to_owned())]);
+        Options::load(&flags, &Environment::default()).expect("valid").0
+    }
+
+    #[test]
+    fn the_longest_heartbeat_bounds_silence() {
+        let options = options("heartbeat-wired-ms", "600000");
+        assert_eq!(transport(&options).heartbeat_ms_max, 600_000);
+    }
+
+    #[test]
+    fn the_longest_resume_fits() {
+        assert_eq!(machine(&options("resume-seconds", "604800")).resume_ms, 604_800_000);
+    }
+
+    #[test]
+    fn there_is_a_worker() {
+        assert_eq!(workers(&options("workers", "3")), 3);
+        assert!(workers(&options("workers", "0")) > 0);
+    }
+}
