@@ -233,6 +233,7 @@ fn make_shard(path: &Path, folder: Id, shard: u16, disk: &dyn Disk) -> Result<()
         durability: Durability::Disk,
         boot: boot_id(),
         created_ms: wall_ms(),
+        opening: random_id(),
     };
     Segment::make(disk, &dir, header).naming("make a segment in", &dir)?;
     Ok(())

@@ -270,6 +270,9 @@ pub(crate) struct SegmentHeader {
     pub(crate) boot: Id,
     /// Milliseconds since 1970 UTC when it was made; for people.
     pub(crate) created_ms: u64,
+    /// Names the opening of the log in which it was made: a deduplication table of another one
+    /// may have missed records.
+    pub(crate) opening: Id,
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -290,13 +293,14 @@ struct SegmentPage {
     cut: U64,
     boot: Id,
     created_ms: U64,
+    opening: Id,
     reserved_c: [u8; 12],
     /// CRC-32C of the bytes before it.
     crc: U32,
 }
 
 /// Bytes of the segment header in use; the rest of its page is zero.
-const SEGMENT_PAGE_USED: usize = 128;
+const SEGMENT_PAGE_USED: usize = 144;
 const _: () = assert!(size_of::<SegmentPage>() == SEGMENT_PAGE_USED);
 
 impl SegmentHeader {
@@ -318,6 +322,7 @@ impl SegmentHeader {
             cut: U64::new(self.cut),
             boot: self.boot,
             created_ms: U64::new(self.created_ms),
+            opening: self.opening,
             reserved_c: [0; 12],
             crc: U32::ZERO,
         };
@@ -357,6 +362,7 @@ impl SegmentHeader {
             durability,
             boot: page.boot,
             created_ms: page.created_ms.get(),
+            opening: page.opening,
         })
     }
 

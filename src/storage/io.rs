@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use tern_core::log::Offset;
@@ -118,14 +118,19 @@ struct Run {
 
 impl Run {
     fn serve(&self, requests: &Receiver<Request>) {
+        let mut look_at = Instant::now() + RETRY;
         loop {
-            match requests.recv_timeout(RETRY) {
+            match requests.recv_deadline(look_at) {
                 Ok(Request::Warm(shard, at, done)) => {
                     self.warm(&self.shards[usize::from(shard.0)].shared, at.0);
                     done();
                 }
-                Ok(Request::Look) | Err(RecvTimeoutError::Timeout) => self.look(),
+                Ok(Request::Look) | Err(RecvTimeoutError::Timeout) => look_at = Instant::now(),
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if Instant::now() >= look_at {
+                self.look();
+                look_at = Instant::now() + RETRY;
             }
         }
     }

@@ -39,7 +39,7 @@ mod segment;
 mod reader;
 
 pub use commit::Wake;
-pub use dedup::{ShmTable, TableView};
+pub use dedup::{ShmTable, TableView, TornEntry};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::{FolderError, IoError, RecoverError};
 pub use folder::{Folder, FolderOptions, SHARDS_DEFAULT};

@@ -62,6 +62,8 @@ pub(crate) struct Next {
     pub(crate) cut: u64,
     pub(crate) incarnation: Incarnation,
     pub(crate) capacity: u64,
+    /// Names this opening of the log.
+    pub(crate) opening: Id,
     /// Segments made in this run.
     pub(crate) made: u64,
     /// When the newest of them was made.
@@ -141,6 +143,7 @@ impl Preparer {
             durability: self.run.durability,
             boot: self.run.boot,
             created_ms: wall_ms(),
+            opening: next.opening,
         };
         Segment::make(&*self.disk, &self.shared.dir, header)
     }
@@ -159,6 +162,7 @@ impl Preparer {
             base: header.end(),
             cut: 0,
             incarnation: header.incarnation,
+            opening: header.opening,
             capacity: (header.capacity * factor).min(self.limits.segment_bytes_max),
             made: next.made + 1,
             made_at: Instant::now(),

@@ -20,8 +20,10 @@ use tern_protocol::Incarnation;
 
 use crate::dedup::{Attached, ShmTable};
 use crate::error::{IoError, Naming, RecoverError};
-use crate::folder::INCARNATION_FIRST;
-use crate::format::{Bad, Content, Durability, Mark, RECORD_ALIGN, SEGMENT_HEADER_BYTES};
+use crate::folder::{INCARNATION_FIRST, random_id};
+use crate::format::{
+    Bad, Content, Durability, Id, Mark, RECORD_ALIGN, SEGMENT_HEADER_BYTES, SegmentHeader,
+};
 use crate::log::MappedLog;
 use crate::prepare::Next;
 use crate::segment::{Segment, SegmentList, UNFINISHED_SUFFIX, segment_number};
@@ -105,10 +107,14 @@ pub struct ShardScan {
     segments: Vec<(Segment, u64)>,
     /// Segments behind them, without a record.
     empty: Vec<PathBuf>,
+    /// The header of the first of them, if it has room behind it.
+    empty_header: Option<SegmentHeader>,
     /// Everything before was synced by the run that wrote it.
     proven: u64,
     incarnation: Incarnation,
     raised: Option<Raised>,
+    /// The newest opening of the log, and this one.
+    openings: [Id; 2],
     report: RecoveryReport,
 }
 
@@ -125,20 +131,24 @@ impl ShardScan {
         }
         let used = walk.last_used.map_or(0, |number| number as usize);
         let raised = why_raised(&context, &segments, used, &walk);
-        let newest = segments.iter().map(|segment| segment.header.incarnation.0).max();
-        let newest = newest.expect("a shard without segments was refused");
+        let newest = &segments.last().expect("a shard without segments was refused").header;
+        let (opening, incarnation) = (newest.opening, newest.incarnation.0);
         let mut report = walk.report;
         report.segments = used;
         report.end = Offset(walk.end);
+        let room = |empty: &&Segment| empty.header.capacity > SEGMENT_HEADER_BYTES as u64;
+        let empty_header = segments.get(used).filter(room).map(|empty| empty.header);
         let empty = segments[used..].iter().map(|segment| segment.path.clone()).collect();
         report.scan_took = begin.elapsed();
         Ok(Self {
             context,
             segments: segments.into_iter().zip(ends).take(used).collect(),
             empty,
+            empty_header,
             proven: walk.proven,
-            incarnation: Incarnation(newest + u32::from(raised.is_some())),
+            incarnation: Incarnation(incarnation + u32::from(raised.is_some())),
             raised,
+            openings: [opening, random_id()],
             report,
         })
     }
@@ -151,9 +161,14 @@ impl ShardScan {
     pub fn attach_table(&mut self) -> Result<(ShmTable, Offset), RecoverError> {
         let end = self.report.end;
         let Attached { table, applied, rebuilt } =
-            ShmTable::attach(&self.context.supply, self.incarnation, end)?;
+            ShmTable::attach(&self.context.supply, self.incarnation, self.openings, end)?;
         self.report.table_rebuilt = rebuilt;
         Ok((table, applied))
+    }
+
+    /// What was found so far.
+    pub fn report(&self) -> &RecoveryReport {
+        &self.report
     }
 
     /// The second pass; then the log is open.
@@ -223,6 +238,7 @@ impl ShardScan {
             cut: self.report.end.0,
             incarnation: self.incarnation,
             capacity: self.context.limits.segment_bytes_min,
+            opening: self.openings[1],
             made: 0,
             made_at: Instant::now(),
         }
@@ -245,13 +261,13 @@ impl ShardScan {
         Ok(())
     }
 
-    /// Removes what never held anything. The first empty segment stays until the next one is
-    /// moved over it, for its header may be what names the cut of the one before.
+    /// Removes what never held anything. Of the first empty segment the header stays until the
+    /// next one is moved over it: it may be what names the cut of the one before.
     fn tidy(&self) -> Result<(), RecoverError> {
         let (disk, dir) = (&self.context.disk, &self.context.shared.dir);
-        if let Some(first) = self.empty.first() {
-            let file = disk.open(first).naming("open", first)?;
-            file.set_len(SEGMENT_HEADER_BYTES as u64).naming("cut", first)?;
+        if let Some(header) = self.empty_header {
+            let header = SegmentHeader { capacity: SEGMENT_HEADER_BYTES as u64, ..header };
+            Segment::make(&**disk, dir, header).naming("make a segment in", dir)?;
         }
         for path in self.empty.iter().skip(1).rev() {
             disk.remove(path).naming("remove", path)?;
@@ -300,6 +316,9 @@ fn open_all(context: &ShardContext) -> Result<Vec<Segment>, RecoverError> {
         if (header.number, header.base) != (number, base) {
             return Err(damaged("it does not follow the segment before it".into()));
         }
+        if segments.last().is_some_and(|last| last.header.incarnation > header.incarnation) {
+            return Err(damaged("its incarnation is older than that of the one before it".into()));
+        }
         base = header.end();
         segments.push(segment);
     }
@@ -329,10 +348,13 @@ fn why_raised(
     if newest.durability == Durability::Process && !same_boot && !clean {
         return Some(Raised::PowerCut);
     }
-    let last = &segments[used.checked_sub(1)?];
-    let named = next.is_some_and(|next| next.header.cut != 0);
-    let short = (last.file.len() as u64) < last.header.capacity;
-    (short && !named).then_some(Raised::Shortened)
+    // Only the next segment's header says that a shorter file is no loss.
+    let short = (used.saturating_sub(1)..segments.len()).any(|index| {
+        let (segment, next) = (&segments[index], segments.get(index + 1));
+        let named = next.is_some_and(|next| next.header.cut != 0);
+        !named && (segment.file.len() as u64) < segment.header.capacity
+    });
+    short.then_some(Raised::Shortened)
 }
 
 /// The first pass over a log.
@@ -344,8 +366,9 @@ struct Walk {
     proven: u64,
     /// Number of the last segment with a good record.
     last_used: Option<u64>,
-    /// File of that segment.
-    last_path: PathBuf,
+    /// File of the segment before the one that is walked, and where its records stopped.
+    before: PathBuf,
+    stop: u64,
     report: RecoveryReport,
 }
 
@@ -368,6 +391,7 @@ impl Walk {
             }
         };
         self.judge(segment, at, bad, cut, steps)?;
+        (self.before, self.stop) = (segment.path.clone(), at);
         Ok(at)
     }
 
@@ -376,7 +400,7 @@ impl Walk {
         if let Content::Mark(Mark { proven, clean }) = content {
             if proven > self.end {
                 let why = "records that were durable are missing at its end".into();
-                let (path, at) = (self.last_path.clone(), self.end);
+                let (path, at) = (self.before.clone(), self.stop);
                 return Err(RecoverError::Damaged { path, at, to: proven, why });
             }
             self.proven = proven;
@@ -384,10 +408,7 @@ impl Walk {
         } else {
             self.report.records += 1;
         }
-        if self.last_used != Some(segment.header.number) {
-            self.last_used = Some(segment.header.number);
-            self.last_path = segment.path.clone();
-        }
+        self.last_used = Some(segment.header.number);
         Ok(())
     }
 
@@ -417,7 +438,7 @@ impl Walk {
             let why = "it has records behind its end".into();
             return Err(RecoverError::Damaged { path, at: cut, to: at, why });
         }
-        self.report.torn = bad == Bad::Broken;
+        self.report.torn |= bad == Bad::Broken;
         Ok(())
     }
 }

@@ -9,9 +9,10 @@ use tern_core::log::Offset;
 use tern_protocol::Incarnation;
 
 use super::slots::{Region, remove_unlocked};
-use super::supply::{READY, Supply, WORD_APPLIED, WORD_ENTRIES, WORD_STATE};
+use super::supply::{READY, Supply, TableLife, WORD_APPLIED, WORD_ENTRIES, WORD_STATE};
 use super::table::{SLOTS_MIN, ShmTable};
 use crate::error::{IoError, Naming};
+use crate::format::Id;
 
 /// A table that is ready to use.
 #[derive(Debug)]
@@ -24,21 +25,27 @@ pub(crate) struct Attached {
 }
 
 impl ShmTable {
-    /// Takes over the table of a log that ends at `end`, or makes an empty one.
+    /// Takes over the table of a log that ends at `end`, or makes an empty one. `openings` are
+    /// the one before, in which the table must have been written, and this one.
     ///
     /// A table may know of records that were appended and never reached the disk; it says so
     /// itself by an applied offset, or an entry, behind the end of the log.
     pub(crate) fn attach(
         supply: &Arc<Supply>,
         incarnation: Incarnation,
+        openings: [Id; 2],
         end: Offset,
     ) -> Result<Attached, IoError> {
-        supply.set_incarnation(incarnation);
+        let [before, now] = openings.map(|opening| TableLife { incarnation, opening });
+        supply.set_life(before);
         supply.remove_growing();
         let mut doubt = "there was none";
         for path in supply.candidates() {
             match left_behind(supply, &path, end) {
                 Ok((region, entries, applied)) => {
+                    supply.set_life(now);
+                    supply.sign(&region);
+                    region.header()[WORD_STATE].store(READY, Release);
                     let table = Self::new(region, entries, Arc::clone(supply));
                     return Ok(Attached { table, applied, rebuilt: None });
                 }
@@ -46,6 +53,7 @@ impl ShmTable {
                 Err(None) => {}
             }
         }
+        supply.set_life(now);
         let region = fresh(supply)?;
         let table = Self::new(region, 0, Arc::clone(supply));
         Ok(Attached { table, applied: Offset::NONE, rebuilt: Some(doubt) })

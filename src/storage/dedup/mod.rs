@@ -13,7 +13,10 @@ mod supply;
 mod table;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use attach::Attached;
 pub(crate) use supply::{Supply, TableIdentity};
 pub use table::ShmTable;
-pub use view::TableView;
+pub use view::{TableView, TornEntry};

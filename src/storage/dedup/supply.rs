@@ -3,9 +3,11 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, fence};
 
+use arc_swap::ArcSwap;
 use crossbeam::queue::ArrayQueue;
 use tern_protocol::Incarnation;
 
@@ -19,20 +21,20 @@ const TABLE_MAGIC: u64 = u64::from_be_bytes(*b"TERNDEDU");
 /// Version of the layout of a table; any other is thrown away.
 const TABLE_VERSION: u64 = 1;
 
-/// Words of the header that never change while the table lives.
-const CONSTANT_WORDS: usize = 8;
+/// Words of the header that change only when the log is opened.
+const CONSTANT_WORDS: usize = 10;
 
 /// Word of the header with the checksum of those before it.
 const WORD_CHECK: usize = CONSTANT_WORDS;
 
 /// Word of the header that says whether the table is whole: see [`READY`].
-pub(crate) const WORD_STATE: usize = 9;
+pub(crate) const WORD_STATE: usize = 11;
 
 /// Word of the header with the number of slots in use.
-pub(crate) const WORD_ENTRIES: usize = 10;
+pub(crate) const WORD_ENTRIES: usize = 12;
 
 /// Word of the header with the offset up to which the table knows the log.
-pub(crate) const WORD_APPLIED: usize = 11;
+pub(crate) const WORD_APPLIED: usize = 13;
 
 /// In [`WORD_STATE`]: all entries are in this table. Anything else: some are in another.
 pub(crate) const READY: u64 = 1;
@@ -48,13 +50,22 @@ pub(crate) struct TableIdentity {
     pub(crate) boot: Id,
 }
 
+/// The life of the log that a table speaks of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct TableLife {
+    pub(crate) incarnation: Incarnation,
+    /// The opening of the log in which the table was written. A table that was not there for one
+    /// opening misses what was appended in it.
+    pub(crate) opening: Id,
+}
+
 /// Makes the tables of one shard.
 #[derive(Debug)]
 pub(crate) struct Supply {
     pub(crate) identity: TableIdentity,
     /// Where tables may be, best first.
     dirs: Vec<PathBuf>,
-    incarnation: AtomicU64,
+    life: ArcSwap<TableLife>,
     /// Slots of the table that the owner waits for; 0 if none.
     wanted: AtomicU64,
     made: ArrayQueue<Region>,
@@ -70,7 +81,7 @@ impl Supply {
         Self {
             identity,
             dirs,
-            incarnation: AtomicU64::new(0),
+            life: ArcSwap::default(),
             wanted: AtomicU64::new(0),
             made: ArrayQueue::new(1),
             retired: ArrayQueue::new(1),
@@ -84,9 +95,9 @@ impl Supply {
         self.inline.store(false, Relaxed);
     }
 
-    /// Sets what new tables say of the log's life.
-    pub(crate) fn set_incarnation(&self, incarnation: Incarnation) {
-        self.incarnation.store(incarnation.0.into(), Relaxed);
+    /// Sets what tables say of the log's life from now on.
+    pub(crate) fn set_life(&self, life: TableLife) {
+        self.life.store(Arc::new(life));
     }
 
     /// Asks for a table of this many slots; [`Supply::take`] gives it, now or later.
@@ -178,7 +189,7 @@ impl Supply {
         format!("{}.next", self.name())
     }
 
-    /// Whether a table is of this folder, shard, incarnation and boot, and laid out as we do.
+    /// Whether a table is of this folder, shard, boot and life, and laid out as ours.
     pub(crate) fn is_ours(&self, region: &Region) -> bool {
         let constant = self.constant(region.slots().len());
         let header = region.header();
@@ -187,12 +198,14 @@ impl Supply {
             && self.identity.boot != [0; 16]
     }
 
-    fn sign(&self, region: &Region) {
+    /// Says in a table whose it is; it is not [`READY`] then.
+    pub(crate) fn sign(&self, region: &Region) {
+        region.header()[WORD_STATE].store(MOVING, Relaxed);
+        fence(Release);
         let (header, constant): (&Header, _) =
             (region.header(), self.constant(region.slots().len()));
         constant.iter().zip(header).for_each(|(ours, word)| word.store(*ours, Relaxed));
         header[WORD_CHECK].store(check(&constant), Relaxed);
-        header[WORD_STATE].store(MOVING, Release);
     }
 
     fn constant(&self, slots: usize) -> [u64; CONSTANT_WORDS] {
@@ -200,15 +213,18 @@ impl Supply {
             u64::from_le_bytes(id[half * 8..][..8].try_into().expect("8 bytes"))
         };
         let TableIdentity { folder, shard, boot } = &self.identity;
+        let life = self.life.load();
         [
             TABLE_MAGIC,
             TABLE_VERSION << 32 | u64::from(*shard),
             half(folder, 0),
             half(folder, 1),
-            self.incarnation.load(Relaxed),
+            u64::from(life.incarnation.0),
             half(boot, 0),
             half(boot, 1),
             slots as u64,
+            half(&life.opening, 0),
+            half(&life.opening, 1),
         ]
     }
 
