@@ -23,6 +23,10 @@ pub(super) type Kept = Result<Ticket, StoreError>;
 
 /// Starts the thread. It ends when the sender is dropped and everything is written; then the
 /// receiver ends.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "changes are of sends and cursors: as many as sends were taken and messages given"
+)]
 pub(super) fn spawn(
     store: Box<dyn Store>,
 ) -> io::Result<(blocking::Sender<Keep>, mpsc::UnboundedReceiver<Kept>)> {

@@ -88,6 +88,9 @@ pub(super) enum LinkEvent {
     Closed { code: Option<Code>, problem: Problem },
 }
 
+/// Where connections tell what happens, each with its number.
+pub(super) type Tell = mpsc::Sender<(u64, LinkEvent)>;
+
 /// What a connection is asked.
 enum Write {
     Frame(Bytes),
@@ -114,18 +117,18 @@ pub(super) struct Link {
 
 impl Link {
     /// Opens a connection; what comes of it is told as `number`.
-    pub(super) fn open(
-        number: u64,
-        target: Target,
-        events: mpsc::Sender<(u64, LinkEvent)>,
-    ) -> Self {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a machine has 64 sends, and the acks of one window, on their way at most"
+    )]
+    pub(super) fn open(number: u64, target: Target, events: Tell) -> Self {
         let (writes, to_write) = mpsc::unbounded_channel();
         let task = tokio::spawn(run(number, target, events, to_write));
         Self { number, writes, task, open: None }
     }
 
     /// The channel on which connections tell what happens.
-    pub(super) fn channel() -> (mpsc::Sender<(u64, LinkEvent)>, mpsc::Receiver<(u64, LinkEvent)>) {
+    pub(super) fn channel() -> (Tell, mpsc::Receiver<(u64, LinkEvent)>) {
         mpsc::channel(FRAMES_AHEAD)
     }
 
@@ -147,7 +150,7 @@ impl Link {
 async fn run(
     number: u64,
     target: Target,
-    events: mpsc::Sender<(u64, LinkEvent)>,
+    events: Tell,
     mut writes: mpsc::UnboundedReceiver<Write>,
 ) {
     // Before it is open nothing but a close is said to it.
@@ -235,7 +238,7 @@ async fn read(
     number: u64,
     mut receive: RecvStream,
     connection: &Connection,
-    events: &mpsc::Sender<(u64, LinkEvent)>,
+    events: &Tell,
 ) -> LinkEvent {
     let (mut cutter, mut frames) = (Cutter::default(), Vec::new());
     while let Ok(Some(chunk)) = receive.read_chunk(READ_BYTES_MAX, true).await {

@@ -203,6 +203,11 @@ impl Client {
     ///
     /// # Errors
     /// When the store or TLS can't be set up.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "commands: sends are bounded by `sends_max`, confirmations by what was given; \
+                  events: nothing more is read while too many are not taken"
+    )]
     pub fn connect(options: Options) -> Result<(Self, Events), ConnectError> {
         let (commands, to_task) = mpsc::unbounded_channel();
         let (tell, receiver) = mpsc::unbounded_channel();

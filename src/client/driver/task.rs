@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::keeper::{self, Keep, Kept};
-use super::link::{Link, LinkEvent, Target};
+use super::link::{Link, LinkEvent, Target, Tell};
 use super::transport::{self, local_address};
 use super::{Command, ConnectError, Options, Shared, Trust};
 use crate::machine::{Effect, Event, Input, Machine, Mono, SendId, SendOutcome, SendResult, State};
@@ -51,7 +51,7 @@ struct Task {
     target: TargetOptions,
     link: Option<Link>,
     links: u64,
-    link_sender: mpsc::Sender<(u64, LinkEvent)>,
+    link_sender: Tell,
     link_events: mpsc::Receiver<(u64, LinkEvent)>,
     closing: Vec<JoinHandle<()>>,
 }
@@ -318,10 +318,7 @@ impl Task {
 
     fn tell(&mut self, event: Event) {
         let event = match event {
-            Event::Result(result) => match self.answer(result) {
-                None => return,
-                Some(result) => Event::Result(result),
-            },
+            Event::Result(result) if self.answer(result) => return,
             Event::State(State::Ended(_)) => {
                 self.ended = true;
                 self.waiting.clear();
@@ -336,14 +333,14 @@ impl Task {
         }
     }
 
-    /// Gives a result to who waits for it; hands it back if nobody does.
-    fn answer(&mut self, result: SendResult) -> Option<SendResult> {
-        let told = self.waiting.remove(&result.send)?.send(result.outcome);
-        if told.is_err() {
-            return Some(result);
+    /// Gives a result to who waits for it, and tells whether somebody did.
+    fn answer(&mut self, result: SendResult) -> bool {
+        let waiting = self.waiting.remove(&result.send);
+        let told = waiting.is_some_and(|waiting| waiting.send(result.outcome).is_ok());
+        if told {
+            self.say(Input::Settled(result.send));
         }
-        self.say(Input::Settled(result.send));
-        None
+        told
     }
 
     /// Brings what was said across and what was changed to the disk.
