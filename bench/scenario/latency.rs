@@ -278,7 +278,7 @@ fn commits(before: &Status, after: &Status) -> Vec<Figure> {
     let grown = after.since(before);
     let by = |name: &str| grown.get(name).map(|growth| growth.by as f64);
     let mut figures = Vec::new();
-    if let (Some(records), Some(batches @ 1.0..)) = (by("records"), by("batches")) {
+    if let (Some(records), Some(batches @ 1.0..)) = (by("log_records"), by("commits")) {
         figures.push(Figure::new(GROUP, "records per batch", "", records / batches));
     }
     for (name, label) in [
