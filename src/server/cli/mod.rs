@@ -3,6 +3,7 @@
 //! Results go to standard output, everything else to standard error. Each command ends with an
 //! [`Exit`].
 
+mod demo;
 mod device;
 mod exit;
 mod folder;
@@ -40,6 +41,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show everything at once, in half a minute: a server and two devices on bad links, with kills
+    Demo(demo::Args),
+    /// Be one of the demo's devices
+    #[command(hide = true)]
+    DemoDevice(demo::actor::Args),
     /// Run a server on this machine, until SIGTERM, SIGINT or `tern stop`
     Serve(serve::Args),
     /// Add users, list them, shut them out and let them in; a running server follows at once
@@ -77,6 +83,8 @@ pub fn main() -> Exit {
 
 fn run(command: Command) -> Exit {
     match command {
+        Command::Demo(args) => demo::run(&args),
+        Command::DemoDevice(args) => demo::actor::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::User(args) => user::run(args),
         Command::Device(args) => device::run(args),
