@@ -103,6 +103,12 @@ impl Sockets {
         self.address
     }
 
+    /// Puts the sockets in another order than the kernel knows, so that each datagram strays.
+    #[cfg(test)]
+    pub(crate) fn cross(&mut self) {
+        self.sockets.rotate_left(1);
+    }
+
     /// The sockets, in the order of the workers.
     pub fn into_vec(self) -> Vec<UdpSocket> {
         self.sockets

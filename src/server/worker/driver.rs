@@ -176,7 +176,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
             receiver: Receiver::new(Arc::clone(&socket)),
             sender: Sender::new(socket),
             endpoint: parts.endpoint,
-            links: Links::default(),
+            links: Links::new(id),
             timers: Timers::default(),
             pool: Pool::new(),
             peer_list: parts.peer_list,
@@ -434,8 +434,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
     /// Whether a drain is over: every client has been told, or its time is up.
     fn is_drained(&self) -> bool {
         let Some(until) = self.drain_until else { return false };
-        let told =
-            self.links.iter().all(|link| link.state == State::Ended && !link.queued.send);
+        let told = self.links.iter().all(|link| link.state == State::Ended && !link.queued.send);
         Instant::now() >= until || (told && self.sender.is_idle())
     }
 

@@ -127,7 +127,8 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         let mut told = false;
         if let Some(stream) = stream {
             link.stop_reading(stream, code);
-            let bytes = self.pool.join([&close_frame(code, come_back_ms), code.sentence().as_bytes()]);
+            let bytes =
+                self.pool.join([&close_frame(code, come_back_ms), code.sentence().as_bytes()]);
             told = link.write(bytes).is_ok();
         }
         if told {

@@ -8,15 +8,14 @@
 //!  control      ── queue of commands ──────┘
 //! ```
 //!
-//! [`Doors`] is shared by everyone and never blocks; a [`Seat`] is moved into the worker's
-//! thread. Both exist before any log is opened, since a log must know whom to tell of its
+//! [`Doors`] is shared by everyone; a [`Seat`] is moved into the worker's thread. Both exist before any log is opened, since a log must know whom to tell of its
 //! proofs.
 //!
 //! What a full queue does: a ring's writer sees that it is full beforehand and keeps its mail
 //! (the machine has a rule for each kind); answers always have room, as a worker has no more
-//! questions open than the queue has places; proofs are flags and coalesce; commands are never
-//! dropped and only the operator makes them; a stray datagram is dropped and counted, like any
-//! datagram may be.
+//! questions open than the queue has places; proofs are flags and coalesce; a command is
+//! never dropped: the operator's thread waits for room, the only one here that ever waits; a
+//! stray datagram is dropped and counted, like any datagram may be.
 //!
 //! # The bell
 //!
@@ -35,7 +34,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use crossbeam::queue::{ArrayQueue, SegQueue};
+use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 use mio::{Poll, Token, Waker};
 use quinn_udp::EcnCodepoint;
@@ -63,6 +62,12 @@ pub const WARMS_MAX: usize = 1_024;
 
 /// Stray datagrams that may wait for a worker.
 const STRAYS_MAX: usize = 256;
+
+/// Commands that may wait for a worker, which takes all of them every turn.
+const COMMANDS_MAX: usize = 256;
+
+/// How long the operator's thread waits before it tries a full queue of commands again.
+const COMMAND_RETRY: Duration = Duration::from_millis(1);
 
 /// The bell's token in a worker's poll; the socket has another.
 pub(super) const BELL: Token = Token(0);
@@ -111,7 +116,9 @@ struct Inbox {
     any_durable: AtomicBool,
     answers: ArrayQueue<Answer>,
     warmed: ArrayQueue<Waiter>,
-    commands: SegQueue<Command>,
+    commands: ArrayQueue<Command>,
+    /// Whether the worker has ended, so that nobody waits for it.
+    ended: AtomicBool,
     board: Board,
 }
 
@@ -144,8 +151,7 @@ impl Doors {
             polls.push(poll);
         }
         let doors = Arc::new(Self { placement, inboxes: inboxes.into() });
-        let seat =
-            |(id, poll)| Seat { id: WorkerId(id), poll, doors: Arc::clone(&doors) };
+        let seat = |(id, poll)| Seat { id: WorkerId(id), poll, doors: Arc::clone(&doors) };
         let seats = (0..workers).zip(polls).map(seat).collect();
         Ok((doors, seats))
     }
@@ -191,10 +197,13 @@ impl Doors {
         inbox.ring_bell();
     }
 
-    /// Gives one worker a command.
+    /// Gives one worker a command; waits for a turn of it if many commands wait already. A worker
+    /// that has ended takes none any more.
     pub fn command(&self, worker: WorkerId, command: Command) {
         let inbox = self.inbox(worker);
-        inbox.commands.push(command);
+        while inbox.commands.push(command).is_err() && !inbox.ended.load(Ordering::Relaxed) {
+            std::thread::sleep(COMMAND_RETRY);
+        }
         inbox.ring_bell();
     }
 
@@ -254,7 +263,8 @@ impl Inbox {
             any_durable: AtomicBool::new(false),
             answers: ArrayQueue::new(QUERIES_MAX),
             warmed: ArrayQueue::new(WARMS_MAX),
-            commands: SegQueue::new(),
+            commands: ArrayQueue::new(COMMANDS_MAX),
+            ended: AtomicBool::new(false),
             board: Board::new(),
         }
     }
@@ -338,6 +348,12 @@ impl Seat {
 
     pub(super) fn board(&self) -> &Board {
         &self.inbox().board
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.inbox().ended.store(true, Ordering::Relaxed);
     }
 }
 
@@ -427,6 +443,27 @@ mod tests {
         seat.rise();
         assert_eq!(seat.next_command(), Some(Command::Publish));
         assert_eq!(seat.next_command(), Some(Command::Stop));
+    }
+
+    #[test]
+    fn commands_wait_for_room_and_not_for_the_dead() {
+        const COMMANDS: usize = 3 * COMMANDS_MAX;
+        let (doors, mut seats) = Doors::open(Placement::new(1, 1)).expect("descriptors");
+        let seat = seats.remove(0);
+        let operator = std::thread::spawn(move || {
+            (0..COMMANDS).for_each(|_| doors.command_all(Command::Publish));
+            doors
+        });
+        let mut taken = 0;
+        while taken < COMMANDS {
+            match seat.next_command() {
+                Some(command) => taken += usize::from(command == Command::Publish),
+                None => std::thread::yield_now(),
+            }
+        }
+        let doors = operator.join().expect("no panic");
+        drop(seat);
+        (0..COMMANDS).for_each(|_| doors.command_all(Command::Publish));
     }
 
     #[test]

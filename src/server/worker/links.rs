@@ -1,7 +1,12 @@
 //! The connections of a worker, by the index that quinn-proto gives them.
 //!
-//! A [`LinkId`] is the index and a generation that grows each time the index is used again, so a
-//! late effect finds nobody rather than somebody else.
+//! A [`LinkId`] is the index, the worker, and a generation that grows each time the index is used
+//! again: no two connections of a process share one, so a late effect finds nobody rather than
+//! somebody else.
+//!
+//! ```text
+//!   | generation: 32 bits | worker: 8 bits | index: 24 bits |
+//! ```
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -9,17 +14,24 @@ use std::time::Instant;
 use bytes::Bytes;
 use quinn_proto::{Connection, ConnectionId, StreamId};
 use tern_core::io::LinkId;
+use tern_core::placement::WorkerId;
 use tern_protocol::Code;
 
 use super::frames::Cutter;
 use super::resets::{Peer, Slot};
 use crate::alloc::{Scope, enter};
-use crate::transport::steering::ID_BYTES;
+use crate::transport::steering::{ID_BYTES, WORKERS_MAX};
 
 /// Bytes that a stream has not taken and that wait here, per connection: everything a session
 /// may have under way (its window of unacknowledged pushes, and the answers to a burst of
 /// sends). Beyond it the client reads too slowly; its messages wait in the log.
 pub(super) const SPILL_BYTES_MAX: usize = 256 << 10;
+
+/// Bits of the index in a [`LinkId`]: 16 million connections per worker.
+const INDEX_BITS: u32 = 24;
+
+/// Bits of the worker in a [`LinkId`]: as many as a steering byte can name.
+const WORKER_BITS: u32 = 8;
 
 /// How far a connection has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -149,13 +161,17 @@ struct Place {
 }
 
 /// All connections of a worker.
-#[derive(Default)]
 pub(super) struct Links {
+    worker: WorkerId,
     places: Vec<Place>,
     live: usize,
 }
 
 impl Links {
+    pub(super) fn new(worker: WorkerId) -> Self {
+        Self { worker, places: Vec::new(), live: 0 }
+    }
+
     /// Takes a new connection in at the index that quinn-proto gave it.
     pub(super) fn insert(
         &mut self,
@@ -171,9 +187,8 @@ impl Links {
         assert!(place.link.is_none(), "quinn-proto gave index {index} twice");
         place.generation =
             place.generation.checked_add(1).expect("a place is used less than 2^32 times");
-        let id = LinkId(u64::from(place.generation) << u32::BITS | index as u64);
-        let peer =
-            Peer { address: connection.remote_address(), own_id: [0; ID_BYTES], client_id };
+        let id = link_id(place.generation, self.worker, index);
+        let peer = Peer { address: connection.remote_address(), own_id: [0; ID_BYTES], client_id };
         place.link = Some(Box::new(Link {
             id,
             connection,
@@ -218,7 +233,18 @@ impl Links {
     }
 }
 
+fn link_id(generation: u32, worker: WorkerId, index: usize) -> LinkId {
+    assert!(index < 1 << INDEX_BITS, "{index} connections at once are far beyond the settings");
+    let generation = u64::from(generation) << (INDEX_BITS + WORKER_BITS);
+    LinkId(generation | u64::from(worker.0) << INDEX_BITS | index as u64)
+}
+
 /// The index in an id.
 pub(super) fn index_of(id: LinkId) -> u32 {
-    id.0 as u32 // the lower half
+    (id.0 & ((1 << INDEX_BITS) - 1)) as u32 // fits: 24 bits
 }
+
+const _: () = {
+    assert!(INDEX_BITS + WORKER_BITS + u32::BITS == u64::BITS);
+    assert!(WORKERS_MAX <= 1 << WORKER_BITS);
+};

@@ -152,7 +152,7 @@ where
     let mut threads = Vec::with_capacity(drivers.len());
     let mut starts = Vec::with_capacity(drivers.len());
     for (number, driver) in drivers.into_iter().enumerate() {
-        let (start, started) = mpsc::channel::<()>();
+        let (start, started) = mpsc::sync_channel::<()>(1);
         let name = format!("tern-worker-{number}");
         let thread = std::thread::Builder::new().name(name).spawn(move || {
             if pin {

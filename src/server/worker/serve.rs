@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use quinn_proto::{
-    Chunks, ConnectionHandle, Dir, Event, ReadError, StreamEvent, StreamId, VarInt,
-};
+use quinn_proto::{Chunks, ConnectionHandle, Dir, Event, ReadError, StreamEvent, StreamId, VarInt};
 use tern_core::io::Input;
 use tern_core::log::Reader;
 use tern_protocol::Code;
@@ -324,9 +322,7 @@ impl Link {
                 self.flush();
                 Next::Stay
             }
-            Event::Stream(StreamEvent::Finished { id }) if Some(id) == self.stream => {
-                self.told()
-            }
+            Event::Stream(StreamEvent::Finished { id }) if Some(id) == self.stream => self.told(),
             Event::Stream(StreamEvent::Stopped { id, .. }) if Some(id) == self.stream => {
                 match self.state {
                     State::Lingering { .. } => self.told(),

@@ -29,7 +29,7 @@ macro_rules! counts {
                 [$(self.$name),*]
             }
 
-            fn from_values(values: [u64; Self::LEN]) -> Self {
+            pub(super) fn from_values(values: [u64; Self::LEN]) -> Self {
                 let [$($name),*] = values;
                 Self { $($name),* }
             }
