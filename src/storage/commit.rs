@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Instant;
 
@@ -38,8 +39,15 @@ pub(crate) struct Committer {
 /// The way to a commit thread.
 #[derive(Clone)]
 pub(crate) struct CommitHandle {
-    ring: Arc<ArrayQueue<Job>>,
+    ring: Arc<Ring>,
     thread: Thread,
+}
+
+/// What a commit thread takes its jobs from.
+struct Ring {
+    jobs: ArrayQueue<Job>,
+    /// Nobody takes any more.
+    ended: AtomicBool,
 }
 
 impl Committer {
@@ -50,12 +58,12 @@ impl Committer {
         durability: Durability,
         wake: Wake,
     ) -> io::Result<Self> {
-        let ring = Arc::new(ArrayQueue::new(PLACES_PER_SHARD * shards.len() + 1));
-        let jobs = Arc::clone(&ring);
+        let jobs = ArrayQueue::new(PLACES_PER_SHARD * shards.len() + 1);
+        let ring = Arc::new(Ring { jobs, ended: AtomicBool::new(false) });
+        let own = Arc::clone(&ring);
         let thread =
             thread::Builder::new().name(format!("tern-commit-{number}")).spawn(move || {
-                let run = Run { shards, durability, wake };
-                run.serve(&jobs);
+                Run { shards, durability, wake, ring: own }.serve();
             })?;
         Ok(Self { handle: CommitHandle { ring, thread: thread.thread().clone() }, thread })
     }
@@ -81,7 +89,10 @@ impl CommitHandle {
     }
 
     fn send(&self, mut job: Job) {
-        while let Err(back) = self.ring.push(job) {
+        while let Err(back) = self.ring.jobs.push(job) {
+            if self.ring.ended.load(Ordering::Acquire) {
+                return;
+            }
             job = back;
             thread::yield_now();
         }
@@ -94,12 +105,13 @@ struct Run {
     shards: Vec<Arc<ShardShared>>,
     durability: Durability,
     wake: Wake,
+    ring: Arc<Ring>,
 }
 
 impl Run {
-    fn serve(&self, jobs: &ArrayQueue<Job>) {
+    fn serve(&self) {
         loop {
-            match jobs.pop() {
+            match self.ring.jobs.pop() {
                 Some(Job::Commit(shard, batch)) => self.commit(&shard, batch),
                 Some(Job::Stop) => return,
                 None => thread::park(),
@@ -144,6 +156,7 @@ impl Run {
 impl Drop for Run {
     /// A thread that panicked proves nothing more: its shards say so rather than hang.
     fn drop(&mut self) {
+        self.ring.ended.store(true, Ordering::Release);
         if thread::panicking() {
             for shard in &self.shards {
                 shard.fail("the commit thread panicked".into());

@@ -59,7 +59,7 @@ pub trait DiskFile: Send + Sync + Debug {
     ///
     /// # Errors
     /// As the file system says.
-    fn len(&self) -> io::Result<u64>;
+    fn bytes(&self) -> io::Result<u64>;
 
     /// Writes all of `bytes` at a place.
     ///
@@ -121,7 +121,7 @@ impl Disk for RealDisk {
 struct RealFile(File);
 
 impl DiskFile for RealFile {
-    fn len(&self) -> io::Result<u64> {
+    fn bytes(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 
@@ -153,7 +153,7 @@ impl DiskFile for RealFile {
 impl RealFile {
     fn write_zeros(&self, len: u64) -> io::Result<()> {
         let zeros = [0u8; ZEROS_BYTES];
-        let mut at = self.len()?;
+        let mut at = self.bytes()?;
         while at < len {
             let count = (len - at).min(ZEROS_BYTES as u64);
             self.0.write_all_at(&zeros[..count as usize], at)?;

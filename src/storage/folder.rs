@@ -213,6 +213,9 @@ fn make(path: &Path, options: &FolderOptions) -> Result<FolderPage, FolderError>
     handle.sync().naming("sync", &fresh)?;
     disk.rename(&fresh, &file).naming("make", &file)?;
     disk.sync_dir(path).naming("sync", path)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    disk.sync_dir(parent).naming("sync", parent)?;
     Ok(page)
 }
 

@@ -82,6 +82,7 @@ pub(crate) struct Mailbox {
 }
 
 impl Mailbox {
+    #[expect(clippy::disallowed_methods, reason = "each session and shard waits for one read")]
     pub(crate) fn new() -> Self {
         let (sender, requests) = unbounded();
         Self { handle: IoHandle { requests: sender }, requests }
@@ -99,10 +100,6 @@ impl IoThread {
             .name("tern-io".into())
             .spawn(move || Run { shards }.serve(&requests))?;
         Ok(Self { handle, thread })
-    }
-
-    pub(crate) fn handle(&self) -> IoHandle {
-        self.handle.clone()
     }
 
     pub(crate) fn stop(self) {

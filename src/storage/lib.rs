@@ -4,7 +4,7 @@
 //! In the order of a start, then of a message:
 //!
 //! 1. [`folder`]: who has the data folder, and what it was made as; [`disk`]: the door to files.
-//! 2. [`storage`]: the threads. [`recovery`]: where does a shard's log end, what does it say?
+//! 2. [`storage`]: the threads. [`scan`]: where does a shard's log end? [`recovery`]: what does it say?
 //! 3. [`dedup`]: the table that a killed process left, or a new one.
 //! 4. [`log`]: a record goes into the [`batch`] in memory; [`commit`]: write, sync, proof.
 //! 5. [`prepare`], [`io`]: the next [`segment`] is ready before it is needed.
@@ -19,6 +19,7 @@ mod error;
 mod folder;
 
 mod recovery;
+mod scan;
 mod shard;
 mod shared;
 mod stats;

@@ -34,7 +34,7 @@ pub(crate) struct SettledFile {
 impl SettledFile {
     /// Maps the whole of `file`, of which the first `settled` bytes will not change any more.
     pub(crate) fn new(file: Arc<dyn DiskFile>, settled: usize) -> io::Result<Self> {
-        let len = file.len()? as usize; // fits: this crate is for 64-bit machines
+        let len = file.bytes()? as usize; // fits: this crate is for 64-bit machines
         assert!(settled <= len, "settled {settled} of {len} bytes");
         let map = MmapOptions::new().len(len).map_raw_read_only(file.handle())?;
         let page_bytes = rustix::param::page_size();

@@ -177,7 +177,7 @@ impl Preparer {
         let Some(last) = self.shared.segments.load().0.last().cloned() else { return };
         let len = (last.place(cut)).next_multiple_of(PAGE_BYTES) as u64;
         let file = last.file.file();
-        let Ok(before) = file.len() else { return };
+        let Ok(before) = file.bytes() else { return };
         if len < before && file.set_len(len).is_ok() {
             self.limits.release(&self.shared, before - len);
         }

@@ -68,7 +68,7 @@ impl Segment {
     ) -> Result<Self, RecoverError> {
         let name = |source| crate::error::IoError { what: "open", path: path.into(), source };
         let file = disk.open(path).map_err(name)?;
-        let len = file.len().map_err(name)? as usize; // fits: this crate is for 64-bit machines
+        let len = file.bytes().map_err(name)? as usize; // fits: this crate is for 64-bit machines
         if len < SEGMENT_HEADER_BYTES {
             return Err(RecoverError::header(path, "is cut off"));
         }

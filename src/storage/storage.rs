@@ -72,7 +72,10 @@ impl Default for StorageConfig {
 pub struct Storage {
     shards: Vec<Arc<ShardContext>>,
     committers: Vec<Committer>,
-    io: IoThread,
+    /// `None` only while it is dropped.
+    io: Option<IoThread>,
+    warmer: IoHandle,
+    /// Last, so that the lock is let go when everything has ended.
     folder: Folder,
 }
 
@@ -107,6 +110,7 @@ impl Storage {
             .collect();
         let committers = start_committers(&config, &shared, &wake)?;
         let mailbox = Mailbox::new();
+        let warmer = mailbox.handle();
         let shards: Vec<_> = shared
             .into_iter()
             .map(|shared| {
@@ -133,7 +137,7 @@ impl Storage {
             })
             .collect();
         let io = IoThread::start(mailbox, shards.iter().map(|shard| cared(shard)).collect())?;
-        Ok(Self { shards, committers, io, folder })
+        Ok(Self { shards, committers, io: Some(io), warmer, folder })
     }
 
     /// The data folder.
@@ -157,7 +161,7 @@ impl Storage {
 
     /// The way to the I/O thread, for cold reads.
     pub fn warmer(&self) -> IoHandle {
-        self.io.handle()
+        self.warmer.clone()
     }
 
     /// Counts of a shard.
@@ -173,8 +177,16 @@ impl Storage {
     /// Ends the threads after everything that the logs handed over. Drop the logs first: one that
     /// is still open is left without the mark of a clean end.
     pub fn shutdown(self) {
-        self.committers.into_iter().for_each(Committer::stop);
-        self.io.stop();
+        drop(self);
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        self.committers.drain(..).for_each(Committer::stop);
+        if let Some(io) = self.io.take() {
+            io.stop();
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use tern_core::log::Offset;
 use tern_protocol::Incarnation;
 
 use super::slots::{Region, remove_unlocked};
-use super::supply::{READY, Supply, TableLife, WORD_APPLIED, WORD_ENTRIES, WORD_STATE};
+use super::supply::{READY, Supply, TableLife, WORD_ENTRIES, WORD_STATE, applied, set_applied};
 use super::table::{SLOTS_MIN, ShmTable};
 use crate::error::{IoError, Naming};
 use crate::format::Id;
@@ -65,6 +65,7 @@ fn fresh(supply: &Supply) -> Result<Region, IoError> {
     let name = supply.name();
     let region =
         supply.make(SLOTS_MIN, &name).naming("make the deduplication table", name.as_ref())?;
+    set_applied(region.header(), Offset::NONE);
     region.header()[WORD_STATE].store(READY, Release);
     for path in supply.candidates().filter(|path| *path != region.path) {
         // It is not there, most of the time; one that stays is judged, and refused, again.
@@ -90,7 +91,9 @@ fn left_behind(
     if region.header()[WORD_STATE].load(Acquire) != READY {
         return Err(Some("it was growing"));
     }
-    let applied = Offset(region.header()[WORD_APPLIED].load(Relaxed));
+    let Some(applied) = applied(region.header()) else {
+        return Err(Some("it does not say what it knows"));
+    };
     if applied > end {
         return Err(Some("it knows more than the log"));
     }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, fence};
 
 use arc_swap::ArcSwap;
 use crossbeam::queue::ArrayQueue;
+use tern_core::log::Offset;
 use tern_protocol::Incarnation;
 
 use super::slots::{Header, Region, remove_unlocked};
@@ -34,7 +35,11 @@ pub(crate) const WORD_STATE: usize = 11;
 pub(crate) const WORD_ENTRIES: usize = 12;
 
 /// Word of the header with the offset up to which the table knows the log.
-pub(crate) const WORD_APPLIED: usize = 13;
+const WORD_APPLIED: usize = 13;
+
+/// Word of the header with the complement of [`WORD_APPLIED`]: were that one damaged, records
+/// would be taken for known that are not.
+const WORD_APPLIED_CHECK: usize = 14;
 
 /// In [`WORD_STATE`]: all entries are in this table. Anything else: some are in another.
 pub(crate) const READY: u64 = 1;
@@ -239,6 +244,19 @@ impl Supply {
             }
         }
     }
+}
+
+/// The offset up to which a table knows the log; `None` if it does not say.
+pub(crate) fn applied(header: &Header) -> Option<Offset> {
+    let [applied, check] =
+        [WORD_APPLIED, WORD_APPLIED_CHECK].map(|word| header[word].load(Relaxed));
+    (applied == !check).then_some(Offset(applied))
+}
+
+/// Sets the offset up to which a table knows the log.
+pub(crate) fn set_applied(header: &Header, applied: Offset) {
+    header[WORD_APPLIED].store(applied.0, Release);
+    header[WORD_APPLIED_CHECK].store(!applied.0, Release);
 }
 
 fn check(constant: &[u64; CONSTANT_WORDS]) -> u64 {

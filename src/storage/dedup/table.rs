@@ -8,7 +8,7 @@ use tern_core::log::Offset;
 use tern_protocol::{DeviceId, Uin};
 
 use super::slots::{Held, Region, SLOT_BYTES, Slot};
-use super::supply::{MOVING, READY, Supply, WORD_APPLIED, WORD_ENTRIES, WORD_STATE};
+use super::supply::{MOVING, READY, Supply, WORD_ENTRIES, WORD_STATE, set_applied};
 
 /// Slots of a new table: 192 KiB a shard.
 pub(crate) const SLOTS_MIN: usize = 4096;
@@ -59,8 +59,6 @@ impl ShmTable {
     /// Goes over to a table of twice the size, if that is there.
     fn grow(&mut self) -> Result<(), TableFull> {
         let next = self.supply.take().ok_or(TableFull)?;
-        let applied = self.main.header()[WORD_APPLIED].load(Relaxed);
-        next.header()[WORD_APPLIED].store(applied, Relaxed);
         self.main.header()[WORD_STATE].store(MOVING, Release);
         let old = std::mem::replace(&mut self.main, next);
         self.old = Some((old, 0));
@@ -136,7 +134,7 @@ impl DedupTable for ShmTable {
         } else {
             place.put(&held);
         }
-        self.main.header()[WORD_APPLIED].store(applied.0, Release);
+        set_applied(self.main.header(), applied);
         self.move_some();
     }
 }

@@ -212,18 +212,16 @@ fn damage_throws_it_away() {
     let path = only_file(&dir);
     let whole = std::fs::read(&path).unwrap();
     let used = (4096..whole.len()).filter(|at| whole[*at] != 0).step_by(97);
-    let places: Vec<_> = (0..14 * 8).step_by(3).chain(used).collect();
+    let places: Vec<_> = (0..15 * 8).step_by(3).chain(used).collect();
     assert!(places.len() > 100);
     for at in places {
         let mut bytes = whole.clone();
         bytes[at] ^= 1 << (at % 8);
         std::fs::write(&path, &bytes).unwrap();
         let attached = attach(&dir, 2, END);
-        // A version may be any even number. How far it knows the log may be said to be more, as
-        // long as that is in the log; said to be less, the entries contradict it.
+        // A version may be any even number.
         let version = at >= 4096 && (at - 4096) % 48 < 4 && bytes[at] & 1 == whole[at] & 1;
-        let applied = (13 * 8..14 * 8).contains(&at) && attached.applied > Offset(4000);
-        assert!(attached.rebuilt.is_some() || version || applied, "at {at}");
+        assert!(attached.rebuilt.is_some() || version, "at {at}");
         drop(attached);
     }
     for len in [0, 1, 4095, 4096, 4097, whole.len() - 1, whole.len() - 48] {

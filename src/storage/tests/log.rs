@@ -1,5 +1,7 @@
 //! Appending, committing and reading, while everything is well and while it is not.
 
+#![allow(clippy::unwrap_used)] // also in the helpers of tests
+
 mod support;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -87,7 +89,7 @@ fn a_reader_on_another_thread_follows() {
     let running = rig.start();
     let mut log = running.log();
     let mut reader = running.storage.reader();
-    let (offsets, appended) = mpsc::channel::<(usize, Offset)>();
+    let (offsets, appended) = mpsc::sync_channel::<(usize, Offset)>(1);
     let follower = std::thread::spawn(move || {
         let mut all = Vec::new();
         for (number, at) in appended {
@@ -265,7 +267,7 @@ fn cold_records_are_warmed_by_the_io_thread() {
         let read = loop {
             match reader.with_record(SHARD, *at, |record| record.body.to_vec()) {
                 Err(ReadError::Cold) => {
-                    let (done, wait) = mpsc::channel();
+                    let (done, wait) = mpsc::sync_channel(1);
                     warmer.warm(SHARD, *at, Box::new(move || done.send(()).unwrap()));
                     wait.recv().unwrap();
                     asked.fetch_add(1, Ordering::Relaxed);

@@ -1,5 +1,7 @@
 //! What a crash, a power cut or a bad disk may leave, and what is made of it.
 
+#![allow(clippy::unwrap_used)] // also in the helpers of tests
+
 mod support;
 
 use std::fs::{self, File};

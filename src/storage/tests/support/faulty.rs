@@ -78,8 +78,8 @@ impl Disk for FaultyDisk {
 }
 
 impl DiskFile for FaultyFile {
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
+    fn bytes(&self) -> io::Result<u64> {
+        self.inner.bytes()
     }
 
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
