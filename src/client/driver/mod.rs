@@ -14,7 +14,7 @@ mod transport;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::{fmt, io};
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use tern_protocol::ChannelId;
 use tern_protocol::frames::Network;
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot};
 
-use crate::machine::{Event, Identity, Position, SendId, SendOutcome, Tuning};
+use crate::machine::{Event, Identity, Position, SavedSend, SendId, SendOutcome, Tuning};
 use crate::profile::Profile;
 use crate::store::{Store, StoreError};
 
@@ -179,6 +179,8 @@ struct Shared {
     untaken: AtomicUsize,
     /// Why the last connection failed or was lost.
     problem: Mutex<Option<Problem>>,
+    /// What was unsettled when the client started.
+    earlier: OnceLock<Vec<SavedSend>>,
 }
 
 /// A device's connection to its server; clones are the same client. When the last one is dropped
@@ -215,6 +217,7 @@ impl Client {
             room: Semaphore::new(0),
             untaken: AtomicUsize::new(0),
             problem: Mutex::new(None),
+            earlier: OnceLock::new(),
         });
         task::spawn(options, to_task, tell, Arc::clone(&shared))?;
         Ok((Self { commands, shared: Arc::clone(&shared) }, Events { receiver, shared }))
@@ -322,6 +325,12 @@ impl Client {
         let (reply, done) = oneshot::channel();
         self.say(Command::Rebind(reply)).map_err(|_| closed())?;
         done.await.map_err(|_| closed())?
+    }
+
+    /// The sends that earlier processes left unsettled, in order. They are sent again by
+    /// themselves, under their old keys, and their results come as events.
+    pub fn earlier(&self) -> &[SavedSend] {
+        self.shared.earlier.get().map_or(&[], Vec::as_slice)
     }
 
     /// Why the last connection failed or was lost, for people.

@@ -88,6 +88,7 @@ pub(super) fn spawn(
     }
     transport::client_config(&trust, None)?;
     let saved = store.load().map_err(ConnectError::Store)?;
+    shared.earlier.get_or_init(|| saved.sends.clone());
     let rtts_ms = load_rtts(&mut *store).map_err(ConnectError::Store)?;
     let (keep, kept) = keeper::spawn(store).map_err(ConnectError::Thread)?;
     let machine = Machine::new(Mono(0), identity, network, tuning, seed(), saved);

@@ -1,0 +1,140 @@
+//! `tern recv`: prints what comes for a device, one line a message, and remembers only what it
+//! has printed.
+//!
+//! The window: a message is printed and flushed, then its cursor is stored, then the server hears
+//! of it. Killed between printing and storing, the next start prints it once more; killed at any
+//! other moment, each message is printed once. `id` tells a repeat in a channel from a new one.
+
+use tern_client::machine::{Event, Message};
+use tern_protocol::frames::content_type;
+use tokio::time::Instant;
+
+use super::Exit;
+use super::chat::session::{self, Session, SessionArgs};
+
+/// The command line of `tern recv`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    session: SessionArgs,
+    /// End after this many messages
+    #[arg(long, value_name = "MESSAGES")]
+    count: Option<u64>,
+    /// End after this time, such as 30s; too early for --count is exit code 4
+    #[arg(long, value_name = "TIME", value_parser = session::parse_time)]
+    timeout: Option<std::time::Duration>,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints `channel id sender device key server-time text` for each message. Runs until the count,
+/// the time, or a signal.
+pub(crate) fn run(args: Args) -> Exit {
+    session::run(async move {
+        let mut session = args.session.open()?;
+        let done = receive(&mut session, &args).await;
+        // What was printed is remembered, whatever ended it.
+        session.client.close().await;
+        done
+    })
+}
+
+async fn receive(session: &mut Session, args: &Args) -> Result<Exit, Exit> {
+    let end = args.timeout.map(|timeout| Instant::now() + timeout);
+    let mut printed = 0;
+    while args.count.is_none_or(|count| printed < count) {
+        let event = tokio::select! {
+            event = session.events.next() => event,
+            () = session::time_is_over(end) => return Ok(out_of_time(args, printed)),
+            () = session::asked_to_end() => return Ok(Exit::Ok),
+        };
+        let Some(event) = event else { return Ok(Exit::Failed) };
+        if let Event::Message(message) = &event {
+            session::print(if args.json { json(message) } else { line(message) }).await?;
+            printed += 1;
+        }
+        session.tell(&event)?;
+        session.client.confirm(&event);
+    }
+    Ok(Exit::Ok)
+}
+
+fn out_of_time(args: &Args, printed: u64) -> Exit {
+    match args.count {
+        None => Exit::Ok,
+        Some(count) => {
+            session::note(&format!("{printed} of {count} messages came in time"));
+            Exit::Timeout
+        }
+    }
+}
+
+fn line(message: &Message) -> String {
+    let Message { position, sender, device, key, server_time, content, .. } = message;
+    let text = session::one_line(content);
+    format!("{} {} {sender} {device} {key} {server_time} {text}\n", position.channel, position.id)
+}
+
+/// Numbers of 64 bits are strings: many readers of JSON round them.
+fn json(message: &Message) -> String {
+    let Message { position, sender, device, key, server_time, content, .. } = message;
+    let mut object = serde_json::json!({
+        "channel": position.channel.to_string(),
+        "id": position.id.to_string(),
+        "sender": sender.to_string(),
+        "device": device.0,
+        "key": key.to_string(),
+        "server_time_ms": server_time.to_string(),
+        "content_type": message.content_type,
+    });
+    let text = std::str::from_utf8(content).ok();
+    match text.filter(|_| message.content_type == content_type::TEXT) {
+        Some(text) => object["text"] = text.into(),
+        None => object["content_hex"] = tern_client::hex::encode(content).into(),
+    }
+    format!("{object}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tern_client::machine::Position;
+    use tern_protocol::{
+        ChannelId, DeviceId, Epoch, Incarnation, MessageId, SendCounter, SendKey, Uin, UnixMillis,
+    };
+
+    fn message(content: &'static [u8]) -> Message {
+        let channel = ChannelId::direct(Uin(10_001), Uin(10_002));
+        Message {
+            position: Position { channel, id: MessageId(7), incarnation: Incarnation(1) },
+            sender: Uin(10_002),
+            device: DeviceId(3),
+            key: SendKey { epoch: Epoch(4), counter: SendCounter(5) },
+            server_time: UnixMillis(u64::MAX),
+            kind: 1,
+            content_type: content_type::TEXT,
+            refers_to: MessageId(0),
+            content: bytes::Bytes::from_static(content),
+        }
+    }
+
+    #[test]
+    fn a_message_is_one_line() {
+        assert_eq!(
+            line(&message(b"two\nlines")),
+            "10001-10002 7 10002 3 4.5 18446744073709551615 two\\nlines\n"
+        );
+    }
+
+    #[test]
+    fn json_keeps_every_byte() {
+        let object: serde_json::Value = serde_json::from_str(&json(&message(b"a\nb"))).unwrap();
+        assert_eq!(object["text"], "a\nb");
+        assert_eq!(object["id"], "7");
+        assert_eq!(object["server_time_ms"], "18446744073709551615");
+        let object: serde_json::Value = serde_json::from_str(&json(&message(b"\xff"))).unwrap();
+        assert_eq!(object["content_hex"], "ff");
+        assert!(object.get("text").is_none());
+    }
+}
