@@ -20,7 +20,7 @@ use tern_core::time::{Mono, Now};
 use tern_protocol::UnixMillis;
 
 use super::inbox::{BELL, Command, QUERIES_MAX, Seat, WARMS_MAX};
-use super::links::{Links, State};
+use super::links::Links;
 use super::machine::{Directory, Machine, Warmer};
 use super::pool::Pool;
 use super::receive::Receiver;
@@ -128,6 +128,8 @@ pub(super) struct Driver<M, R> {
     pub(super) lost: VecDeque<LinkId>,
     /// Chunks of one read, empty between reads.
     pub(super) chunks: Vec<Bytes>,
+    /// Links that have not ended.
+    pub(super) live: usize,
     pub(super) handshakes: usize,
     pub(super) unproven: usize,
     /// Set by a drain: until then everything must be over.
@@ -186,6 +188,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
             to_send: VecDeque::new(),
             lost: VecDeque::new(),
             chunks: Vec::new(),
+            live: 0,
             handshakes: 0,
             unproven: 0,
             drain_until: None,
@@ -434,8 +437,8 @@ impl<M: Machine, R: Reader> Driver<M, R> {
     /// Whether a drain is over: every client has been told, or its time is up.
     fn is_drained(&self) -> bool {
         let Some(until) = self.drain_until else { return false };
-        let told = self.links.iter().all(|link| link.state == State::Ended && !link.queued.send);
-        Instant::now() >= until || (told && self.sender.is_idle())
+        let told = self.live == 0 && self.to_send.is_empty() && self.sender.is_idle();
+        told || Instant::now() >= until
     }
 
     fn publish(&mut self) {

@@ -121,6 +121,8 @@ impl<M: Machine, R: Reader> Driver<M, R> {
     fn close_link(&mut self, id: LinkId, code: Code, come_back_ms: u32) {
         let now = self.now;
         let Some(link) = self.links.get(id).filter(|link| link.state == State::Open) else {
+            // Closed by the driver a moment ago: as the machine closes it too, it is not told.
+            self.lost.retain(|lost| *lost != id);
             return;
         };
         let stream = link.stream;

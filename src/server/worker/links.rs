@@ -92,21 +92,21 @@ impl Link {
         let rest = if self.spill.is_empty() { self.offer(bytes) } else { Some(bytes) };
         let Some(rest) = rest else { return Ok(0) };
         let waiting = rest.len();
-        if self.spill_bytes + waiting > SPILL_BYTES_MAX {
+        if self.spill_bytes + spill_cost(waiting) > SPILL_BYTES_MAX {
             return Err(SlowReader);
         }
-        self.spill_bytes += waiting;
-        self.spill.push_back(rest);
+        self.spill_bytes += spill_cost(waiting);
+        // A copy of its own: it may wait long, and a slice would keep a whole block with it.
+        self.spill.push_back(Bytes::copy_from_slice(&rest));
         Ok(waiting)
     }
 
     /// Offers what waits to the stream again. A lingering link ends its stream behind it.
     pub(super) fn flush(&mut self) {
         while let Some(bytes) = self.spill.pop_front() {
-            let length = bytes.len();
-            let rest = self.offer(bytes);
-            self.spill_bytes -= length - rest.as_ref().map_or(0, Bytes::len);
-            if let Some(rest) = rest {
+            self.spill_bytes -= spill_cost(bytes.len());
+            if let Some(rest) = self.offer(bytes) {
+                self.spill_bytes += spill_cost(rest.len());
                 self.spill.push_front(rest);
                 return;
             }
@@ -152,6 +152,11 @@ impl Link {
     pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
         [self.connection.poll_timeout(), self.deadline()].into_iter().flatten().min()
     }
+}
+
+/// What a waiting frame costs in memory.
+fn spill_cost(bytes: usize) -> usize {
+    bytes + size_of::<Bytes>()
 }
 
 #[derive(Default)]
@@ -244,7 +249,11 @@ pub(super) fn index_of(id: LinkId) -> u32 {
     (id.0 & ((1 << INDEX_BITS) - 1)) as u32 // fits: 24 bits
 }
 
+/// Bytes of our own beside quinn-proto's connection of 6 KB.
+const LINK_BYTES_MAX: usize = 256;
+
 const _: () = {
+    assert!(size_of::<Link>() - size_of::<Connection>() <= LINK_BYTES_MAX);
     assert!(INDEX_BITS + WORKER_BITS + u32::BITS == u64::BITS);
     assert!(WORKERS_MAX <= 1 << WORKER_BITS);
 };

@@ -209,6 +209,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
                 let until = self.now + Duration::from_millis(self.settings.handshake_ms_max);
                 let state = State::Handshaking { unproven, until };
                 self.links.insert(handle.0, connection, state, client_id);
+                self.live += 1;
                 self.handshakes += 1;
                 self.unproven += usize::from(unproven);
                 self.queue_serve(handle.0 as u32); // fits: see `pass_on`

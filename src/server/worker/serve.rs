@@ -129,8 +129,9 @@ impl<M: Machine, R: Reader> Driver<M, R> {
             }
             Next::Told(code) => {
                 if let Some(link) = self.links.at(index) {
+                    let before = link.state;
                     link.close(self.now, code);
-                    self.unlist(index);
+                    self.after_end(index, before);
                 }
             }
         }
@@ -176,7 +177,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         }
     }
 
-    /// Counts and unlists what was in `before`.
+    /// Counts and unlists what was in `before` and is [`State::Ended`] now.
     pub(super) fn after_end(&mut self, index: u32, before: State) {
         match before {
             State::Handshaking { unproven, .. } => {
@@ -185,8 +186,9 @@ impl<M: Machine, R: Reader> Driver<M, R> {
                 self.counts.handshakes_failed += 1;
             }
             State::Open | State::Lingering { .. } => self.unlist(index),
-            State::Ended => {}
+            State::Ended => return,
         }
+        self.live -= 1;
         self.counts.links_closed += u64::from(before == State::Open);
     }
 

@@ -164,7 +164,7 @@ pub struct Snapshot {
     pub core: [u64; Counters::LEN],
     /// What the driver counts.
     pub driver: Counts,
-    /// Durations of the turns that did something.
+    /// Durations of the turns, without the sleep between them.
     pub turns: Histogram,
 }
 

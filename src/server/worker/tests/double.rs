@@ -17,7 +17,13 @@ use tern_protocol::{ChannelId, Code, Flags, Frame, Kind, SendKey, Uin};
 
 use super::super::{Directory, Doors, Machine, Warmer};
 
-/// Bytes of the body of the record at an offset are the offset.
+/// What every record begins with.
+static BODY: [u8; 61_000] = [BODY_BYTE; 61_000];
+
+/// What every record consists of.
+pub(super) const BODY_BYTE: u8 = 0x5a;
+
+/// A record that can't be read at once.
 pub(super) const COLD: Offset = Offset(7);
 
 /// What the machine was told of links, in order.
@@ -245,7 +251,7 @@ impl Machine for Double {
     }
 }
 
-/// Bodies as long as their offset; nothing at [`COLD`].
+/// Records as long as their offset; nothing at [`COLD`].
 #[derive(Clone)]
 pub(super) struct Bodies;
 
@@ -259,8 +265,8 @@ impl Reader for Bodies {
         if at == COLD {
             return Err(ReadError::Cold);
         }
-        let body = vec![at.0 as u8; at.0 as usize];
-        Ok(read(Record { kind: RecordKind::Message, links: Links::default(), body: &body }))
+        let body = &BODY[..at.0 as usize];
+        Ok(read(Record { kind: RecordKind::Message, links: Links::default(), body }))
     }
 }
 

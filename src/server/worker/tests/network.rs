@@ -28,6 +28,20 @@ fn a_client_that_moves_keeps_its_connection_and_its_worker() {
     });
 }
 
+/// S-11: the keys change again and again.
+#[test]
+fn s11_key_updates_are_followed() {
+    run(async {
+        let server = Server::start(Plan::default());
+        let mut client = Client::connect(server.workers.address()).await;
+        for sequence in 0..50 {
+            client.ping(sequence).await;
+            client.connection.force_key_update();
+        }
+        assert_eq!(server.counts().links_now, 1);
+    });
+}
+
 /// Each socket belongs to the other worker here, so the steering is always wrong.
 #[test]
 fn strays_are_handed_over_and_counted() {

@@ -7,7 +7,7 @@ use tern_protocol::{Code, Frame, Kind};
 use zerocopy::FromBytes as _;
 
 use super::super::Command;
-use super::double::{COLD, Told};
+use super::double::{BODY_BYTE, COLD, Told};
 use super::harness::{Client, LONG, Plan, Server, closed_by_server, ping, run, unknown};
 use tern_core::placement::{ShardId, WorkerId};
 
@@ -71,7 +71,7 @@ fn pushes_are_the_bodies_of_the_log() {
             client.command(&format!("push {bytes}")).await;
             let frame = client.read().await;
             assert_eq!((frame[2], frame.len()), (Kind::Push.0, 4 + bytes));
-            assert!(frame[4..].iter().all(|&byte| byte == bytes as u8));
+            assert!(frame[4..].iter().all(|&byte| byte == BODY_BYTE));
         }
     });
 }
@@ -123,6 +123,30 @@ fn a_slow_reader_is_closed_and_the_machine_told_once() {
         other.ping(1).await;
         let counts = server.until("closed", |counts| counts.links_closed == 1).await;
         assert_eq!((counts.slow_readers, server.closed_links()), (1, 1));
+    });
+}
+
+#[test]
+fn nothing_of_ours_is_allocated_per_message() {
+    const MESSAGES: u32 = 4_000;
+    run(async {
+        let server = Server::start(Plan { workers: 1, ..Plan::default() });
+        let mut client = Client::connect(server.workers.address()).await;
+        let mut before = 0;
+        for round in 0..2 {
+            for sequence in 0..MESSAGES {
+                client.ping(sequence).await;
+                client.command("push 300").await;
+                assert_eq!(client.read().await.len(), 304);
+            }
+            if round == 0 {
+                before = server.counts().allocations_ours; // from here on all buffers are there
+            }
+        }
+        let counts = server.counts();
+        let ours = counts.allocations_ours - before;
+        assert!(ours < u64::from(MESSAGES) / 100, "{ours} in {} messages", 2 * MESSAGES);
+        assert!(counts.allocations_quic > 0, "those are counted apart");
     });
 }
 
