@@ -1,0 +1,117 @@
+//! Devices at a running server: who is let in, who is shut out, and how soon.
+
+use std::path::Path;
+
+use rustix::process::Signal;
+use tern_client::machine::{End, Event, State};
+use tern_client::profile::Profile;
+use tern_client::store::MemoryStore;
+use tern_client::{Client, Events, Options};
+use tern_protocol::Code;
+
+use crate::child::{Server, done};
+
+/// Connects the device of a profile.
+fn connect(data: &Path, who: &str, change: impl FnOnce(&mut Profile)) -> (Client, Events) {
+    let mut profile = Profile::load(&Profile::path(data, who)).unwrap();
+    change(&mut profile);
+    let options = Options::from_profile(&profile, Box::new(MemoryStore::default())).unwrap();
+    Client::connect(options).unwrap()
+}
+
+/// The state after the one of being on the way.
+async fn settled(events: &mut Events) -> State {
+    loop {
+        match events.next().await.expect("the client lives") {
+            Event::State(State::Connecting) => {}
+            Event::State(state) => return state,
+            _ => {}
+        }
+    }
+}
+
+fn added(data: &Path) -> Server {
+    let server = Server::start(data, &[]);
+    done(data, &["user", "add", "ann"]);
+    done(data, &["device", "add", "ann"]);
+    server
+}
+
+#[tokio::test]
+async fn only_the_right_secret_is_let_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let _server = added(&data);
+    let (_ann, mut events) = connect(&data, "ann", |_| {});
+    assert!(matches!(settled(&mut events).await, State::Online { .. }));
+    let wrong: [fn(&mut Profile); 3] = [
+        |profile| profile.secret = "00".repeat(32),
+        |profile| profile.device = 3,
+        |profile| profile.uin = 9,
+    ];
+    for change in wrong {
+        let (_client, mut events) = connect(&data, "ann.2", change);
+        let ended = settled(&mut events).await;
+        assert_eq!(ended, State::Ended(End::Refused(Code::BadCredentials)));
+    }
+}
+
+#[tokio::test]
+async fn who_is_shut_out_loses_its_session_at_once_and_is_told_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let _server = added(&data);
+    let (_first, mut first) = connect(&data, "ann", |_| {});
+    let (_second, mut second) = connect(&data, "ann.2", |_| {});
+    assert!(matches!(settled(&mut first).await, State::Online { .. }));
+    assert!(matches!(settled(&mut second).await, State::Online { .. }));
+
+    done(&data, &["device", "revoke", "ann", "2"]);
+    let revoked = State::Ended(End::Refused(Code::DeviceRevoked));
+    assert_eq!(settled(&mut second).await, revoked);
+    let (_again, mut again) = connect(&data, "ann.2", |_| {});
+    assert_eq!(settled(&mut again).await, revoked);
+
+    done(&data, &["user", "disable", "ann"]);
+    let disabled = State::Ended(End::Refused(Code::UserDisabled));
+    assert_eq!(settled(&mut first).await, disabled, "only now: revoking spared this device");
+    let (_again, mut again) = connect(&data, "ann", |_| {});
+    assert_eq!(settled(&mut again).await, disabled);
+
+    done(&data, &["user", "enable", "ann"]);
+    let (_again, mut again) = connect(&data, "ann", |_| {});
+    assert!(matches!(settled(&mut again).await, State::Online { .. }));
+}
+
+#[tokio::test]
+async fn going_down_tells_clients_to_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let server = added(&data);
+    let (_ann, mut events) = connect(&data, "ann", |_| {});
+    assert!(matches!(settled(&mut events).await, State::Online { .. }));
+    server.signal(Signal::TERM);
+    let State::Offline { retry_in_ms, code } = settled(&mut events).await else {
+        panic!("the connection is gone");
+    };
+    assert_eq!(code, Some(Code::Draining));
+    assert!((1_000..=2_000).contains(&retry_in_ms), "{retry_in_ms}: as long as come-back-ms says");
+    let (status, rest) = server.end();
+    assert!(status.success(), "{status}: {rest}");
+}
+
+/// The client is there, and its runtime does not run: it hears nothing, so going down in order
+/// takes as long as a client is given.
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let server = added(&data);
+    let (_ann, mut events) = connect(&data, "ann", |_| {});
+    assert!(matches!(settled(&mut events).await, State::Online { .. }));
+    server.signal(Signal::TERM);
+    // The word that it goes down is the proof that the first signal came.
+    let (status, rest) = server.end_on("going down", Signal::INT);
+    assert_eq!(status.code(), Some(130), "{rest}");
+    assert!(!rest.contains("in order\n"), "{rest}");
+}
