@@ -85,7 +85,12 @@ impl<R: Reader> Front<R> {
                 error(context, link, Code::UnknownFlag, frame.kind(), flags);
                 Ok(())
             }
-            Ok((frame, flags)) => self.dispatch(context, link, frame, flags, &bytes),
+            Ok((frame, flags)) => {
+                let verdict = self.dispatch(context, link, frame, flags, &bytes);
+                let refused = verdict.is_err_and(|code| code != Code::LoggedOut);
+                context.counters.frames_refused += u64::from(refused);
+                verdict
+            }
         };
         if let Err(code) = verdict {
             self.end(context, link, code);
@@ -100,7 +105,7 @@ impl<R: Reader> Front<R> {
         flags: Flags,
         bytes: &Bytes,
     ) -> Verdict {
-        self.check_turn(context, link, frame.kind())?;
+        self.check_turn(link, frame.kind())?;
         match frame {
             Frame::Hello(hello) => self.hello(context, link, hello),
             Frame::Login(login) => self.login(context, link, login),
@@ -125,22 +130,20 @@ impl<R: Reader> Front<R> {
     }
 
     /// Whether a client may say this kind at all, and now.
-    fn check_turn(&self, context: &mut Context<'_>, link: LinkId, kind: Kind) -> Verdict {
+    fn check_turn(&self, link: LinkId, kind: Kind) -> Verdict {
         let row = kind.row().expect("unknown kinds were answered before");
         let has = match self.sessions[&link].state {
             State::Greeting => Needs::Nothing,
             State::Welcomed | State::Authenticating(_) | State::Attaching(_) => Needs::Welcome,
             State::Live(_) => Needs::Login,
         };
-        let refused = if row.direction == Direction::ToClient {
-            Code::WrongDirection
+        if row.direction == Direction::ToClient {
+            Err(Code::WrongDirection)
         } else if row.needs > has {
-            Code::WrongState
+            Err(Code::WrongState)
         } else {
-            return Ok(());
-        };
-        context.counters.frames_refused += 1;
-        Err(refused)
+            Ok(())
+        }
     }
 
     pub(crate) fn handle_answer(&mut self, context: &mut Context<'_>, answer: Answer) {
@@ -180,7 +183,8 @@ impl<R: Reader> Front<R> {
             Mail::Channels { to, page } => self.channels(context, to, page),
             Mail::Deliver { to, channel, grant } => self.deliver(context, to, channel, grant),
             Mail::Fence { to, code } => {
-                context.counters.sessions_fenced += 1;
+                // Not again one that the operator's order reached here first.
+                context.counters.sessions_fenced += u64::from(self.sessions.contains_key(&to.link));
                 self.end(context, to.link, code);
             }
             Mail::Send { .. }
