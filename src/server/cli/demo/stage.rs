@@ -105,6 +105,7 @@ impl std::fmt::Display for Trouble {
 pub struct Stage {
     plan: Plan,
     start: Instant,
+    folder: PathBuf,
     data: PathBuf,
     nursery: Nursery,
     happenings: mpsc::Receiver<Happening>,
@@ -138,6 +139,7 @@ impl Stage {
             script: Script::new(plan.messages, plan.sending),
             plan,
             start: Instant::now(),
+            folder: folder.to_owned(),
             data: folder.join("data"),
             nursery: Nursery::new(folder, sender)?,
             happenings,
@@ -299,10 +301,18 @@ impl Stage {
             Some(address) => address.to_string(),
             None => "127.0.0.1:0".to_owned(),
         };
-        let data = self.data.as_os_str();
-        let arguments = ["serve", "--listen", &listen, "--data"].map(AsRef::as_ref);
+        let arguments = [
+            "serve".as_ref(),
+            "--listen".as_ref(),
+            listen.as_ref(),
+            "--data".as_ref(),
+            self.data.as_os_str(),
+            // Not in the system's shared memory: that would stay behind after the last kill.
+            "--shared-memory".as_ref(),
+            self.folder.as_os_str(),
+        ];
         let who = Name { role: SERVER, life: self.server.lives };
-        let process = self.nursery.start(who, "server", arguments.into_iter().chain([data]));
+        let process = self.nursery.start(who, "server", arguments);
         let process = process.map_err(|error| Trouble::System("the server can't start", error))?;
         self.server.process = Some(process);
         Ok(())
