@@ -1,14 +1,21 @@
 //! The command line, and the course of a measurement: repeats, progress, report.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
 
 use crate::error::BenchError;
-use crate::measure::machine::Machine;
-use crate::report::{Report, Subject, write_json};
-use crate::scenario::Scenario;
+use crate::measure::machine::{Machine, Usage};
+use crate::report::{Figure, Report, Subject, write_json};
+use crate::scenario::{OTHERS, Scenario};
 use crate::system::{Cores, Plan};
+
+/// Runs that are tried where each must be undisturbed.
+const TRIES: u32 = 20;
+
+/// How long a machine must be quiet before a run begins.
+const QUIET_FOR: Duration = Duration::from_secs(3);
 
 /// Measures a Tern server: latency and cost of messages, memory of idle sessions.
 ///
@@ -41,6 +48,10 @@ struct Common {
     /// How often to run, each time with a fresh server
     #[arg(long, global = true, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     repeat: u32,
+    /// Wait before each run until other processes use less than this share of all cores, and
+    /// discard and repeat a run in which they used more
+    #[arg(long, global = true, value_name = "PERCENT")]
+    quiet: Option<f64>,
     /// Also write everything to this file, as JSON
     #[arg(long, global = true, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -64,12 +75,49 @@ pub fn run() -> Result<(), BenchError> {
     report.print_head();
     for number in 1..=common.repeat {
         eprintln!("run {number} of {}", common.repeat);
-        report.push(scenario.run(&plan)?);
+        let figures = match common.quiet {
+            Some(percent) => run_in_quiet(&scenario, &plan, percent, &mut report)?,
+            None => scenario.run(&plan)?,
+        };
+        report.push(figures);
     }
     report.print_table();
     match &common.json {
         Some(path) => write_json(path, &report),
         None => Ok(()),
+    }
+}
+
+/// Runs until nobody disturbs it; what is discarded is counted, so that it can be told.
+fn run_in_quiet(
+    scenario: &Scenario,
+    plan: &Plan,
+    percent: f64,
+    report: &mut Report,
+) -> Result<Vec<Figure>, BenchError> {
+    for _ in 0..TRIES {
+        wait_for_quiet(percent);
+        let figures = scenario.run(plan)?;
+        let disturbance = figures.iter().find(|figure| figure.name == OTHERS);
+        let disturbance = disturbance.map_or(0.0, |figure| figure.value);
+        if disturbance <= percent {
+            return Ok(figures);
+        }
+        eprintln!("  discarded: other processes used {disturbance:.1} % of all cores");
+        report.discarded += 1;
+    }
+    Err(BenchError::Load(format!("the machine was not quiet in {TRIES} runs")))
+}
+
+fn wait_for_quiet(percent: f64) {
+    loop {
+        let before = Usage::read();
+        std::thread::sleep(QUIET_FOR);
+        let (others, _) = Usage::read().others_since(&before, 0);
+        if others <= percent {
+            return;
+        }
+        eprintln!("  waiting: other processes use {others:.1} % of all cores");
     }
 }
 

@@ -87,6 +87,8 @@ pub struct Report {
     pub subject: Subject,
     /// How.
     pub scenario: Scenario,
+    /// Runs that were discarded because other processes disturbed them.
+    pub discarded: u32,
     /// The figures of each run.
     pub runs: Vec<Vec<Figure>>,
 }
@@ -101,6 +103,7 @@ impl Report {
             machine,
             subject,
             scenario: scenario.clone(),
+            discarded: 0,
             runs: Vec::new(),
         }
     }
@@ -132,6 +135,9 @@ impl Report {
     /// Prints the figures: a row each, a column per run, and the median if there are several.
     pub fn print_table(&self) {
         say(&table::render(&self.runs));
+        if self.discarded > 0 {
+            say(&format!("\n{} disturbed runs were discarded\n", self.discarded));
+        }
     }
 }
 

@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Time between two lines of progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
+/// Name of the figure that says how much others used the machine during a run.
+pub const OTHERS: &str = "other processes";
+
 /// Devices that are logged in, each of a user of its own; device `n` of the swarm is `uins[n]`.
 pub struct Crowd {
     /// Them.
@@ -180,7 +183,7 @@ impl Books {
         let load_ns = used(&self.own, &before.own) as f64;
         let load = load_ns / 1e9 / self.seconds_since(before);
         vec![
-            Figure::new("disturbance", "other processes", "% of all cores", others),
+            Figure::new("disturbance", OTHERS, "% of all cores", others),
             Figure::new("disturbance", "taken by the host", "% of all cores", stolen),
             Figure::new("disturbance", "the load itself", "% of a core", 100.0 * load),
         ]

@@ -12,6 +12,8 @@ use crate::error::BenchError;
 use crate::report::Figure;
 use crate::system::Plan;
 
+pub use crowd::OTHERS;
+
 /// What can be measured.
 #[derive(Clone, Debug, clap::Subcommand, Serialize)]
 #[serde(tag = "name", rename_all = "kebab-case")]
