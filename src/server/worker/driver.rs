@@ -19,6 +19,7 @@ use tern_core::placement::{ShardId, WorkerId};
 use tern_core::time::{Mono, Now};
 use tern_protocol::UnixMillis;
 
+use super::Ended;
 use super::inbox::{BELL, Command, QUERIES_MAX, Seat, WARMS_MAX};
 use super::links::Links;
 use super::machine::{Directory, Machine, Warmer};
@@ -75,6 +76,9 @@ impl<Q> Questions<Q> {
         self.open + self.waiting.len()
     }
 }
+
+/// A worker's socket, and what quinn-udp knows of it; its receiver and its sender share it.
+pub(super) type Socket = Arc<(mio::net::UdpSocket, UdpSocketState)>;
 
 /// A cold read.
 pub(super) type Warm = (ShardId, Offset, Waiter);
@@ -205,7 +209,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
     }
 
     /// Runs until told to end; gives the machine back, with its logs.
-    pub(super) fn run(mut self) -> M {
+    pub(super) fn run(mut self) -> Ended<M> {
         let mut events = Events::with_capacity(8); // a socket and a bell
         self.stat = ThreadStat::open();
         loop {
@@ -220,12 +224,12 @@ impl<M: Machine, R: Reader> Driver<M, R> {
             }
         }
         self.publish();
-        self.machine
+        self.finish()
     }
 
-    /// The machine of a driver that never ran.
-    pub(super) fn into_machine(self) -> M {
-        self.machine
+    /// What is left when it runs no more.
+    pub(super) fn finish(self) -> Ended<M> {
+        Ended { machine: self.machine, socket: self.sender.into_socket() }
     }
 
     fn turn(&mut self) -> Flow {
@@ -430,7 +434,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
     fn send_resets(&mut self) {
         while let Some((client, packet)) = self.resets.poll_reset(self.now) {
             self.counts.resets_restart += 1;
-            self.sender.send_alone(&mut self.counts, client, packet);
+            self.sender.send_reset(&mut self.counts, &client, packet);
         }
     }
 

@@ -193,7 +193,8 @@ impl Links {
         place.generation =
             place.generation.checked_add(1).expect("a place is used less than 2^32 times");
         let id = link_id(place.generation, self.worker, index);
-        let peer = Peer { address: connection.remote_address(), own_id: [0; ID_BYTES], client_id };
+        let (address, local_ip) = (connection.remote_address(), connection.local_ip());
+        let peer = Peer { address, local_ip, own_id: [0; ID_BYTES], client_id };
         place.link = Some(Box::new(Link {
             id,
             connection,

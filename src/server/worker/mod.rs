@@ -92,7 +92,14 @@ pub struct Setup<M, R> {
 pub struct Workers<M> {
     address: SocketAddr,
     doors: Arc<Doors>,
-    threads: Vec<JoinHandle<M>>,
+    threads: Vec<JoinHandle<Ended<M>>>,
+}
+
+/// What a worker leaves. Its socket stays open until all workers have ended: closing one would
+/// steer the datagrams of the others wrong.
+struct Ended<M> {
+    machine: M,
+    socket: driver::Socket,
 }
 
 /// Starts all workers.
@@ -144,7 +151,7 @@ where
 }
 
 /// Starts the threads; all of them or, if one can't be had, none.
-fn start<M, R>(drivers: Vec<Driver<M, R>>, pin: bool) -> io::Result<Vec<JoinHandle<M>>>
+fn start<M, R>(drivers: Vec<Driver<M, R>>, pin: bool) -> io::Result<Vec<JoinHandle<Ended<M>>>>
 where
     M: Machine + Send + 'static,
     R: Reader + Send + 'static,
@@ -160,7 +167,7 @@ where
             }
             match started.recv() {
                 Ok(()) => driver.run(),
-                Err(_) => driver.into_machine(),
+                Err(_) => driver.finish(),
             }
         })?;
         threads.push(thread);
@@ -201,10 +208,12 @@ impl<M> Workers<M> {
     /// # Panics
     /// With the panic of a worker, if one did.
     pub fn join(self) -> Vec<M> {
-        let end = |thread: JoinHandle<M>| match thread.join() {
-            Ok(machine) => machine,
+        let end = |thread: JoinHandle<Ended<M>>| match thread.join() {
+            Ok(ended) => (ended.machine, ended.socket),
             Err(panic) => std::panic::resume_unwind(panic),
         };
-        self.threads.into_iter().map(end).collect()
+        let (machines, sockets): (_, Vec<_>) = self.threads.into_iter().map(end).unzip();
+        drop(sockets);
+        machines
     }
 }

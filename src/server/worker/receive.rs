@@ -3,15 +3,13 @@
 
 use std::io::{ErrorKind, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
-use mio::net::UdpSocket;
 use quinn_proto::{ConnectionHandle, ConnectionId, DatagramEvent, Incoming, Transmit};
-use quinn_udp::{EcnCodepoint, RecvMeta, UdpSockRef, UdpSocketState};
+use quinn_udp::{EcnCodepoint, RecvMeta, UdpSockRef};
 use tern_core::log::Reader;
 
-use super::driver::Driver;
+use super::driver::{Driver, Socket};
 use super::inbox::Stray;
 use super::links::State;
 use super::machine::Machine;
@@ -32,7 +30,7 @@ const STRAYS_PER_TURN: usize = 256;
 
 /// The receiving end of the socket.
 pub(super) struct Receiver {
-    socket: Arc<(UdpSocket, UdpSocketState)>,
+    socket: Socket,
     /// `BATCH` buffers in a row; only what is received is ever touched.
     buffers: Box<[u8]>,
     /// Whether the socket may have more than was taken.
@@ -48,7 +46,7 @@ struct Origin {
 }
 
 impl Receiver {
-    pub(super) fn new(socket: Arc<(UdpSocket, UdpSocketState)>) -> Self {
+    pub(super) fn new(socket: Socket) -> Self {
         Self { socket, buffers: vec![0; BATCH * BUFFER_BYTES].into(), readable: true }
     }
 

@@ -14,8 +14,8 @@
 //! A reset for a connection that is gone is dropped by its receiver, who knows no such token.
 //!
 //! ```text
-//!   0      4      8                    24      32         52      53       54     56
-//!   | magic | port | address (IPv6 form) | own id | client id | length | family | zero |
+//!   0       4      8         24       32          52       53       54             55  56       72
+//!   | magic | port | address | own id | client id | length | family | local family | 0 | local |
 //! ```
 
 use std::collections::VecDeque;
@@ -34,7 +34,7 @@ use tern_core::placement::WorkerId;
 use crate::transport::steering::ID_BYTES;
 
 /// Bytes of a slot.
-const SLOT_BYTES: usize = 56;
+const SLOT_BYTES: usize = 72;
 
 /// First bytes of a slot in use, with the version of its layout.
 const MAGIC: [u8; 4] = *b"TRN1";
@@ -66,6 +66,9 @@ pub const PASS_GAP: Duration = Duration::from_millis(700);
 pub struct Peer {
     /// The client's address.
     pub address: SocketAddr,
+    /// Which of the server's addresses it knows, where the server has several: a reset from
+    /// another one is none to it.
+    pub local_ip: Option<IpAddr>,
     /// The id of ours that it puts into its packets, and so the one whose token it knows.
     pub own_id: [u8; ID_BYTES],
     /// The id it gave itself, to which the reset is addressed.
@@ -118,33 +121,45 @@ impl PeerList {
 
 fn encode(peer: &Peer) -> [u8; SLOT_BYTES] {
     let mut slot = [0; SLOT_BYTES];
-    let (ip, family) = match peer.address.ip() {
-        IpAddr::V4(ip) => (ip.to_ipv6_mapped(), 4),
-        IpAddr::V6(ip) => (ip, 6),
-    };
+    let (ip, family) = encode_ip(Some(peer.address.ip()));
+    let (local_ip, local_family) = encode_ip(peer.local_ip);
     slot[0..4].copy_from_slice(&MAGIC);
     slot[4..6].copy_from_slice(&peer.address.port().to_le_bytes());
-    slot[8..24].copy_from_slice(&ip.octets());
+    slot[8..24].copy_from_slice(&ip);
     slot[24..32].copy_from_slice(&peer.own_id);
     slot[32..32 + peer.client_id.len()].copy_from_slice(&peer.client_id);
     slot[52] = peer.client_id.len() as u8; // fits: at most 20
-    slot[53] = family;
+    (slot[53], slot[54]) = (family, local_family);
+    slot[56..72].copy_from_slice(&local_ip);
     slot
+}
+
+/// In IPv6's form, with the family that tells which it was; 0 for none.
+fn encode_ip(ip: Option<IpAddr>) -> ([u8; 16], u8) {
+    match ip {
+        None => ([0; 16], 0),
+        Some(IpAddr::V4(ip)) => (ip.to_ipv6_mapped().octets(), 4),
+        Some(IpAddr::V6(ip)) => (ip.octets(), 6),
+    }
+}
+
+fn decode_ip(octets: &[u8], family: u8) -> Option<IpAddr> {
+    let ip = Ipv6Addr::from(<[u8; 16]>::try_from(octets).ok()?);
+    match family {
+        4 => ip.to_ipv4_mapped().map(IpAddr::V4),
+        6 => Some(IpAddr::V6(ip)),
+        _ => None,
+    }
 }
 
 /// `None` for a free slot, and for one that makes no sense.
 fn decode(slot: &[u8; SLOT_BYTES]) -> Option<Peer> {
     let client_id = slot[32..52].get(..usize::from(slot[52]))?;
-    let octets: [u8; 16] = slot[8..24].try_into().ok()?;
-    let ip = Ipv6Addr::from(octets);
-    let ip = match slot[53] {
-        4 => IpAddr::V4(ip.to_ipv4_mapped()?),
-        6 => IpAddr::V6(ip),
-        _ => return None,
-    };
+    let ip = decode_ip(&slot[8..24], slot[53])?;
     let port = u16::from_le_bytes([slot[4], slot[5]]);
     (slot[0..4] == MAGIC && port != 0).then_some(Peer {
         address: SocketAddr::new(ip, port),
+        local_ip: decode_ip(&slot[56..72], slot[54]),
         own_id: slot[24..32].try_into().ok()?,
         client_id: ConnectionId::new(client_id),
     })
@@ -215,7 +230,7 @@ impl ResetSender {
     }
 
     /// The next reset that is due and its receiver.
-    pub(super) fn poll_reset(&mut self, now: Instant) -> Option<(SocketAddr, &[u8])> {
+    pub(super) fn poll_reset(&mut self, now: Instant) -> Option<(Peer, &[u8])> {
         if self.passes_left == 0 || self.next > now {
             return None;
         }
@@ -230,7 +245,7 @@ impl ResetSender {
             self.next = now + PASS_GAP;
         }
         write_reset(&peer, &self.key, &self.random, &mut self.packet);
-        Some((peer.address, &self.packet))
+        Some((peer, &self.packet))
     }
 }
 
@@ -248,6 +263,7 @@ mod tests {
         let ip = if number.is_multiple_of(2) { "192.0.2.1" } else { "2001:db8::7" };
         Peer {
             address: SocketAddr::new(ip.parse().expect("an address"), 1_000 + u16::from(number)),
+            local_ip: (number > 9).then(|| IpAddr::from([127, 0, 0, number])),
             own_id: [number; ID_BYTES],
             client_id: ConnectionId::new(&vec![number; usize::from(number % 21)]),
         }
@@ -328,8 +344,8 @@ mod tests {
     #[test]
     fn a_reset_ends_in_the_token_of_our_id() {
         let mut sender = sender(1, Instant::now());
-        let (address, packet) = sender.poll_reset(Instant::now()).expect("due");
-        assert_eq!(address, peer(0).address);
+        let (to, packet) = sender.poll_reset(Instant::now()).expect("due");
+        assert_eq!(to, peer(0));
         assert_eq!((packet.len(), packet[0] & 0xc0), (RESET_BYTES, 0x40));
         let key = hmac::Key::new(hmac::HMAC_SHA256, &[1; 32]);
         assert_eq!(packet[RESET_BYTES - 16..], hmac::sign(&key, &[0; 8]).as_ref()[..16]);

@@ -1,15 +1,12 @@
 //! Datagrams out: the sending end of the socket, and the turn's round of sending.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-
-use mio::net::UdpSocket;
 use quinn_proto::Transmit;
-use quinn_udp::{UdpSockRef, UdpSocketState};
+use quinn_udp::UdpSockRef;
 use tern_core::log::Reader;
 
-use super::driver::Driver;
+use super::driver::{Driver, Socket};
 use super::machine::Machine;
+use super::resets::Peer;
 use super::status::Counts;
 use crate::alloc::{Scope, enter};
 
@@ -24,7 +21,7 @@ const SCRATCH_BYTES: usize = 16 << 10;
 
 /// The sending end of the socket.
 pub(super) struct Sender {
-    socket: Arc<(UdpSocket, UdpSocketState)>,
+    socket: Socket,
     scratch: Vec<u8>,
     /// What the socket did not take: it stands in `held_bytes` and goes out first.
     held: Option<Transmit>,
@@ -37,7 +34,7 @@ pub(super) struct Sender {
 struct Blocked;
 
 impl Sender {
-    pub(super) fn new(socket: Arc<(UdpSocket, UdpSocketState)>) -> Self {
+    pub(super) fn new(socket: Socket) -> Self {
         Self {
             socket,
             scratch: Vec::with_capacity(SCRATCH_BYTES),
@@ -57,6 +54,10 @@ impl Sender {
         self.scratch.first().copied()
     }
 
+    pub(super) fn into_socket(self) -> Socket {
+        self.socket
+    }
+
     /// Whether nothing waits for the socket.
     pub(super) fn is_idle(&self) -> bool {
         self.held.is_none()
@@ -74,14 +75,14 @@ impl Sender {
         }
     }
 
-    /// The same for a packet that does not come from the endpoint.
-    pub(super) fn send_alone(&self, counts: &mut Counts, to: SocketAddr, packet: &[u8]) {
+    /// The same for a reset that does not come from the endpoint.
+    pub(super) fn send_reset(&self, counts: &mut Counts, to: &Peer, packet: &[u8]) {
         let transmit = Transmit {
-            destination: to,
+            destination: to.address,
             ecn: None,
             size: packet.len(),
             segment_size: None,
-            src_ip: None,
+            src_ip: to.local_ip,
         };
         if self.send(counts, &transmit, packet).is_err() {
             counts.responses_dropped += 1;

@@ -65,6 +65,24 @@ fn a_client_that_moved_before_the_crash_is_found() {
     });
 }
 
+/// The server has many addresses; the client knows one that the system would not choose.
+#[test]
+fn a_reset_comes_from_the_address_that_the_client_knows() {
+    run(async {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let listen = "0.0.0.0:0".parse().expect("an address");
+        let server = Server::start(Plan { listen, ..plan(folder.path()) });
+        let mut address = server.workers.address();
+        address.set_ip([127, 0, 0, 9].into());
+        let client = Client::connect(address).await;
+        server.until("connected", |counts| counts.links_opened == 1).await;
+        server.until_quiet().await;
+        let server = restart(server, plan(folder.path()));
+        expect_reset(&client).await;
+        assert_eq!(server.counts().resets, 0, "the client did not have to ask");
+    });
+}
+
 #[test]
 fn a_client_that_speaks_is_reset_without_a_list() {
     run(async {
