@@ -1,0 +1,25 @@
+//! What the tests over real sockets share: the real server in a child process, a client that does
+//! as it is told, right or wrong, and honest devices beside it.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+pub mod server;
+
+pub mod commands;
+
+pub mod words;
+
+pub mod peer;
+
+pub mod honest;
+
+pub mod stage;
+
+pub mod random;
+
+/// `count`, times the factor in `TERN_SOAK` if that is set.
+pub fn scaled(count: u32) -> u32 {
+    let factor = std::env::var("TERN_SOAK").ok().map(|text| {
+        text.parse::<u32>().unwrap_or_else(|_| panic!("TERN_SOAK={text} is no whole number"))
+    });
+    count.saturating_mul(factor.unwrap_or(1))
+}
