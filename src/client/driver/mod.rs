@@ -333,7 +333,7 @@ impl Client {
         self.shared.earlier.get().map_or(&[], Vec::as_slice)
     }
 
-    /// Why the last connection failed or was lost, for people.
+    /// Why the last connection failed or was lost, for people; `None` while there is one.
     pub fn problem(&self) -> Option<Problem> {
         self.shared.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

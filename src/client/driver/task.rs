@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::keeper::{self, Keep, Kept};
 use super::link::{Link, LinkEvent, Target, Tell};
 use super::transport::{self, local_address};
-use super::{Command, ConnectError, Options, Shared, Trust};
+use super::{Command, ConnectError, Options, Problem, Shared, Trust};
 use crate::machine::{Effect, Event, Input, Machine, Mono, SendId, SendOutcome, SendResult, State};
 use crate::store::{Store, StoreError};
 
@@ -231,7 +231,8 @@ impl Task {
         let Some((endpoint, connection)) = open else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        let local = local_address(self.target.bind, connection.remote_address());
+        let mut local = local_address(self.target.bind, connection.remote_address());
+        local.set_port(0);
         endpoint.rebind(UdpSocket::bind(local)?)
     }
 
@@ -240,6 +241,7 @@ impl Task {
         match event {
             LinkEvent::Opened { endpoint, connection } => {
                 link.open = Some((endpoint, connection));
+                self.set_problem(None);
                 self.say(Input::Connected);
             }
             LinkEvent::Frame(frame) => self.say(Input::Frame(frame)),
@@ -247,10 +249,14 @@ impl Task {
                 tracing::debug!(%problem, ?code, "the connection is gone");
                 self.remember_rtt();
                 self.link = None;
-                *self.shared.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);
+                self.set_problem(Some(problem));
                 self.say(Input::Disconnected { code });
             }
         }
+    }
+
+    fn set_problem(&self, problem: Option<Problem>) {
+        *self.shared.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
     fn handle_kept(&mut self, kept: Option<Kept>) {

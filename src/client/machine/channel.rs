@@ -210,7 +210,7 @@ impl Channel {
             self.hole = None;
             return None;
         }
-        let to = end.min(MessageId(self.received.0 + ids_max));
+        let to = end.min(MessageId(self.received.0.saturating_add(ids_max)));
         self.hole = Some(Hole { to, asked: now, times });
         Some((from, to))
     }

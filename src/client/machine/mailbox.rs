@@ -76,7 +76,7 @@ impl Mailbox {
         tuning: &Tuning,
         out: &mut Out,
     ) -> Result<(), BadFrame> {
-        if body.id.get() == 0 || !body.channel.is_valid() {
+        if body.id.get() == 0 || body.id.get() == u64::MAX || !body.channel.is_valid() {
             return Err(BadFrame);
         }
         let channel = self.channels.entry(body.channel).or_default();

@@ -1,7 +1,9 @@
 //! The machine against a scripted server, and against a small model of one.
 
 mod connecting;
+mod hostile;
 mod model;
+mod reading;
 mod receiving;
 mod rig;
 mod sending;
