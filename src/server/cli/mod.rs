@@ -3,12 +3,15 @@
 //! Results go to standard output, everything else to standard error. Each command ends with an
 //! [`Exit`].
 
+mod chat;
 mod demo;
 mod device;
 mod exit;
 mod folder;
 mod options;
 mod output;
+mod recv;
+mod send;
 mod serve;
 mod status;
 mod stop;
@@ -48,6 +51,12 @@ enum Command {
     DemoDevice(demo::actor::Args),
     /// Run a server on this machine, until SIGTERM, SIGINT or `tern stop`
     Serve(serve::Args),
+    /// Talk with a user, in a terminal
+    Chat(chat::Args),
+    /// Send messages, from the command line or one per line of standard input
+    Send(send::Args),
+    /// Print messages as they come, and go on where the last time stopped
+    Recv(recv::Args),
     /// Add users, list them, shut them out and let them in; a running server follows at once
     User(user::Args),
     /// Add devices to users, list and revoke them; a running server follows at once
@@ -86,6 +95,9 @@ fn run(command: Command) -> Exit {
         Command::Demo(args) => demo::run(&args),
         Command::DemoDevice(args) => demo::actor::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Chat(args) => chat::run(args),
+        Command::Send(args) => send::run(args),
+        Command::Recv(args) => recv::run(args),
         Command::User(args) => user::run(args),
         Command::Device(args) => device::run(args),
         Command::Status(args) => status::run(&args),
