@@ -4,7 +4,7 @@
 //! - [`steering`]: the rule "first byte of the destination connection id, modulo workers", as
 //!   code and as the generator of ids that obey it.
 //! - [`sockets`]: one UDP socket per worker on one port, in a `SO_REUSEPORT` group; the kernel
-//!   applies the same rule by the program in [`reuseport`], the one file here with `unsafe`.
+//!   applies the same rule by the program in `reuseport`, the one file here with `unsafe`.
 //! - [`settings`]: QUIC's transport, server and endpoint settings, each set explicitly.
 //! - [`tls`]: TLS 1.3 with the one ALPN protocol, no early data.
 //!

@@ -1,11 +1,12 @@
-//! Attaches the steering program to a `SO_REUSEPORT` group.
+//! The two socket options without a safe wrapper: the steering program of a `SO_REUSEPORT` group,
+//! and the datagrams that the kernel dropped for want of room.
 //!
-//! A classic BPF program, which any user may attach: it sees the UDP payload and returns the
+//! The program is a classic BPF one, which any user may attach: it sees the UDP payload and returns the
 //! index of a socket in the group, counted in the order in which they were bound. An index that
 //! no socket has makes the kernel fall back to its hash of addresses.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::steering::{LONG_HEADER, LONG_ID_OFFSET, SHORT_ID_OFFSET, STEERED_BYTES_MIN};
 
@@ -63,4 +64,31 @@ pub(super) fn attach(socket: &socket2::Socket, workers: u16) -> io::Result<()> {
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Datagrams that came for this socket and found its receive buffer full, since it was opened;
+/// the count starts over after 2^32.
+pub(super) fn dropped(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    /// Numbers that the kernel tells of a socket's memory (`SK_MEMINFO_VARS`).
+    const NUMBERS: usize = 9;
+    let mut numbers = [0_u32; NUMBERS];
+    let mut bytes = size_of_val(&numbers) as libc::socklen_t; // fits: 36
+    // SAFETY: getsockopt(2) writes at most `*optlen` bytes at `optval`, and the true length to
+    // `optlen`. `optval` is the live, exclusively borrowed array `numbers` of exactly `bytes`
+    // bytes, any bit pattern of which is a valid `u32`; `optlen` is the live `bytes`. The
+    // descriptor is open while it is borrowed.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            numbers.as_mut_ptr().cast(),
+            &raw mut bytes,
+        )
+    };
+    if result == 0 {
+        Ok(numbers[libc::SK_MEMINFO_DROPS as usize]) // fits: 8
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

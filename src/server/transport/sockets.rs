@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::BorrowedFd;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -115,6 +116,12 @@ impl Sockets {
     }
 }
 
+/// Datagrams that came for a socket and found its receive buffer full; 0 where the kernel does
+/// not tell.
+pub fn dropped(socket: BorrowedFd<'_>) -> u64 {
+    reuseport::dropped(socket).map_or(0, u64::from)
+}
+
 /// Binds once without `SO_REUSEPORT`: with it, a second server of the same user would silently
 /// join the group and take a share of the datagrams.
 fn probe(address: SocketAddr) -> Result<(), BindError> {
@@ -221,6 +228,20 @@ mod tests {
         let port = sockets.address().port();
         check(&sockets, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), &all_kinds());
         check(&sockets, SocketAddr::new(Ipv6Addr::LOCALHOST.into(), port), &all_kinds());
+    }
+
+    #[test]
+    fn what_the_kernel_drops_is_counted() {
+        use std::os::fd::AsFd as _;
+        let sockets = bind(Ipv4Addr::LOCALHOST, 1);
+        let socket = sockets.sockets[0].as_fd();
+        assert_eq!(dropped(socket), 0);
+        let sender = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let floods = 2 * RECEIVE_BUFFER_BYTES / 1_000;
+        for _ in 0..floods {
+            sender.send_to(&[0; 1_000], sockets.address()).expect("loopback takes it");
+        }
+        assert!(dropped(socket) > 0, "nobody read {floods} datagrams");
     }
 
     #[test]

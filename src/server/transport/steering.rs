@@ -1,7 +1,7 @@
 //! The steering rule: the first byte of a datagram's destination connection id, modulo the number
 //! of workers, names the worker.
 //!
-//! The kernel applies it to each datagram ([`super::reuseport`]); [`worker_of`] is the same rule
+//! The kernel applies it to each datagram (`reuseport`); [`worker_of`] is the same rule
 //! in Rust, by which a worker recognises a stray; [`WorkerIds`] makes connection ids that obey
 //! it. So a connection stays with its worker when its client's address changes. An id that the
 //! client chose (its first Initial) is steered by the same rule, so its retransmits stay put too.

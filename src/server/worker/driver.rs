@@ -456,6 +456,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         counts.queries_now = self.queries.len() as u64;
         counts.allocations_ours = allocations.ours;
         counts.allocations_quic = allocations.quic;
+        counts.datagrams_dropped = self.receiver.dropped();
         counts.major_faults = self.stat.major_faults();
         counts.cpu_us = self.stat.cpu_us();
         self.seat.board().publish(self.machine.counters(), counts, &self.turns);

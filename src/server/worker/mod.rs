@@ -1,21 +1,21 @@
 //! The workers: one thread per core, each with its own socket, its QUIC endpoint and connections,
 //! its mailbox, and one [`Machine`] that decides everything.
 //!
-//! The way of a datagram through a turn of [`driver`]:
+//! The way of a datagram through a turn of `driver`:
 //!
-//! 1. [`receive`]: a batch from the socket; a stray goes to its worker by [`inbox`]; quinn-proto
+//! 1. `receive`: a batch from the socket; a stray goes to its worker by `inbox`; quinn-proto
 //!    finds or accepts its connection.
-//! 2. [`serve`]: the connection's events; bytes of the control stream, cut by [`frames`] into
+//! 2. `serve`: the connection's events; bytes of the control stream, cut by `frames` into
 //!    frames, each of which is one `Input` to the machine.
-//! 3. [`effects`]: what the machine wants done: frames and pushes written to streams ([`links`]),
+//! 3. `effects`: what the machine wants done: frames and pushes written to streams (`links`),
 //!    closes, questions.
-//! 4. [`inbox`]: mail, proofs, answers, commands, each an `Input` again.
-//! 5. `commit`, mail to other workers, [`transmit`], and sleep.
+//! 4. `inbox`: mail, proofs, answers, commands, each an `Input` again.
+//! 5. `commit`, mail to other workers, `transmit`, and sleep.
 //!
 //! What is absent: no lock, no call that waits for anything but the poll, no state shared with
 //! another thread but the inboxes and the [`Board`]. In the steady state nothing is allocated
 //! per message but by quinn-proto: datagrams and frames live in blocks that are used again
-//! ([`pool`]).
+//! (`pool`).
 
 mod machine;
 pub use machine::{Directory, Machine, Warmer};

@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use quinn_proto::{ConnectionHandle, ConnectionId, DatagramEvent, Incoming, Transmit};
@@ -14,6 +15,7 @@ use super::inbox::Stray;
 use super::links::State;
 use super::machine::Machine;
 use crate::alloc::{Scope, enter};
+use crate::transport::sockets::dropped;
 use crate::transport::steering::{LONG_HEADER, client_id_of, own_id_of, worker_of};
 
 /// Buffers given to one system call.
@@ -48,6 +50,11 @@ struct Origin {
 impl Receiver {
     pub(super) fn new(socket: Socket) -> Self {
         Self { socket, buffers: vec![0; BATCH * BUFFER_BYTES].into(), readable: true }
+    }
+
+    /// Datagrams that the kernel dropped for want of room.
+    pub(super) fn dropped(&self) -> u64 {
+        dropped(self.socket.0.as_fd())
     }
 
     fn receive(&mut self, metas: &mut [RecvMeta; BATCH]) -> std::io::Result<usize> {

@@ -71,6 +71,7 @@ counts! {
     links_closed: "established connections that ended",
     mail_out: "letters to other workers",
     mail_in: "letters from other workers",
+    datagrams_dropped: "datagrams that the kernel dropped because the socket's buffer was full",
     receive_errors: "system calls that failed to receive",
     proofs: "notices of durability taken",
     major_faults: "page faults of this thread that waited for a disk",
