@@ -161,6 +161,9 @@ impl Walk {
     }
 }
 
+/// A page that was never written.
+static ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
+
 /// The newest offset that any mark behind `at` calls durable; 0 if there is none.
 fn newest_mark(segment: &Segment, at: u64, mut steps: Steps<'_>) -> Result<u64, RecoverError> {
     let mut newest = 0;
@@ -170,7 +173,7 @@ fn newest_mark(segment: &Segment, at: u64, mut steps: Steps<'_>) -> Result<u64, 
         let rest = rest.expect("all of it is settled");
         let len = rest.len().min(PAGE_BYTES);
         // Most of what is left of a segment was never written.
-        if rest[..len].iter().all(|byte| *byte == 0) {
+        if rest[..len] == ZEROS[..len] {
             continue;
         }
         for place in (0..len).step_by(RECORD_ALIGN) {

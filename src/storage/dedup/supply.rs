@@ -105,11 +105,9 @@ impl Supply {
         self.life.store(Arc::new(life));
     }
 
-    /// Asks for a table of this many slots; [`Supply::take`] gives it, now or later.
+    /// Asks for a table of this many slots; [`Supply::take`] gives it, now or later. Not again
+    /// before it was taken.
     pub(crate) fn want(&self, slots: usize) {
-        if self.wanted.load(Acquire) == slots as u64 {
-            return;
-        }
         self.wanted.store(slots as u64, Release);
         if !self.inline.load(Relaxed) {
             self.io.look();

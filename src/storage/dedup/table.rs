@@ -36,13 +36,16 @@ pub struct ShmTable {
     /// A smaller table that is empty, until it can be handed over.
     emptied: Option<Region>,
     entries: usize,
+    /// Whether the next table was asked for and not taken yet: it is asked for once, for a second
+    /// one would get the name of the first.
+    asked: bool,
     supply: Arc<Supply>,
 }
 
 impl ShmTable {
     /// A table with all its entries in `main`.
     pub(super) fn new(main: Region, entries: usize, supply: Arc<Supply>) -> Self {
-        Self { main, old: None, emptied: None, entries, supply }
+        Self { main, old: None, emptied: None, entries, asked: false, supply }
     }
 
     /// Devices in the table.
@@ -59,6 +62,8 @@ impl ShmTable {
     /// Goes over to a table of twice the size, if that is there.
     fn grow(&mut self) -> Result<(), TableFull> {
         let next = self.supply.take().ok_or(TableFull)?;
+        assert!(self.asked && next.slots().len() > self.main.slots().len());
+        self.asked = false;
         self.main.header()[WORD_STATE].store(MOVING, Release);
         let old = std::mem::replace(&mut self.main, next);
         self.old = Some((old, 0));
@@ -106,8 +111,9 @@ impl DedupTable for ShmTable {
             return Ok(());
         }
         self.hand_over_emptied();
-        if self.old.is_none() && self.emptied.is_none() {
+        if self.old.is_none() && self.emptied.is_none() && !self.asked {
             self.supply.want(slots * 2);
+            self.asked = true;
         }
         if needed * 5 <= slots * LOAD_MAX_FIFTHS {
             return Ok(());

@@ -131,6 +131,26 @@ fn child() {
     }
 }
 
+/// The table grows while it is used, by the I/O thread's hand, and is found again.
+#[test]
+fn the_table_grows_beside_the_log() {
+    let rig = Rig::new();
+    let running = rig.start();
+    let (mut opened, mut replayer) = open(&running);
+    let devices = 150_000;
+    for device in 1..=devices {
+        let key = SendKey { epoch: Epoch(1), counter: SendCounter(1) };
+        put(&mut replayer.table, Uin(device), DeviceId(1), key, Offset(0), Offset(0));
+    }
+    assert!((1..=devices).all(|uin| replayer.table.get(Uin(uin), DeviceId(1)).is_some()));
+    assert_eq!(replayer.table.entries() as u64, devices);
+    running.write(&mut opened.log, b"12345678");
+    drop(replayer);
+    running.close(opened.log);
+    let files: Vec<_> = std::fs::read_dir(rig.shm.path()).unwrap().collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+}
+
 /// B-08, C-03: what was acked is there, in order and once, and the table says what the log says.
 #[test]
 fn killed_again_and_again() {
