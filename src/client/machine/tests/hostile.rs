@@ -61,11 +61,7 @@ fn frame() -> impl Strategy<Value = Bytes> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 500,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(super::rig::cases(500))]
 
     #[test]
     fn no_frame_breaks_the_machine(frames in prop::collection::vec(frame(), 1..60)) {
@@ -77,8 +73,7 @@ proptest! {
             if turn % 7 == 0 {
                 rig.wait_ms(2_500);
             }
-            if rig.connects > 1 {
-                rig.connects = 0;
+            if rig.opening {
                 rig.log_in(turn as u32 + 2);
             }
         }

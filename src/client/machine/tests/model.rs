@@ -131,6 +131,8 @@ impl World {
         if !resumed {
             self.model.epoch += 1;
         }
+        self.rig.until_opening();
+        self.rig.disconnects.clear();
         self.rig.frames.clear();
         self.rig.log_in_as(self.model.epoch, resumed);
     }
@@ -152,7 +154,7 @@ impl World {
             Step::Busy => self.model.busy = true,
             Step::Final => self.model.fatal = true,
             Step::Reconnect { resumed } => {
-                self.rig.lose();
+                self.rig.say(Input::Disconnected { code: None });
                 self.connect(resumed);
             }
             Step::Wait(ms) => self.wait(ms),
@@ -178,19 +180,16 @@ impl World {
             self.rig.say(Input::Frame(answer));
         }
         if lost {
-            self.rig.lose();
+            self.rig.say(Input::Disconnected { code: None });
             self.connect(true);
         }
     }
 
     fn wait(&mut self, ms: u64) {
         self.rig.wait_ms(ms);
-        if !self.rig.disconnects.is_empty() || self.rig.connects > 1 {
-            self.rig.disconnects.clear();
-            self.rig.wait_ms(60_000);
+        if !self.rig.disconnects.is_empty() {
             self.connect(true);
         }
-        self.rig.connects = 0;
     }
 
     fn crash(&mut self) {
@@ -200,7 +199,6 @@ impl World {
         self.unsettled.clear();
         self.rig = rig.restart();
         self.rig.stores = false;
-        self.rig.connects = 0;
         self.connect(false);
     }
 
@@ -267,11 +265,7 @@ impl Rig {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 400,
-        failure_persistence: None, // a seed that failed becomes a test of its own
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(super::rig::cases(400))]
 
     #[test]
     fn every_message_stands_once_in_order_and_every_result_is_true(
@@ -279,7 +273,6 @@ proptest! {
     ) {
         let mut world = World::new();
         world.rig.stores = false;
-        world.rig.connects = 0;
         for step in steps {
             world.step(step);
         }

@@ -89,6 +89,8 @@ impl World {
 
     fn connect(&mut self) {
         self.epoch += 1;
+        self.rig.until_opening();
+        self.rig.disconnects.clear();
         self.rig.frames.clear();
         self.rig.log_in(self.epoch);
         let mut cursor = 0;
@@ -143,7 +145,6 @@ impl World {
             Step::Wait(ms) => self.rig.wait_ms(ms),
             Step::Reconnect => {
                 self.rig.say(Input::Disconnected { code: None });
-                self.rig.wait_ms(60_000);
                 self.connect();
             }
             Step::Crash => self.crash(),
@@ -152,8 +153,6 @@ impl World {
         self.look();
         if !self.rig.disconnects.is_empty() {
             // It gave up on a hole, or on the silence.
-            self.rig.disconnects.clear();
-            self.rig.wait_ms(60_000);
             self.connect();
         }
     }
@@ -239,11 +238,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 400,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(super::rig::cases(400))]
 
     #[test]
     fn each_message_is_given_once_and_in_order(steps in prop::collection::vec(step(), 1..150)) {

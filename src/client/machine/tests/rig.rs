@@ -1,6 +1,7 @@
 //! A machine on a bench: time by hand, a store in memory, frames in and out by name.
 
 use bytes::Bytes;
+use proptest::test_runner::Config as ProptestConfig;
 use tern_protocol::frame::{encode, frame_bytes};
 use tern_protocol::frames::{
     ChannelState, Close, ErrorHead, Gap, LoggedIn, Network, Pong, PushBody, SendAck, SendRefused,
@@ -20,6 +21,13 @@ use crate::machine::{
 use crate::store::{MemoryStore, Store};
 
 pub(super) const HEARTBEAT_MS: u32 = 25_000;
+
+/// So many random cases, times `TERN_SOAK`. A case that fails becomes a test of its own rather
+/// than a file.
+pub(super) fn cases(cases: u32) -> ProptestConfig {
+    let soak = std::env::var("TERN_SOAK").ok().and_then(|soak| soak.parse().ok()).unwrap_or(1);
+    ProptestConfig { cases: cases * soak, failure_persistence: None, ..ProptestConfig::default() }
+}
 
 /// The device's user, and the peer it writes to most.
 pub(super) const ME: Uin = Uin(1);
@@ -42,6 +50,8 @@ pub(super) struct Rig {
     pub(super) frames: Vec<Bytes>,
     pub(super) events: Vec<Event>,
     pub(super) connects: usize,
+    /// Whether a connection is wished for and not there yet.
+    pub(super) opening: bool,
     pub(super) disconnects: Vec<Code>,
 }
 
@@ -64,6 +74,7 @@ impl Rig {
             frames: Vec::new(),
             events: Vec::new(),
             connects: 0,
+            opening: false,
             disconnects: Vec::new(),
         };
         rig.drain();
@@ -85,6 +96,9 @@ impl Rig {
     }
 
     pub(super) fn say(&mut self, input: Input) {
+        if matches!(input, Input::Connected | Input::Disconnected { .. }) {
+            self.opening = false;
+        }
         self.machine.handle(self.now, input);
         self.drain();
     }
@@ -97,8 +111,14 @@ impl Rig {
                     self.store.apply(&changes).unwrap();
                     self.unstored.push(ticket);
                 }
-                Effect::Connect => self.connects += 1,
-                Effect::Disconnect { code } => self.disconnects.push(code),
+                Effect::Connect => {
+                    self.connects += 1;
+                    self.opening = true;
+                }
+                Effect::Disconnect { code } => {
+                    self.disconnects.push(code);
+                    self.opening = false;
+                }
                 Effect::Tell(event) => self.events.push(event),
             }
         }
@@ -144,6 +164,13 @@ impl Rig {
         self.say(Input::Connected);
         self.say(Input::Frame(welcome()));
         self.say(Input::Frame(logged_in(epoch, true)));
+    }
+
+    /// Lets time pass until a connection is wished for.
+    pub(super) fn until_opening(&mut self) {
+        while !self.opening {
+            self.tick();
+        }
     }
 
     /// The connection is lost, and the next attempt is due.
