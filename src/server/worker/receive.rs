@@ -78,6 +78,9 @@ impl<M: Machine, R: Reader> Driver<M, R> {
             match self.receiver.receive(&mut metas) {
                 Ok(messages) => {
                     self.counts.receives += 1;
+                    // A batch that is not full found the socket empty behind it; what comes
+                    // later is a new edge for the poll.
+                    self.receiver.readable = messages == BATCH;
                     self.take_batch(&metas[..messages]);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
