@@ -30,6 +30,7 @@ counters! {
     logins: "full logins answered",
     resumes: "sessions resumed",
     logins_refused: "logins and resumes refused",
+    logins_slow: "connections ended because no login came in time",
     sessions_fenced: "sessions ended by a later login of their device or by the operator",
     sessions_offline: "sessions that missed three heartbeats",
     sends: "messages offered by clients",

@@ -242,6 +242,7 @@ impl<R: Reader> Front<R> {
                 self.deadlines.push(Reverse((due, link)));
             } else {
                 context.counters.sessions_offline += u64::from(code == Code::Offline);
+                context.counters.logins_slow += u64::from(code == Code::TooSlow);
                 self.end(context, link, code);
             }
         }
