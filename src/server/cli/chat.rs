@@ -3,8 +3,10 @@
 
 pub(crate) mod session;
 
+use std::pin::pin;
+
 use tern_client::NotTaken;
-use tern_client::machine::{Event, Message, SendOutcome, SendResult, State};
+use tern_client::machine::{Event, Message, SendOutcome, SendResult};
 use tern_protocol::frames::content_type;
 use tern_protocol::{ChannelId, Uin};
 
@@ -38,6 +40,7 @@ async fn chat(session: &mut Session, args: &Args) -> Result<Exit, Exit> {
     let mut lines = session::lines()?;
     let mut open = session.client.earlier().len();
     let mut typing = true;
+    let mut asked_to_end = pin!(session::asked_to_end());
     session::note(&format!("chat with {}; a line is a message, Ctrl-D ends", args.to));
     while typing || open > 0 {
         tokio::select! {
@@ -63,7 +66,7 @@ async fn chat(session: &mut Session, args: &Args) -> Result<Exit, Exit> {
                 session.tell(&event)?;
                 session.client.confirm(&event);
             },
-            () = session::asked_to_end() => {
+            () = &mut asked_to_end => {
                 if open > 0 {
                     session::note(&format!("{open} lines are not acked; they are kept"));
                 }
@@ -83,7 +86,6 @@ fn show(session: &Session, peer: &str, channel: ChannelId, event: &Event) -> Opt
             (!is_echo).then(|| message_line(me, peer, channel, message))
         }
         Event::Result(result) => Some(result_line(result)),
-        Event::State(State::Online { .. }) => None,
         _ => None,
     }
 }

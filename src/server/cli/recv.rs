@@ -2,8 +2,12 @@
 //! has printed.
 //!
 //! The window: a message is printed and flushed, then its cursor is stored, then the server hears
-//! of it. Killed between printing and storing, the next start prints it once more; killed at any
-//! other moment, each message is printed once. `id` tells a repeat in a channel from a new one.
+//! of it. While one cursor is on its way to the disk the next messages are printed already. Killed
+//! in between, the next start prints those once more, never more than the server lets a device
+//! have unacknowledged (64 by default); killed at any other moment, each message is printed once.
+//! Channel and `id` tell a repeat from a new one.
+
+use std::pin::pin;
 
 use tern_client::machine::{Event, Message};
 use tern_protocol::frames::content_type;
@@ -42,12 +46,13 @@ pub(crate) fn run(args: Args) -> Exit {
 
 async fn receive(session: &mut Session, args: &Args) -> Result<Exit, Exit> {
     let end = args.timeout.map(|timeout| Instant::now() + timeout);
+    let mut asked_to_end = pin!(session::asked_to_end());
     let mut printed = 0;
     while args.count.is_none_or(|count| printed < count) {
         let event = tokio::select! {
             event = session.events.next() => event,
             () = session::time_is_over(end) => return Ok(out_of_time(args, printed)),
-            () = session::asked_to_end() => return Ok(Exit::Ok),
+            () = &mut asked_to_end => return Ok(Exit::Ok),
         };
         let Some(event) = event else { return Ok(Exit::Failed) };
         if let Event::Message(message) = &event {
@@ -99,6 +104,8 @@ fn json(message: &Message) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::pin::pin;
+
     use tern_client::machine::Position;
     use tern_protocol::{
         ChannelId, DeviceId, Epoch, Incarnation, MessageId, SendCounter, SendKey, Uin, UnixMillis,

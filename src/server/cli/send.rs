@@ -8,11 +8,13 @@
 //! answer, say by `--from` which one that is, and lines that were taken are not sent again.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 
 use tern_client::machine::{Event, SavedSend, SendId, SendOutcome, SendResult};
 use tern_client::{Client, NotTaken};
 use tern_protocol::ChannelId;
 use tern_protocol::frames::content_type;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::chat::session::{self, Session, SessionArgs};
@@ -46,29 +48,30 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> Exit {
     session::run(async move {
         let mut session = args.session.open()?;
-        let done = send(&mut session, &args).await;
+        let channel = args.session.channel(session.profile.uin(), &args.to)?;
+        let mut sending = Sending::new(&session.client, channel, &args);
+        let done = send(&mut session, &mut sending, &args).await;
+        if done != Ok(Exit::Ok) {
+            sending.tell_open();
+        }
         // Everything that was taken is on the disk, whatever ended it.
         session.client.close().await;
         done
     })
 }
 
-async fn send(session: &mut Session, args: &Args) -> Result<Exit, Exit> {
-    let channel = args.session.channel(session.profile.uin(), &args.to)?;
-    let mut sending = Sending::new(&session.client, channel, args);
-    let (mut lines, mut reading) = match args.stdin {
-        true => (Some(session::lines()?), true),
-        false => (None, false),
-    };
+async fn send(session: &mut Session, sending: &mut Sending, args: &Args) -> Result<Exit, Exit> {
+    let mut lines = if args.stdin { Some(session::lines()?) } else { None };
     if !args.stdin {
         sending.take(&session.client, args.text.join(" ").into_bytes())?;
     }
     let end = args.timeout.map(|timeout| Instant::now() + timeout);
-    while reading || sending.is_open() {
+    let mut asked_to_end = pin!(session::asked_to_end());
+    while lines.is_some() || sending.is_open() {
         tokio::select! {
-            line = next_line(&mut lines), if reading && sending.has_room() => match line {
+            line = next_line(&mut lines), if lines.is_some() && sending.has_room() => match line {
                 Some(line) => sending.take(&session.client, line)?,
-                None => reading = false,
+                None => lines = None,
             },
             event = session.events.next() => match event {
                 Some(event) => {
@@ -79,14 +82,14 @@ async fn send(session: &mut Session, args: &Args) -> Result<Exit, Exit> {
                 }
                 None => return Ok(Exit::Failed),
             },
-            () = session::time_is_over(end) => return Ok(sending.given_up(Exit::Timeout)),
-            () = session::asked_to_end() => return Ok(sending.given_up(Exit::Failed)),
+            () = session::time_is_over(end) => return Ok(Exit::Timeout),
+            () = &mut asked_to_end => return Ok(Exit::Failed),
         }
     }
     Ok(sending.exit)
 }
 
-async fn next_line(lines: &mut Option<tokio::sync::mpsc::Receiver<Vec<u8>>>) -> Option<Vec<u8>> {
+async fn next_line(lines: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Option<Vec<u8>> {
     match lines {
         Some(lines) => lines.recv().await,
         None => None,
@@ -192,12 +195,14 @@ impl Sending {
         }
     }
 
-    fn given_up(&self, exit: Exit) -> Exit {
+    /// Says what is left when it ends early.
+    fn tell_open(&self) {
         let open = self.open + self.left.len();
-        session::note(&format!(
-            "{open} unanswered; what was taken is kept, and sent when this device starts again"
-        ));
-        exit
+        if open > 0 {
+            session::note(&format!(
+                "{open} unanswered; they are kept, and sent when this device starts again"
+            ));
+        }
     }
 }
 
