@@ -1,0 +1,298 @@
+//! The server, `tern send --stdin` and `tern recv` are killed at random moments, again and again,
+//! and started again, the server with 1, 2 and 3 workers in turn. In the end every line that was
+//! fed stands exactly once, in order, in what the receiver printed.
+//!
+//! `TERN_SOAK` multiplies the number of kills; `TERN_SEED` says which random moments.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may stop at the first thing that is not as it should be"
+)]
+
+#[path = "../cli/demo/ledger/mod.rs"]
+#[allow(dead_code, reason = "the demo uses the rest of its judge")]
+mod ledger;
+mod support;
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use ledger::{DeviceNo, Kind, Ledger, Mark, Showing};
+use support::commands::{Heard, Talking};
+use support::server::{ANY_PORT, Server};
+use tempfile::TempDir;
+
+/// The device that `tern recv` is; the only one that the ledger watches.
+const BOB: DeviceNo = DeviceNo(0);
+
+/// The device that `tern send` is.
+const ANN: DeviceNo = DeviceNo(1);
+
+/// Kills, unless `TERN_SOAK` wants more.
+const KILLS: u32 = 5;
+
+/// Lines fed beyond those that are acked: as many as the server takes unanswered from a device.
+const LINES_AHEAD: u64 = 64;
+
+/// Most lines acked or shown between two kills.
+const PROGRESS_MAX: u64 = 150;
+
+/// Longest random time between some progress and the kill in milliseconds: several commits, and
+/// several turns of every loop.
+const MOMENT_MS_MAX: u64 = 40;
+
+/// Messages that a receiver may print again after it was killed: the server pushes no more than
+/// this beyond what the device has acked, and it acks what it has stored.
+const AGAIN_MAX: u64 = 64;
+
+/// Nothing that must come takes longer than this.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Lines that are heard and not yet looked at: more than a kill can leave behind.
+const HEARD_MAX: usize = 65_536;
+
+/// Which process said something: the role and its life.
+type Who = (Victim, u32);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Victim {
+    Server,
+    Send,
+    Recv,
+}
+
+/// Numbers from a seed (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}
+
+/// Everything that is killed and watched.
+struct World {
+    data: PathBuf,
+    listen: String,
+    server: Option<Server>,
+    servers: u32,
+    send: Option<Talking>,
+    recv: Option<Talking>,
+    lives: u32,
+    ear: SyncSender<(Who, Heard)>,
+    heard: Receiver<(Who, Heard)>,
+    /// The number of the newest line that was fed in this life of `send`.
+    fed: u64,
+    /// The number of the newest line that was acked; all before it are too.
+    acked: u64,
+    /// No more lines: this is the last one.
+    last: Option<u64>,
+    shown: u64,
+    send_ended: bool,
+    ledger: Ledger,
+    start: Instant,
+    _folder: TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (ear, heard) = sync_channel(HEARD_MAX);
+        let mut world = Self {
+            data: folder.path().join("data"),
+            listen: ANY_PORT.to_owned(),
+            server: None,
+            servers: 0,
+            send: None,
+            recv: None,
+            lives: 0,
+            ear,
+            heard,
+            fed: 0,
+            acked: 0,
+            last: None,
+            shown: 0,
+            send_ended: false,
+            ledger: Ledger::new(1, AGAIN_MAX),
+            start: Instant::now(),
+            _folder: folder,
+        };
+        world.start_server();
+        for name in ["ann", "bob"] {
+            world.server.as_ref().expect("just started").user(name);
+        }
+        world.start_send();
+        world.start_recv();
+        world
+    }
+
+    fn start_server(&mut self) {
+        let workers = [2, 1, 3][self.servers as usize % 3];
+        self.servers += 1;
+        let memory = self.data.parent().unwrap().to_str().unwrap().to_owned();
+        let options = ["--sends-per-second", "1000000", "--shared-memory", &memory];
+        let server = Server::start_with(&self.data, &self.listen, workers, &options);
+        self.listen = server.address.to_string();
+        self.server = Some(server);
+    }
+
+    fn start_send(&mut self) {
+        let from = (self.acked + 1).to_string();
+        let arguments = ["send", "--as", "ann", "--to", "bob", "--stdin", "--from", &from];
+        self.fed = self.acked;
+        self.send_ended = false;
+        self.send = Some(self.talk(Victim::Send, &arguments));
+    }
+
+    fn start_recv(&mut self) {
+        self.recv = Some(self.talk(Victim::Recv, &["recv", "--as", "bob", "--json"]));
+    }
+
+    fn talk(&mut self, who: Victim, arguments: &[&str]) -> Talking {
+        self.lives += 1;
+        Talking::start(&self.data, arguments, (who, self.lives), self.ear.clone())
+    }
+
+    fn kill(&mut self, victim: Victim) {
+        match victim {
+            Victim::Server => {
+                self.server.take().expect("it is started after each kill").kill();
+                self.start_server();
+            }
+            Victim::Send => {
+                self.send.take().expect("it is started after each kill").kill();
+                self.hear_all();
+                self.start_send();
+            }
+            Victim::Recv => {
+                self.recv.take().expect("it is started after each kill").kill();
+                self.hear_all();
+                self.start_recv();
+            }
+        }
+    }
+
+    /// Feeds and listens until `done`.
+    fn live_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !done(self) {
+            self.feed();
+            let left = deadline.saturating_duration_since(Instant::now());
+            let heard = self.heard.recv_timeout(left);
+            let (who, heard) = heard.unwrap_or_else(|_| panic!("no {what}: {}", self.progress()));
+            self.handle(who, heard);
+        }
+    }
+
+    /// Takes in what was said before now.
+    fn hear_all(&mut self) {
+        while let Ok((who, heard)) = self.heard.try_recv() {
+            self.handle(who, heard);
+        }
+    }
+
+    fn feed(&mut self) {
+        let Some(send) = &mut self.send else { return };
+        let most = self.last.unwrap_or(u64::MAX).min(self.acked + LINES_AHEAD);
+        while self.fed < most {
+            self.fed += 1;
+            let mark = Mark { by: ANN, number: self.fed };
+            self.ledger.sent(self.start.elapsed(), mark);
+            assert!(send.say(&text(self.fed)), "`tern send` ended by itself");
+        }
+        if self.last == Some(self.fed) {
+            send.close();
+        }
+    }
+
+    fn handle(&mut self, (who, life): Who, heard: Heard) {
+        match (who, heard) {
+            (Victim::Send, Some(line)) => self.handle_answer(&line),
+            (Victim::Recv, Some(line)) => self.handle_message(life, &line),
+            // Who was killed is taken out before its end is heard.
+            (Victim::Send, None) if self.send.is_some() => {
+                assert!(self.last.is_some(), "`tern send` ended by itself: {}", self.progress());
+                self.send_ended = true;
+            }
+            (Victim::Recv, None) => {
+                assert!(self.recv.is_none(), "`tern recv` ended by itself: {}", self.progress());
+            }
+            (Victim::Send, None) | (Victim::Server, _) => {}
+        }
+    }
+
+    fn handle_answer(&mut self, line: &str) {
+        let words: Vec<&str> = line.split(' ').collect();
+        let ["acked", number, _, id] = words[..] else { panic!("not an ack: {line}") };
+        let (number, id) = (number.parse().unwrap(), id.parse().unwrap());
+        assert_eq!(number, self.acked + 1, "answers come in order");
+        self.acked = number;
+        self.ledger.acked(self.start.elapsed(), Mark { by: ANN, number }, id);
+    }
+
+    fn handle_message(&mut self, life: u32, line: &str) {
+        let message: serde_json::Value = serde_json::from_str(line).unwrap();
+        let id = message["id"].as_str().unwrap().parse().unwrap();
+        let number = message["text"].as_str().and_then(|text| text.strip_prefix("line "));
+        let mark = number.map(|number| Mark { by: ANN, number: number.parse().unwrap() });
+        self.shown += 1;
+        self.ledger.showed(self.start.elapsed(), Showing { device: BOB, life, id, mark });
+    }
+
+    fn progress(&self) -> String {
+        format!("fed {}, acked {}, shown {}", self.fed, self.acked, self.shown)
+    }
+}
+
+fn text(number: u64) -> String {
+    format!("line {number}")
+}
+
+fn seed() -> u64 {
+    match std::env::var("TERN_SEED") {
+        Ok(text) => text.parse().expect("TERN_SEED is a number"),
+        Err(_) => 1,
+    }
+}
+
+#[test]
+fn every_line_stands_once_whoever_is_killed() {
+    let (seed, kills) = (seed(), support::scaled(KILLS));
+    let mut random = Random(seed);
+    let mut world = World::new();
+    let first = random.below(3) as u32;
+    for kill in 0..kills {
+        let acked = world.acked + 1 + random.below(PROGRESS_MAX);
+        let shown = world.shown + 1 + random.below(PROGRESS_MAX);
+        world.live_until("progress", |world| world.acked >= acked && world.shown >= shown);
+        // The moment itself is what the test is about: anything may be half done in it.
+        std::thread::sleep(Duration::from_millis(random.below(MOMENT_MS_MAX)));
+        let victims = [Victim::Server, Victim::Send, Victim::Recv];
+        world.kill(victims[(first + kill) as usize % victims.len()]);
+    }
+    let last = world.fed;
+    world.last = Some(last);
+    world.live_until("end of sending", |world| world.send_ended);
+    let status = world.send.take().expect("it was not killed").end();
+    assert!(status.success(), "{status}: {}", world.progress());
+    world.live_until("last message", |world| world.ledger.open().unseen == 0);
+
+    let verdict = world.ledger.verdict();
+    let [lost, duplicated, disordered, answers] =
+        [Kind::Lost, Kind::Duplicated, Kind::OutOfOrder, Kind::Answer]
+            .map(|kind| verdict.count(kind));
+    println!(
+        "TEST B-08 seed={seed} n={last} acked={} lost={lost} dup={duplicated} \
+         reorder={disordered} answers={answers} again={} kills={kills} seconds={:.1}",
+        world.acked,
+        verdict.devices[BOB.0].shown_again,
+        world.start.elapsed().as_secs_f64(),
+    );
+    let told: Vec<String> =
+        verdict.anomalies.iter().map(|it| it.describe(&["bob", "ann"]).to_string()).collect();
+    assert!(told.is_empty(), "replay with TERN_SEED={seed}: {told:#?}");
+    assert_eq!((world.acked, verdict.devices[BOB.0].delivered as u64), (last, last));
+}
