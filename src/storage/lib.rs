@@ -3,15 +3,15 @@
 //!
 //! In the order of a start, then of a message:
 //!
-//! 1. [`folder`]: who has the data folder, and what it was made as; [`disk`]: the door to files.
-//! 2. [`storage`]: the threads. [`scan`]: where does a shard's log end? [`recovery`]: what does it say?
-//! 3. [`dedup`]: the table that a killed process left, or a new one.
-//! 4. [`log`]: a record goes into the [`batch`] in memory; [`commit`]: write, sync, proof.
-//! 5. [`prepare`], [`io`]: the next [`segment`] is ready before it is needed.
-//! 6. [`reader`]: any worker reads what is durable, in place, and never waits for the disk.
+//! 1. `folder`: who has the data folder, and what it was made as; `disk`: the door to files.
+//! 2. `storage`: the threads. `scan`: where does a shard's log end? `recovery`: what does it say?
+//! 3. `dedup`: the table that a killed process left, or a new one.
+//! 4. `log`: a record goes into the `batch` in memory; `commit`: write, sync, proof.
+//! 5. `prepare`, `io`: the next `segment` is ready before it is needed.
+//! 6. `reader`: any worker reads what is durable, in place, and never waits for the disk.
 //!
-//! A record is copied once, into the batch; readers borrow it from the mapping ([`map`]). All
-//! `unsafe` is in [`map`] and in the slots of [`dedup`].
+//! A record is copied once, into the batch; readers borrow it from the mapping (`map`). All
+//! `unsafe` is in `map` and in the slots of `dedup`.
 #![deny(unsafe_code)]
 
 mod disk;

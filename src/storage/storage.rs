@@ -8,12 +8,11 @@ use std::sync::atomic::AtomicU64;
 use tern_core::placement::ShardId;
 
 use crate::commit::{Committer, Wake};
-use crate::dedup::{Supply, TableIdentity};
 use crate::error::RecoverError;
 use crate::folder::{Folder, boot_id, make_dir};
 use crate::format::{BODY_BYTES_MAX, Durability, Id, SEGMENT_HEADER_BYTES};
 use crate::io::{Cared, IoHandle, IoThread, Mailbox};
-use crate::prepare::{Limits, Preparer, RunIdentity};
+use crate::prepare::{Limits, RunIdentity};
 use crate::reader::MappedReader;
 use crate::recovery::ShardScan;
 use crate::shard::ShardContext;
@@ -114,26 +113,11 @@ impl Storage {
         let shards: Vec<_> = shared
             .into_iter()
             .map(|shared| {
-                let committer = &committers[usize::from(shared.id.0) % committers.len()];
-                let disk = Arc::clone(folder.disk());
-                let identity =
-                    TableIdentity { folder: run.folder, shard: shared.id.0, boot: run.boot };
+                let committer = committers[usize::from(shared.id.0) % committers.len()].handle();
                 let dirs = vec![config.dedup_dir.clone(), folder.dedup_dir()];
-                Arc::new(ShardContext {
-                    preparer: Arc::new(Preparer::new(
-                        Arc::clone(&shared),
-                        Arc::clone(&disk),
-                        Arc::clone(&limits),
-                        run,
-                    )),
-                    supply: Arc::new(Supply::new(identity, dirs, mailbox.handle())),
-                    shared,
-                    disk,
-                    limits: Arc::clone(&limits),
-                    run,
-                    committer: committer.handle(),
-                    io: mailbox.handle(),
-                })
+                let disk = Arc::clone(folder.disk());
+                let limits = Arc::clone(&limits);
+                Arc::new(ShardContext::new(shared, disk, limits, run, dirs, committer, &warmer))
             })
             .collect();
         let io = IoThread::start(mailbox, shards.iter().map(|shard| cared(shard)).collect())?;

@@ -191,8 +191,13 @@ fn killed_again_and_again() {
         }
         assert_eq!(replayer.table.entries(), replayer.model.len());
         kept_to = replayer.numbers.len() as u64;
-        taken_over += u32::from(opened.report.table_rebuilt.is_none());
+        if rests {
+            // All it knew was durable: only a growth under way keeps it from being taken over.
+            let rebuilt = opened.report.table_rebuilt;
+            assert!(matches!(rebuilt, None | Some("it was growing")), "kill {kill}: {rebuilt:?}");
+            taken_over += u32::from(rebuilt.is_none());
+        }
         running.kill(opened.log);
     }
-    assert!(taken_over >= KILLS as u32 / 2, "a table that knows no more than the log is kept");
+    assert!(taken_over > 0, "it is not always growing");
 }
