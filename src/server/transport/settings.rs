@@ -13,6 +13,7 @@ use quinn_proto::{
     EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
 };
 use ring::{hkdf, hmac};
+use tern_core::config::Config;
 use tern_core::placement::WorkerId;
 use tern_protocol::limits::{FRAME_BYTES_MAX, MISSED_BEATS_MAX};
 
@@ -107,16 +108,22 @@ pub struct TransportSettings {
     pub handshake_ms_max: u64,
     /// Connections per worker; more are refused.
     pub connections_max: usize,
+    /// The window of unacknowledged pushes of a session in bytes; see
+    /// `tern_core::config::Config::window_bytes`. What of it a client's stream does not take
+    /// waits in memory.
+    pub window_bytes: u32,
 }
 
 impl Default for TransportSettings {
     fn default() -> Self {
+        let machine = Config::default();
         Self {
-            heartbeat_ms_max: 30_000,
+            heartbeat_ms_max: machine.heartbeat_ms_max(),
             retry_threshold: 64,
             handshakes_max: 1_024,
-            handshake_ms_max: 5_000,
-            connections_max: 1_000_000,
+            handshake_ms_max: machine.login_ms_max,
+            connections_max: machine.sessions_max,
+            window_bytes: machine.window_bytes,
         }
     }
 }

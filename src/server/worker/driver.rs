@@ -21,7 +21,7 @@ use tern_protocol::UnixMillis;
 
 use super::Ended;
 use super::inbox::{BELL, Command, QUERIES_MAX, Seat, WARMS_MAX};
-use super::links::Links;
+use super::links::{Links, spill_bytes_max};
 use super::machine::{Directory, Machine, Warmer};
 use super::pool::Pool;
 use super::receive::Receiver;
@@ -132,6 +132,8 @@ pub(super) struct Driver<M, R> {
     pub(super) lost: VecDeque<LinkId>,
     /// Chunks of one read, empty between reads.
     pub(super) chunks: Vec<Bytes>,
+    /// Bytes that may wait for one client; see [`spill_bytes_max`].
+    pub(super) spill_max: usize,
     /// Links that have not ended.
     pub(super) live: usize,
     pub(super) handshakes: usize,
@@ -174,6 +176,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
             workers: placement.workers(),
             shards: placement.shards_of(id).collect(),
             seat: parts.seat,
+            spill_max: spill_bytes_max(parts.settings.window_bytes),
             settings: parts.settings,
             directory: parts.directory,
             warmer: parts.warmer,

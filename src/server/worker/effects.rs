@@ -94,7 +94,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         let Some(link) = self.links.get(id).filter(|link| link.state == State::Open) else {
             return; // closed by the driver; the machine is about to be told
         };
-        match link.write(bytes) {
+        match link.write(bytes, self.spill_max) {
             Ok(spilled) => {
                 self.counts.spilled_bytes += spilled as u64;
                 self.queue_send(index_of(id));
@@ -131,7 +131,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
             link.stop_reading(stream, code);
             let bytes =
                 self.pool.join([&close_frame(code, come_back_ms), code.sentence().as_bytes()]);
-            told = link.write(bytes).is_ok();
+            told = link.write(bytes, self.spill_max).is_ok();
         }
         if told {
             link.linger(code, now);

@@ -22,10 +22,9 @@ use super::resets::{Peer, Slot};
 use crate::alloc::{Scope, enter};
 use crate::transport::steering::{ID_BYTES, WORKERS_MAX};
 
-/// Bytes that a stream has not taken and that wait here, per connection: everything a session
-/// may have under way (its window of unacknowledged pushes, and the answers to a burst of
-/// sends). Beyond it the client reads too slowly; its messages wait in the log.
-pub(super) const SPILL_BYTES_MAX: usize = 256 << 10;
+/// Bytes of answers, beside its pushes, that may wait for a client: to a burst of 500 sends, and
+/// as much again.
+const ANSWER_BYTES: usize = 128 << 10;
 
 /// Bits of the index in a [`LinkId`]: 16 million connections per worker.
 const INDEX_BITS: u32 = 24;
@@ -81,18 +80,18 @@ pub(super) struct Queued {
     pub(super) send: bool,
 }
 
-/// The client leaves more unread than [`SPILL_BYTES_MAX`].
+/// The client leaves more unread than [`spill_bytes_max`].
 #[derive(Debug)]
 pub(super) struct SlowReader;
 
 impl Link {
-    /// Writes to the control stream; what it does not take now waits. Returns the bytes that
-    /// wait anew.
-    pub(super) fn write(&mut self, bytes: Bytes) -> Result<usize, SlowReader> {
+    /// Writes to the control stream; what it does not take now waits, up to `spill_max`. Returns
+    /// the bytes that wait anew.
+    pub(super) fn write(&mut self, bytes: Bytes, spill_max: usize) -> Result<usize, SlowReader> {
         let rest = if self.spill.is_empty() { self.offer(bytes) } else { Some(bytes) };
         let Some(rest) = rest else { return Ok(0) };
         let waiting = rest.len();
-        if self.spill_bytes + spill_cost(waiting) > SPILL_BYTES_MAX {
+        if self.spill_bytes + spill_cost(waiting) > spill_max {
             return Err(SlowReader);
         }
         self.spill_bytes += spill_cost(waiting);
@@ -152,6 +151,13 @@ impl Link {
     pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
         [self.connection.poll_timeout(), self.deadline()].into_iter().flatten().min()
     }
+}
+
+/// Bytes that a stream has not taken and that wait, per connection: everything that a session may
+/// have under way. Twice the window, since a short frame costs as much again to list. Beyond it
+/// the client reads too slowly; its messages wait in the log.
+pub(super) fn spill_bytes_max(window_bytes: u32) -> usize {
+    ANSWER_BYTES + 2 * window_bytes as usize
 }
 
 /// What a waiting frame costs in memory.
