@@ -82,7 +82,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
     pub(super) fn take_endpoint_events(&mut self, index: u32) {
         let handle = ConnectionHandle(index as usize);
         while let Some(link) = self.links.at(index) {
-            let _quic = enter(Scope::Quic);
+            let quic = enter(Scope::Quic);
             let Some(event) = link.connection.poll_endpoint_events() else { return };
             let drained = event.is_drained();
             if let Some(event) = self.endpoint.handle_event(handle, event) {
@@ -91,7 +91,10 @@ impl<M: Machine, R: Reader> Driver<M, R> {
                     self.to_send.push_back(index);
                 }
             }
+            drop(quic);
             if drained {
+                // Mostly known as lost by its events; sending may find a connection at its end.
+                self.on_lost(index);
                 self.forget(index);
             }
         }
