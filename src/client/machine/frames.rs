@@ -7,11 +7,10 @@ use tern_protocol::frames::{
 };
 use tern_protocol::header::HEADER_BYTES;
 use tern_protocol::limits::{CURSORS_PER_FRAME_MAX, MAGIC, SECRET_BYTES, VERSION};
-use tern_protocol::{Code, Epoch, Flags, Kind, MessageId, SendCounter};
+use tern_protocol::{ChannelId, Code, Epoch, Flags, Kind, MessageId, SendCounter, SendKey};
 use zerocopy::{Immutable, IntoBytes};
 
 use super::io::{Identity, Position, SavedSend};
-use tern_protocol::{ChannelId, SendKey};
 
 /// Version of the body of a message that this client writes.
 const BODY_VERSION: u8 = 1;

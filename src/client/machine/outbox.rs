@@ -249,15 +249,14 @@ impl Outbox {
             out.counters.repeated_answers += 1;
             return;
         };
+        let was_sent = matches!(self.entries[place].state, Stage::Sent { .. });
+        self.send_again_from(place);
         if code.class() == Class::Retry {
-            let was_sent = matches!(self.entries[place].state, Stage::Sent { .. });
-            self.send_again_from(place);
             let wait = u64::from(refusal.retry_after_ms.get())
                 .saturating_add(random.between(0, tuning.retry_jitter_ms));
             self.lanes.entry(refusal.channel).or_default().pause(now.after_ms(wait), was_sent);
             return;
         }
-        self.send_again_from(place);
         let entry = &mut self.entries[place];
         entry.state = Stage::Refusing(code);
         entry.send.refused = Some(code);
