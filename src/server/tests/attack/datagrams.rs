@@ -1,11 +1,11 @@
 //! Datagrams: what is no QUIC, what once was, and what comes from nobody knows where.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::{Arc, Mutex};
 
 use tern_protocol::Kind;
 
-use crate::support::peer::{Dial, Fate, Peer, bind};
+use crate::support::dial::{Dial, bind};
+use crate::support::peer::Peer;
 use crate::support::random::Random;
 use crate::support::stage::Stage;
 use crate::support::{scaled, words};
@@ -18,28 +18,28 @@ const BURST: u32 = 64;
 const LONGEST: usize = 1_472;
 
 /// A sender without a connection that counts bytes both ways.
-struct Stranger {
+pub struct Stranger {
     socket: UdpSocket,
     to: SocketAddr,
-    out: u64,
-    back: u64,
+    pub out: u64,
+    pub back: u64,
 }
 
 impl Stranger {
-    fn new(to: SocketAddr) -> Self {
+    pub fn new(to: SocketAddr) -> Self {
         let socket = bind(to.ip());
         socket.set_nonblocking(true).unwrap();
         Self { socket, to, out: 0, back: 0 }
     }
 
-    fn send(&mut self, datagram: &[u8]) {
+    pub fn send(&mut self, datagram: &[u8]) {
         // Full buffers lose datagrams, as networks do; these count as sent all the same.
         let _ = self.socket.send_to(datagram, self.to);
         self.out += datagram.len() as u64;
     }
 
     /// Takes what came back; the bytes in all so far.
-    fn listen(&mut self) -> u64 {
+    pub fn listen(&mut self) -> u64 {
         let mut buffer = [0; 2_048];
         while let Ok(bytes) = self.socket.recv(&mut buffer) {
             self.back += bytes as u64;
@@ -137,16 +137,9 @@ fn s04_bad_datagrams_are_dropped() {
 
 /// The first datagram of a connection, 1,200 bytes.
 fn first_initial(server: SocketAddr) -> Vec<u8> {
-    let mut peer = Peer::dial(server, &Dial::default());
-    let kept = Arc::new(Mutex::new(None));
-    let keep = Arc::clone(&kept);
-    peer.gate = Box::new(move |datagram| {
-        keep.lock().unwrap().get_or_insert_with(|| datagram.to_vec());
-        Fate::Lost
-    });
-    peer.flush();
-    let first = kept.lock().unwrap().take();
-    first.expect("a connection begins with a datagram")
+    let first = Peer::dial(server, &Dial::default()).hold_back().swap_remove(0);
+    assert_eq!(first.len(), 1_200);
+    first
 }
 
 #[test]
@@ -192,7 +185,8 @@ fn s05_little_goes_back_to_an_unproven_address() {
         assert!(ratio <= 3.0, "{what}: {} bytes for {}", stranger.back, stranger.out);
         figures += &format!(" {}={ratio:.2}", what.replace(' ', "-"));
     }
-    for (what, expected) in [("a short Initial", 0), ("an unknown version, short", 0), ("crumbs", 0)]
+    for (what, expected) in
+        [("a short Initial", 0), ("an unknown version, short", 0), ("crumbs", 0)]
     {
         let (_, stranger) = strangers.iter().find(|(name, _)| *name == what).expect("it is one");
         assert_eq!(stranger.back, expected, "{what} was answered");

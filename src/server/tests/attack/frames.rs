@@ -6,7 +6,8 @@ use tern_protocol::frames::{Layout, layout};
 use tern_protocol::registry::{Direction, KindRow, Needs};
 use tern_protocol::{ChannelId, Code, Flags, Frame, Kind, Uin};
 
-use crate::support::peer::{Dial, End, Peer};
+use crate::support::dial::Dial;
+use crate::support::peer::{End, Peer};
 use crate::support::server::Account;
 use crate::support::stage::Stage;
 use crate::support::words;
@@ -176,9 +177,8 @@ fn frames_out_of_turn_end_the_connection() {
     }
     let nowhere = words::cursor(ChannelId::direct(Uin(0), Uin(0)), 1);
     refuse(At::LoggedIn, &words::cursors(&[nowhere], true), Code::Malformed, "no channel");
-    let refused = stage.grown("frames_refused");
-    assert!(refused >= count, "{refused} of {count} were counted");
-    stage.finish(count, format!("frames_refused={refused}"));
+    assert_eq!(stage.await_grown("frames_refused", count), count);
+    stage.finish(count, "");
 }
 
 #[test]

@@ -7,7 +7,8 @@ use bytes::{Bytes, BytesMut};
 use quinn_proto::{ClientConfig, Connection, ConnectionHandle, DatagramEvent, Endpoint};
 use tern_protocol::Kind;
 
-use crate::support::peer::{Dial, End, PATIENCE, Peer, bind, endpoint};
+use crate::support::dial::{Dial, bind, endpoint};
+use crate::support::peer::{End, PATIENCE, Peer};
 use crate::support::random::Random;
 use crate::support::server::Server;
 use crate::support::stage::Stage;
@@ -212,8 +213,7 @@ fn s08_tokens_prove_only_the_address_they_were_given_to() {
     // Of another server's key.
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("other");
-    let other =
-        Server::start(&data, crate::support::server::ANY_PORT, &["--retry-threshold", "0"]);
+    let other = Server::start(&data, crate::support::server::ANY_PORT, &["--retry-threshold", "0"]);
     let foreign = take_token(&here, other.address);
     other.stop();
     let mut flipped = token.to_vec();

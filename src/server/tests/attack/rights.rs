@@ -5,7 +5,8 @@ use tern_protocol::frames::Send;
 use tern_protocol::{ChannelId, Code, DeviceId, Frame, Kind, Uin};
 
 use crate::frames::{At, hear_error, must_end, peer_at};
-use crate::support::peer::{Dial, End, Peer};
+use crate::support::dial::Dial;
+use crate::support::peer::{End, Peer};
 use crate::support::server::Account;
 use crate::support::stage::Stage;
 use crate::support::words;
@@ -139,7 +140,8 @@ fn ranges_not_granted_are_refused_and_the_connection_stays() {
         let what = format!("{channel} {from}..={to}");
         assert_eq!(hear_error(&mut mallory), (code, Kind::Fetch), "{what}");
     }
-    let acks = [(secret, 1), (secret, 0), (shared, 2), (shared, u64::MAX), (ChannelId::group(1), 1)];
+    let acks =
+        [(secret, 1), (secret, 0), (shared, 2), (shared, u64::MAX), (ChannelId::group(1), 1)];
     for (channel, id) in acks {
         mallory.say(&words::receive_ack(channel, id));
         let answer = hear_error(&mut mallory);

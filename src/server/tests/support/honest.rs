@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use tern_protocol::{ChannelId, Frame};
 
-use super::peer::{Dial, PATIENCE, Peer};
+use super::dial::Dial;
+use super::peer::{PATIENCE, Peer};
 use super::server::{Account, Server};
 use super::words;
 
@@ -115,7 +116,10 @@ fn write(shared: &Shared, server: SocketAddr, account: &Account) {
         while let Some(said) = peer.try_next() {
             match said.frame() {
                 Frame::SendAck(ack) => {
-                    assert_eq!((ack.counter.get(), ack.id.get()), (acked + 1, u64::from(acked) + 1));
+                    assert_eq!(
+                        (ack.counter.get(), ack.id.get()),
+                        (acked + 1, u64::from(acked) + 1)
+                    );
                     acked += 1;
                 }
                 Frame::SendRefused(refused) => panic!("an honest message was refused: {refused:?}"),

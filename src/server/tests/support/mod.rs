@@ -1,12 +1,16 @@
 //! What the tests over real sockets share: the real server in a child process, a client that does
 //! as it is told, right or wrong, and honest devices beside it.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first thing that is wrong")]
+#![allow(clippy::print_stdout, reason = "a test tells its figures")]
 
 pub mod server;
 
 pub mod commands;
 
 pub mod words;
+
+pub mod dial;
 
 pub mod peer;
 

@@ -3,116 +3,23 @@
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use quinn_proto::congestion::CubicConfig;
-use quinn_proto::crypto::rustls::QuicClientConfig;
+use bytes::BytesMut;
 use quinn_proto::{
-    ClientConfig, Connection, ConnectionError, ConnectionHandle, ConnectionId, DatagramEvent, Dir,
-    Endpoint, EndpointConfig, Event, ReadError, StreamEvent, StreamId, TokenStore, TransportConfig,
-    TransportErrorCode, VarInt,
+    Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint, Event,
+    StreamEvent, StreamId, TransportErrorCode,
 };
-use ring::hmac;
-use ring::rand::{SecureRandom, SystemRandom};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
 use tern_protocol::frames::LoggedIn;
-use tern_protocol::limits::ALPN;
-use tern_protocol::{ChannelId, Code, Flags, Frame, Header, Kind};
+use tern_protocol::{ChannelId, Code, Frame, Header, Kind};
 
+use super::dial::{Dial, bind, endpoint};
 use super::server::Account;
 use super::words;
 
 /// How long anything may take before the test gives up: far more than it takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-
-/// How a connection is made, where a test wants it otherwise than an honest client.
-pub struct Dial {
-    pub from: IpAddr,
-    pub alpn: &'static [u8],
-    /// Bytes that the server may send before the test reads them.
-    pub window: u32,
-    /// A token for the first packet.
-    pub token: Option<Bytes>,
-    /// The worker that should serve the connection, of two.
-    pub worker: Option<u8>,
-    /// Bytes that may be under way before the server has acknowledged any.
-    pub flight: u64,
-}
-
-impl Default for Dial {
-    fn default() -> Self {
-        Self {
-            from: Ipv4Addr::LOCALHOST.into(),
-            alpn: ALPN,
-            window: 1 << 20,
-            token: None,
-            worker: None,
-            flight: 14_720, // RFC 9002 §7.2
-        }
-    }
-}
-
-impl Dial {
-    /// The settings of QUIC and TLS.
-    pub fn config(&self) -> ClientConfig {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyServer))
-            .with_no_client_auth();
-        tls.alpn_protocols = vec![self.alpn.to_vec()];
-        let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
-        config.transport_config(Arc::new(self.transport()));
-        if let Some(token) = &self.token {
-            config.token_store(Arc::new(OneToken(token.clone())));
-        }
-        if let Some(worker) = self.worker {
-            config.initial_dst_cid_provider(Arc::new(move || id_for(worker)));
-        }
-        config
-    }
-
-    fn transport(&self) -> TransportConfig {
-        let window = VarInt::from_u32(self.window);
-        let mut congestion = CubicConfig::default();
-        congestion.initial_window(self.flight);
-        let mut transport = TransportConfig::default();
-        transport
-            .max_idle_timeout(None)
-            .stream_receive_window(window)
-            .receive_window(window)
-            .mtu_discovery_config(None)
-            .congestion_controller_factory(Arc::new(congestion));
-        transport
-    }
-}
-
-/// An endpoint without connections.
-pub fn endpoint() -> Endpoint {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, &random::<32>());
-    Endpoint::new(Arc::new(EndpointConfig::new(Arc::new(key))), None, false, None)
-}
-
-/// Random bytes.
-pub fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    SystemRandom::new().fill(&mut bytes).unwrap();
-    bytes
-}
-
-/// A connection id that the steering rule gives to this worker of two.
-fn id_for(worker: u8) -> ConnectionId {
-    let mut id = random::<8>();
-    id[0] = id[0] & !1 | worker;
-    ConnectionId::new(&id)
-}
 
 /// What the server said: one whole frame.
 #[derive(Clone)]
@@ -121,15 +28,12 @@ pub struct Said(Vec<u8>);
 impl Said {
     /// The frame; the server's must be well-formed.
     pub fn frame(&self) -> Frame<'_> {
-        self.parse().0
+        let parsed = Frame::parse(&self.0);
+        parsed.unwrap_or_else(|error| panic!("the server said {:?}: {error}", self.0)).0
     }
 
     pub fn kind(&self) -> Kind {
         self.frame().kind()
-    }
-
-    fn parse(&self) -> (Frame<'_>, Flags) {
-        Frame::parse(&self.0).unwrap_or_else(|error| panic!("the server said {:?}: {error}", self.0))
     }
 }
 
@@ -170,6 +74,9 @@ pub enum Fate {
     Lost,
 }
 
+/// Decides about each datagram that is about to leave.
+pub type Gate = Box<dyn FnMut(&[u8]) -> Fate + Send>;
+
 /// The client.
 pub struct Peer {
     socket: UdpSocket,
@@ -183,13 +90,12 @@ pub struct Peer {
     partial: Vec<u8>,
     frames: VecDeque<Said>,
     end: Option<End>,
-    /// Decides about each datagram that is about to leave; all leave by default.
-    pub gate: Box<dyn FnMut(&[u8]) -> Fate + Send>,
+    /// All leave by default.
+    pub gate: Gate,
     /// Copies of all datagrams that left, if kept.
     pub tap: Option<Vec<Vec<u8>>>,
-    pub sent_bytes: u64,
-    pub received_bytes: u64,
-    pub received: Vec<Vec<u8>>,
+    /// Datagrams held back instead of sent.
+    held: Option<Vec<Vec<u8>>>,
     scratch: Vec<u8>,
 }
 
@@ -217,9 +123,7 @@ impl Peer {
             end: None,
             gate: Box::new(|_| Fate::Sent),
             tap: None,
-            sent_bytes: 0,
-            received_bytes: 0,
-            received: Vec::new(),
+            held: None,
             scratch: Vec::with_capacity(2_048),
         }
     }
@@ -418,8 +322,9 @@ impl Peer {
                 break;
             };
             let datagram = &self.scratch[..transmit.size];
-            if (self.gate)(datagram) == Fate::Sent {
-                self.sent_bytes += datagram.len() as u64;
+            if let Some(held) = &mut self.held {
+                held.push(datagram.to_vec());
+            } else if (self.gate)(datagram) == Fate::Sent {
                 if let Some(tap) = &mut self.tap {
                     tap.push(datagram.to_vec());
                 }
@@ -432,6 +337,27 @@ impl Peer {
                 self.connection.handle_event(event);
             }
         }
+    }
+
+    /// The datagrams that QUIC has to send now; they do not leave.
+    pub fn hold_back(&mut self) -> Vec<Vec<u8>> {
+        self.held = Some(Vec::new());
+        self.flush();
+        self.held.take().expect("it was set above")
+    }
+
+    /// The connection id by which the server knows this connection now, told by a PING that is
+    /// held back; QUIC takes it for lost and says it again.
+    pub fn server_id(&mut self) -> [u8; 8] {
+        self.connection.ping();
+        let held = self.hold_back();
+        held.last().expect("a PING makes a datagram")[1..9].try_into().expect("a short header")
+    }
+
+    /// Drops all that has come, unread.
+    pub fn ignore(&self) {
+        self.socket.set_nonblocking(true).unwrap();
+        while self.socket.recv(&mut [0; 2_048]).is_ok() {}
     }
 
     /// Takes all that has come; whether anything had.
@@ -459,8 +385,8 @@ impl Peer {
             }
             Err(error) => {
                 let calm = [ErrorKind::WouldBlock, ErrorKind::TimedOut, ErrorKind::Interrupted];
-                let calm = calm.contains(&error.kind())
-                    || error.kind() == ErrorKind::ConnectionRefused; // no server there now
+                let calm =
+                    calm.contains(&error.kind()) || error.kind() == ErrorKind::ConnectionRefused; // no server there now
                 assert!(calm, "{error}");
                 false
             }
@@ -468,10 +394,6 @@ impl Peer {
     }
 
     fn take(&mut self, datagram: &[u8], from: SocketAddr) {
-        self.received_bytes += datagram.len() as u64;
-        if self.tap.is_some() {
-            self.received.push(datagram.to_vec());
-        }
         let mut response = Vec::new();
         let data = BytesMut::from(datagram);
         let event = self.endpoint.handle(Instant::now(), from, None, None, data, &mut response);
@@ -499,11 +421,8 @@ impl Peer {
         let Some(stream) = self.stream.filter(|_| self.reads) else { return };
         let mut receiver = self.connection.recv_stream(stream);
         let Ok(mut chunks) = receiver.read(true) else { return };
-        loop {
-            match chunks.next(usize::MAX) {
-                Ok(Some(chunk)) => self.partial.extend_from_slice(&chunk.bytes),
-                Ok(None) | Err(ReadError::Blocked | ReadError::Reset(_)) => break,
-            }
+        while let Ok(Some(chunk)) = chunks.next(usize::MAX) {
+            self.partial.extend_from_slice(&chunk.bytes);
         }
         // Whether new credit must be sent shows in the next flush.
         let _ = chunks.finalize();
@@ -534,62 +453,5 @@ impl Peer {
     /// The socket, for what only a socket can do.
     pub fn socket(&self) -> &UdpSocket {
         &self.socket
-    }
-}
-
-/// A socket of its own on any port of an address.
-pub fn bind(address: IpAddr) -> UdpSocket {
-    UdpSocket::bind((address, 0)).unwrap()
-}
-
-/// Gives one token for every server.
-struct OneToken(Bytes);
-
-impl TokenStore for OneToken {
-    fn insert(&self, _: &str, _: Bytes) {}
-
-    fn take(&self, _: &str) -> Option<Bytes> {
-        Some(self.0.clone())
-    }
-}
-
-/// Trusts whoever answers on loopback.
-#[derive(Debug)]
-struct AnyServer;
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        rustls::crypto::ring::default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
     }
 }

@@ -124,7 +124,11 @@ impl Server {
         let mut last = String::new();
         while self.out.read_line(&mut last).unwrap() > 0 {}
         let status = self.child.wait().unwrap();
-        assert!(status.success() && last.ends_with("stopped in order\n"), "{last}{}", self.errors());
+        assert!(
+            status.success() && last.ends_with("stopped in order\n"),
+            "{last}{}",
+            self.errors()
+        );
     }
 
     /// What it wrote to its standard error.

@@ -5,8 +5,9 @@ use std::fmt::Display;
 
 use tempfile::TempDir;
 
+use super::dial::Dial;
 use super::honest::Honest;
-use super::peer::{Dial, Peer};
+use super::peer::Peer;
 use super::server::{ANY_PORT, Account, Figures, Server};
 
 /// A server under attack.
