@@ -94,23 +94,24 @@ pub(crate) fn run(args: &Args) -> Exit {
         Err(error) => return fail(Exit::Failed, format!("no temporary folder: {error}")),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let exit = match runtime {
+    let (exit, is_telling) = match runtime {
         Ok(runtime) => runtime.block_on(play(args, folder.path())),
-        Err(error) => fail(Exit::Failed, error),
+        Err(error) => (fail(Exit::Failed, error), false),
     };
-    if exit != Exit::Ok || args.keep {
+    if is_telling || args.keep {
         let kept = folder.keep();
         return fail(exit, format!("data and logs are kept in {}", kept.display()));
     }
     exit
 }
 
-async fn play(args: &Args, folder: &Path) -> Exit {
+/// How it ended, and whether the folder tells why it went wrong.
+async fn play(args: &Args, folder: &Path) -> (Exit, bool) {
     let mut screen = Screen::new();
     screen.text(&introduction(args));
     let mut stage = match Stage::new(args.plan(), folder, screen) {
         Ok(stage) => stage,
-        Err(error) => return fail(Exit::Failed, error),
+        Err(error) => return (fail(Exit::Failed, error), false),
     };
     let end = stage.run().await;
     let (verdict, counts) = (stage.verdict(), stage.counts());
@@ -121,7 +122,7 @@ async fn play(args: &Args, folder: &Path) -> Exit {
         stage.screen().text("\n  Every promise held.\n\n");
     }
     stage.screen().text(&findings.line());
-    exit
+    (exit, exit != Exit::Ok && !matches!(end, End::Interrupted))
 }
 
 fn introduction(args: &Args) -> String {

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tern_client::profile::Profile;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::children::{Happening, Name, Nursery, Process, Said};
 use super::device::Device;
@@ -156,10 +157,15 @@ impl Stage {
     /// Plays the whole run; every process is gone when it returns.
     pub async fn run(&mut self) -> End {
         let deadline = self.start + RUN_MAX;
-        let end = match timeout_at(deadline, self.set_up()).await {
-            Err(_) => End::TimedOut,
-            Ok(Err(trouble)) => End::Trouble(trouble),
-            Ok(Ok(())) => self.play(deadline).await.unwrap_or_else(End::Trouble),
+        let end = tokio::select! {
+            // First: a signal from the terminal reaches the other processes too.
+            biased;
+            () = interrupted() => End::Interrupted,
+            () = sleep_until(deadline) => End::TimedOut,
+            played = self.perform() => match played {
+                Ok(()) => End::Settled,
+                Err(trouble) => End::Trouble(trouble),
+            },
         };
         self.tear_down().await;
         end
@@ -182,6 +188,11 @@ impl Stage {
     /// Where a person sees it.
     pub fn screen(&mut self) -> &mut Screen {
         &mut self.screen
+    }
+
+    async fn perform(&mut self) -> Result<(), Trouble> {
+        self.set_up().await?;
+        self.play().await
     }
 
     async fn set_up(&mut self) -> Result<(), Trouble> {
@@ -219,25 +230,21 @@ impl Stage {
         Ok(())
     }
 
-    async fn play(&mut self, deadline: Instant) -> Result<End, Trouble> {
+    async fn play(&mut self) -> Result<(), Trouble> {
         let mut progress = interval(PROGRESS_EVERY);
         progress.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let interrupt = tokio::signal::ctrl_c();
-        tokio::pin!(interrupt);
         while !self.is_settled() {
             let step_at = self.next_step_at();
             tokio::select! {
                 biased;
-                () = sleep_until(deadline) => return Ok(End::TimedOut),
-                _ = &mut interrupt => return Ok(End::Interrupted),
                 Some(happening) = self.happenings.recv() => self.handle(happening).await?,
-                () = sleep_until(step_at.unwrap_or(deadline)), if step_at.is_some() => {
+                () = sleep_until(step_at.unwrap_or(self.start)), if step_at.is_some() => {
                     self.step().await?;
                 }
                 _ = progress.tick() => self.show_progress(),
             }
         }
-        Ok(End::Settled)
+        Ok(())
     }
 
     async fn wait(&mut self) -> Result<(), Trouble> {
@@ -270,11 +277,12 @@ impl Stage {
             Step::Send(no) => self.send(no).await,
             Step::ForgetBinding(no) => {
                 self.devices[no.0].relay.rebind();
-                self.event("the NAT before ann forgets its binding: the server sees a new address");
+                let name = NAMES[no.0];
+                self.event(&format!("the NAT before {name} forgets its binding: a new address"));
             }
             Step::ChangeAddress(no) => {
                 self.devices[no.0].change_address().await;
-                self.event("bob moves to another socket");
+                self.event(&format!("{} moves to another socket", NAMES[no.0]));
             }
             Step::KillServer => self.kill_server().await?,
             Step::StartServer => self.start_server()?,
@@ -469,5 +477,19 @@ impl Stage {
         if let Some(process) = self.server.process.take() {
             let _ = process.kill().await;
         }
+    }
+}
+
+/// Waits for a signal that wants the run to end. Without a way to wait, the signal itself ends
+/// this process.
+async fn interrupted() {
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = kinds.map(signal) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
 }
