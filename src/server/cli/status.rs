@@ -48,11 +48,23 @@ fn ask(folder: &FolderArgs) -> Result<Status, Exit> {
 
 fn text(first: &Status, second: &Status, all: bool) -> String {
     let elapsed_ms = second.uptime_ms.saturating_sub(first.uptime_ms).max(1);
-    let Status { phase, pid, version, uptime_ms, listen, pin, troubles, workers, shards } = second;
+    let Status {
+        phase,
+        pid,
+        version,
+        uptime_ms,
+        rss_bytes,
+        listen,
+        pin,
+        troubles,
+        workers,
+        shards,
+    } = second;
     let troubles: String = troubles.iter().map(|trouble| format!("TROUBLE {trouble}\n")).collect();
     format!(
-        "tern {version}, process {pid}, {phase}, up {} s, on {listen}\npin {pin}\n{troubles}\n{}\n{}",
+        "tern {version}, process {pid}, {phase}, up {} s, {} MiB of memory, on {listen}\npin {pin}\n{troubles}\n{}\n{}",
         uptime_ms / 1_000,
+        rss_bytes >> 20,
         table(&first.workers, workers, elapsed_ms, all),
         table(&first.shards, shards, elapsed_ms, all),
     )
@@ -107,6 +119,7 @@ mod tests {
             pid: 7,
             version: "0".to_owned(),
             uptime_ms,
+            rss_bytes: 5 << 20,
             listen: "127.0.0.1:1".to_owned(),
             pin: "ab".to_owned(),
             troubles: vec!["the disk is gone".to_owned()],

@@ -273,6 +273,7 @@ mod tests {
                 pid: 1,
                 version: String::new(),
                 uptime_ms: 0,
+                rss_bytes: 0,
                 listen: String::new(),
                 pin: String::new(),
                 troubles: Vec::new(),

@@ -14,6 +14,8 @@ pub struct Status {
     pub version: String,
     /// Milliseconds since it started.
     pub uptime_ms: u64,
+    /// Memory that the process holds, in bytes: without what lies in the page cache only.
+    pub rss_bytes: u64,
     /// Where it listens.
     pub listen: String,
     /// SHA-256 of its certificate in hex.

@@ -21,7 +21,7 @@ use tern_protocol::limits::{CONTENT_BYTES_MAX, PAYLOAD_BYTES_MAX};
 pub use error::OptionError;
 pub use layers::{Environment, Flags, Source, Values};
 pub use text::{listing, markdown};
-pub use value::{Advertise, Durability, Names, OptionalPath, Preset};
+pub use value::{Advertise, Durability, Names, OptionalPath, Preset, Switch};
 
 /// One row of the table.
 #[derive(Clone, Debug)]
@@ -90,6 +90,9 @@ options! {
     workers "workers": u16 = "0" "threads" [0..=256]
         "Threads that each own a socket, its connections and some shards; 0: one per core."
         "A core each under load; may change at every start.";
+    pin_workers "pin-workers": Switch = "on" "on|off" []
+        "Whether each worker stays on a core of its own."
+        "on: several servers on one machine share the first cores; off: threads move, with cold caches.";
     shards "shards": u16 = "0" "shards" [0..=SHARDS_MAX as u64]
         "Logs that the data folder is made with, fixed from then on; 0: what it has, 4 if new."
         "Each reserves disk and has commits of its own; more shards than workers leave room to grow.";
@@ -144,9 +147,9 @@ options! {
     sessions_max "sessions-max": usize = "1000000" "sessions per worker" [1..=100_000_000]
         "Sessions of one worker; further logins are asked to come back."
         "About 20 KB per connected session, 256 bytes per one that may resume.";
-    requests_max "requests-max": usize = "4096" "requests per pair of workers" [16..=1_000_000]
+    requests_max "requests-max": usize = "32768" "requests per pair of workers" [16..=1_000_000]
         "Requests from one worker that another may still have to answer; more are refused as BUSY."
-        "A queue of that length for each pair of workers.";
+        "Memory for that many messages when a worker falls behind; parked sends count too.";
     retry_threshold "retry-threshold": usize = "64" "handshakes per worker" [0..=1_000_000]
         "Handshakes under way from which on a stranger must first prove its address (QUIC Retry)."
         "Above it a connection takes one more round trip; below it a forged address costs a handshake.";

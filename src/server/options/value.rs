@@ -158,6 +158,13 @@ words! {
         /// The kernel: survives the end of the process, not a power cut.
         Process "process"
     }
+    /// Whether to do it.
+    Switch {
+        /// Yes.
+        On "on"
+        /// No.
+        Off "off"
+    }
     /// A set of other defaults.
     Preset {
         /// The defaults of the table.

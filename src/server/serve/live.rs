@@ -75,6 +75,13 @@ fn to_number(phase: Phase) -> u8 {
     }
 }
 
+/// Memory of this process, as the kernel tells it in KiB.
+fn rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
+}
+
 impl Server for Live {
     fn kick(&self, uin: Uin, device: Option<DeviceId>, code: Code) {
         self.doors.command_all(Command::Kick { uin, device, code });
@@ -90,6 +97,7 @@ impl Server for Live {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            rss_bytes: rss_bytes().unwrap_or(0),
             listen: self.listen.to_string(),
             pin: self.pin.clone(),
             troubles: self.logs.get().map(OpenLogs::troubles).unwrap_or_default(),
@@ -128,5 +136,15 @@ impl Warmer for ColdReads {
     fn warm(&self, worker: WorkerId, shard: ShardId, at: Offset, waiter: Waiter) {
         let doors = Arc::clone(&self.doors);
         self.io.warm(shard, at, Box::new(move || doors.warmed(worker, waiter)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_tells_the_memory() {
+        assert!(rss_bytes().is_some_and(|bytes| bytes > 1 << 20));
     }
 }

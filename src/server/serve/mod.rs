@@ -38,7 +38,7 @@ use crate::control::status::Phase;
 use crate::control::{Control, ControlError, Parts, Server, Stop};
 use crate::directory::service::{Service, service};
 use crate::folder::{DataFolder, FolderError, FolderLock, Identity, Keys};
-use crate::options::Options;
+use crate::options::{Options, Switch};
 use crate::transport::settings::TransportKeys;
 use crate::transport::sockets::{BindError, Sockets};
 use crate::transport::tls::{self, TlsError};
@@ -272,7 +272,7 @@ impl Running {
             warmer: Arc::new(warmer),
             peers: Some((peers.clone(), known_peers)),
             spin: Duration::from_micros(u64::from(options.spin_us)),
-            pin: true,
+            pin: options.pin_workers == Switch::On,
         })?;
         live.enter(Phase::Ready);
         Ok(Self { live, workers, logs, control, peers, stops, _lock: lock })
