@@ -92,9 +92,11 @@ impl Usage {
     pub fn others_since(&self, before: &Self, own_ns: u64) -> (f64, f64) {
         /// Nanoseconds of a tick.
         const TICK_NS: u64 = 10_000_000;
-        let busy = (self.busy - before.busy) as f64;
-        let stolen = (self.stolen - before.stolen) as f64;
-        let all = busy + stolen + (self.idle - before.idle) as f64;
+        // The kernel's time of waiting for disks, part of idle, can go back.
+        let grown = |now: u64, then: u64| now.saturating_sub(then) as f64;
+        let busy = grown(self.busy, before.busy);
+        let stolen = grown(self.stolen, before.stolen);
+        let all = busy + stolen + grown(self.idle, before.idle);
         let own = own_ns as f64 / TICK_NS as f64;
         let percent = |ticks: f64| 100.0 * ticks.max(0.0) / all.max(1.0);
         (percent(busy - own), percent(stolen))

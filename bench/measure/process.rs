@@ -112,16 +112,17 @@ impl Thread {
         self.preempted += other.preempted;
     }
 
+    /// A number may have been given to another thread meanwhile: then nothing is known of it.
     fn since(&self, then: &Self) -> Self {
         Self {
             id: self.id,
             name: self.name.clone(),
-            cpu_ns: self.cpu_ns - then.cpu_ns,
-            starved_ns: self.starved_ns - then.starved_ns,
-            user_ticks: self.user_ticks - then.user_ticks,
-            system_ticks: self.system_ticks - then.system_ticks,
-            sleeps: self.sleeps - then.sleeps,
-            preempted: self.preempted - then.preempted,
+            cpu_ns: self.cpu_ns.saturating_sub(then.cpu_ns),
+            starved_ns: self.starved_ns.saturating_sub(then.starved_ns),
+            user_ticks: self.user_ticks.saturating_sub(then.user_ticks),
+            system_ticks: self.system_ticks.saturating_sub(then.system_ticks),
+            sleeps: self.sleeps.saturating_sub(then.sleeps),
+            preempted: self.preempted.saturating_sub(then.preempted),
         }
     }
 }

@@ -123,11 +123,12 @@ impl Report {
         say(&format!(
             "command   {}\n\
              machine   {cpu}, {cores} cores, {memory_mib} MiB, Linux {kernel}, {file_system}\n\
-             server    {version}, {}, built {built} s after 1970\n\
+             server    {version}, {}, built {} min before\n\
              options   {}\n\
              placement {place}\n",
             self.command.join(" "),
             program.display(),
+            self.started.saturating_sub(*built) / 60,
             options.join(" "),
         ));
     }

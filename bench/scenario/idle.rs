@@ -11,7 +11,7 @@ use super::parse_seconds;
 use crate::error::BenchError;
 use crate::load::Event;
 use crate::report::Figure;
-use crate::system::{Plan, Server};
+use crate::system::Server;
 
 /// How long all is left alone after the last login before memory is read: what the handshakes
 /// needed is given back by then.
@@ -32,29 +32,26 @@ pub struct Idle {
 }
 
 impl Idle {
-    pub(super) fn run(&self, plan: &Plan) -> Result<Vec<Figure>, BenchError> {
-        let server = Server::start(plan)?;
+    pub(super) fn measure(&self, server: &Server) -> Result<Vec<Figure>, BenchError> {
         eprintln!("  adding {} users", self.sessions);
         let identities = server.add_users(self.sessions as usize)?;
 
-        let empty = Books::read(&server)?;
-        let mut crowd = Crowd::log_in(&server, identities, Network::Cellular, SEED)?;
-        let full = Books::read(&server)?;
+        let empty = Books::read(server)?;
+        let mut crowd = Crowd::log_in(server, identities, Network::Cellular, SEED)?;
+        let full = Books::read(server)?;
         crowd.rest(Instant::now() + SETTLE, |_| {})?;
 
         eprintln!("  {} s at rest", self.seconds);
-        let before = Books::read(&server)?;
+        let before = Books::read(server)?;
         let mut beats = 0_u64;
         let end = Instant::now() + Duration::from_secs_f64(self.seconds);
         crowd.rest(end, |event| beats += u64::from(event == Event::Beat))?;
-        let after = Books::read(&server)?;
+        let after = Books::read(server)?;
 
         let mut figures = self.memory(&empty, &before);
         figures.extend(self.logins(&empty, &full));
         figures.extend(self.at_rest(&before, &after, beats));
         figures.extend(after.disturbance_since(&before));
-        drop(crowd);
-        server.stop()?;
         Ok(figures)
     }
 

@@ -18,7 +18,7 @@ use crate::load::{Arrivals, CONTENT_BYTES_MIN, Event, Message, Schedule, Wait};
 use crate::measure::latency::Latency as Histogram;
 use crate::measure::process::Thread;
 use crate::report::Figure;
-use crate::system::{Plan, Server, Status};
+use crate::system::{Server, Status};
 
 /// Sends a second that the server allows a device: far above what any run asks, since its limit
 /// is not what is measured.
@@ -109,24 +109,21 @@ impl Latency {
         ]
     }
 
-    pub(super) fn run(&self, plan: &Plan) -> Result<Vec<Figure>, BenchError> {
-        let server = Server::start(plan)?;
+    pub(super) fn measure(&self, server: &Server) -> Result<Vec<Figure>, BenchError> {
         let identities = server.add_users(2 * self.pairs)?;
-        let crowd = Crowd::log_in(&server, identities, Network::Wired, self.seed)?;
+        let crowd = Crowd::log_in(server, identities, Network::Wired, self.seed)?;
         let mut run = Run::new(self, crowd);
 
         let (from, to) = self.measured();
         run.go_on(from.saturating_sub(BOOKS_BEFORE))?;
-        let (before, sent_before) = (Books::read(&server)?, run.sent);
+        let (before, sent_before) = (Books::read(server)?, run.sent);
         run.go_on(to)?;
         run.go_on(to + TAIL / 2)?;
-        let (after, sent_after) = (Books::read(&server)?, run.sent);
+        let (after, sent_after) = (Books::read(server)?, run.sent);
         run.go_on(to + TAIL)?;
         run.finish()?;
 
-        let figures = run.figures(&before, &after, sent_after - sent_before);
-        server.stop()?;
-        Ok(figures)
+        Ok(run.figures(&before, &after, sent_after - sent_before))
     }
 
     /// The measured stretch, since the start.

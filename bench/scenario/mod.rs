@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::error::BenchError;
 use crate::report::Figure;
-use crate::system::Plan;
+use crate::system::{Plan, Server};
 
 pub use crowd::OTHERS;
 
@@ -49,10 +49,14 @@ impl Scenario {
     /// # Errors
     /// When the server or the load did not do as they should.
     pub fn run(&self, plan: &Plan) -> Result<Vec<Figure>, BenchError> {
-        match self {
-            Self::Latency(latency) => latency.run(plan),
-            Self::Idle(idle) => idle.run(plan),
-        }
+        let server = Server::start(plan)?;
+        let measured = match self {
+            Self::Latency(latency) => latency.measure(&server),
+            Self::Idle(idle) => idle.measure(&server),
+        };
+        let figures = measured.map_err(|error| server.with_words(error))?;
+        server.stop()?;
+        Ok(figures)
     }
 }
 

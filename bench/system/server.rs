@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity, set_current_timer_slack};
 use tempfile::TempDir;
 
 use super::control::{Control, from_hex};
@@ -153,6 +153,15 @@ impl Server {
         Control::connect(&socket(self.folder.path())).tried("the control socket")
     }
 
+    /// An error, with the last that the server said.
+    pub fn with_words(&self, error: BenchError) -> BenchError {
+        let words = words(self.folder.path());
+        match error {
+            BenchError::Load(what) => BenchError::Load(format!("{what}; the server said: {words}")),
+            other => other,
+        }
+    }
+
     /// Has it go down in order, and waits until it has.
     ///
     /// # Errors
@@ -197,6 +206,8 @@ fn spawn(plan: &Plan, folder: &Path) -> Result<Child, BenchError> {
     let words = File::create(folder.join(WORDS)).tried("the server's words")?;
     let errors = words.try_clone().tried("the server's words")?;
     command.stdin(Stdio::null()).stdout(words).stderr(errors);
+    // A child inherits this, and a server's timers are to be as it has them.
+    set_current_timer_slack(None).tried("the timers of the server")?;
     let child = match plan.cores {
         Some(cores) => cores.on_server(|| command.spawn())?,
         None => command.spawn(),
