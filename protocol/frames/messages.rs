@@ -29,8 +29,8 @@ wire_struct!(
         @16 epoch: U32,
         /// Counter of the send key.
         @20 counter: U32,
-        /// Counter of the newest earlier send of this epoch to this channel that was not finally
-        /// refused; 0 if there is none. The server appends no message before its predecessor.
+        /// Counter of the newest earlier send of this epoch to this channel that is not answered
+        /// yet; 0 if there is none. The server appends no message before its predecessor.
         @24 predecessor: U32,
         /// See [`content_type`].
         @28 content_type: U16,
