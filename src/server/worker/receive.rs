@@ -141,7 +141,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
             self.endpoint.handle(self.now, remote, local_ip, ecn, data, response)
         };
         match event {
-            None => {}
+            None => self.counts.datagrams_ignored += 1,
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 self.pass_on(handle, event, datagram);
             }
@@ -149,7 +149,15 @@ impl<M: Machine, R: Reader> Driver<M, R> {
                 let client_id = client_id_of(datagram);
                 self.decide(incoming, client_id.expect("quinn-proto parsed the same header"));
             }
-            Some(DatagramEvent::Response(transmit)) => self.respond(&transmit),
+            Some(DatagramEvent::Response(transmit)) => {
+                let first = self.sender.scratch_first_byte();
+                if first.is_some_and(|byte| byte & LONG_HEADER == 0) {
+                    self.counts.resets += 1; // the only short header without a connection
+                } else {
+                    self.counts.attempts_invalid += 1;
+                }
+                self.respond(&transmit);
+            }
         }
     }
 
@@ -233,8 +241,6 @@ impl<M: Machine, R: Reader> Driver<M, R> {
 
     /// Sends what the endpoint wrote into the scratch buffer.
     fn respond(&mut self, transmit: &Transmit) {
-        let short = self.sender.scratch_first_byte().is_some_and(|byte| byte & LONG_HEADER == 0);
-        self.counts.resets += u64::from(short); // the only short header without a connection
         self.sender.respond(&mut self.counts, transmit);
     }
 }
