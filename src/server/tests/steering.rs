@@ -20,7 +20,10 @@ use tern_protocol::{ChannelId, Code, Frame, Kind};
 /// Where servers listen, for each family of addresses.
 const FAMILIES: [&str; 2] = [ANY_PORT, "[::1]:0"];
 
-/// Interval of heartbeats in ms that a client on a cable is told by default.
+/// What lets a device send what a longer run needs.
+const UNLIMITED: [&str; 2] = ["--sends-burst", "100000"];
+
+/// Interval of heartbeats that a client on a cable is told by default.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// A device of `account` at this worker of two.
@@ -44,7 +47,7 @@ fn messages_cross_between_workers() {
     let folder = tempfile::tempdir().unwrap();
     let rounds = scaled(50);
     for (place, listen) in FAMILIES.into_iter().enumerate() {
-        let server = Server::start(&folder.path().join(place.to_string()), listen, &[]);
+        let server = Server::start(&folder.path().join(place.to_string()), listen, &UNLIMITED);
         for (at_ann, at_bob) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             let user = |name| server.user(&format!("{name}-{at_ann}{at_bob}"));
             let (ann, bob) = (user("ann"), user("bob"));
@@ -79,7 +82,7 @@ fn a_device_whose_port_changes_keeps_its_session_and_its_worker() {
     let folder = tempfile::tempdir().unwrap();
     let moves = scaled(20);
     for (place, listen) in FAMILIES.into_iter().enumerate() {
-        let server = Server::start(&folder.path().join(place.to_string()), listen, &[]);
+        let server = Server::start(&folder.path().join(place.to_string()), listen, &UNLIMITED);
         let (ann, bob) = (server.user("ann"), server.user("bob"));
         let channel = ann.channel_with(&bob);
         let (mut writer, of_writer) = device_at(server.address, 0, &ann);

@@ -128,10 +128,17 @@ fn s04_bad_datagrams_are_dropped() {
     for name in ["logins", "resumes", "frames_malformed", "migrations", "links_closed"] {
         assert_eq!(after.since(&before, name), 0, "{name} grew");
     }
-    let resets = after.since(&before, "resets");
+    let since = |name| after.since(&before, name);
+    let (dropped, resets, invalid) =
+        (since("datagrams_ignored"), since("resets"), since("attempts_invalid"));
+    assert!(dropped > u64::from(count) / 10 && resets > 0 && invalid > 0);
     stage.finish(
         count,
-        format!("seed={} received={received} resets={resets} ratio={ratio:.2}", random.seed),
+        format!(
+            "seed={} received={received} dropped={dropped} resets={resets} invalid={invalid} \
+             ratio={ratio:.2}",
+            random.seed
+        ),
     );
 }
 
@@ -193,6 +200,9 @@ fn s05_little_goes_back_to_an_unproven_address() {
     }
     let (_, asked) = &strangers[0];
     assert!(asked.back > 0, "a whole Initial was not answered");
+    let dropped = stage.await_grown("datagrams_ignored", 2 + 19);
+    assert_eq!(stage.grown("attempts_invalid"), 1, "one version was to be negotiated");
+    figures += &format!(" dropped={dropped}");
     stage.finish(strangers.len(), figures);
 }
 
@@ -200,10 +210,14 @@ fn s05_little_goes_back_to_an_unproven_address() {
 fn s05_a_retry_is_smaller_than_what_it_answers() {
     let stage = Stage::start("S-05-retry", &["--retry-threshold", "0"]);
     let count = scaled(200);
+    let (mut pacer, _, _) = stage.device("trent");
     let mut stranger = Stranger::new(stage.server.address);
     let before = stage.grown("attempts_retried");
-    for _ in 0..count {
+    for number in 0..count {
         stranger.send(&first_initial(stage.server.address));
+        if number % BURST == 0 {
+            pacer.round_trip(number);
+        }
     }
     let retried = stage.await_grown("attempts_retried", before + u64::from(count) / 10 * 9);
     let ratio = stranger.ratio();
@@ -212,4 +226,35 @@ fn s05_a_retry_is_smaller_than_what_it_answers() {
     late.say(&words::hello());
     late.hear(Kind::Welcome);
     stage.finish(count, format!("attempts_retried={retried} ratio={ratio:.2}"));
+}
+
+#[test]
+fn s05_a_client_that_moves_must_prove_its_new_address() {
+    let stage = Stage::start("S-05-moved", &[]);
+    let (mut writer, ann, epoch) = stage.device("trent");
+    let (mut mallory, own, _) = stage.device("mallory");
+    let channel = ann.channel_with(&own);
+    for counter in 1..=64 {
+        writer.send(channel, epoch, counter, &[7; 1_440]);
+        mallory.hear(Kind::Push);
+    }
+    mallory.round_trip(1);
+    // Asks for all of it once more, as if from the address of somebody who never asked.
+    let mut victim = Stranger::new(stage.server.address);
+    let count = scaled(20);
+    for _ in 0..count {
+        let stream = mallory.stream();
+        mallory.write(stream, &words::fetch(channel, 1, 64));
+        mallory.hold_back().iter().for_each(|datagram| victim.send(datagram));
+        writer.round_trip(1);
+    }
+    let moved = stage.await_grown("migrations", 1);
+    stage.honest_messages(20); // long enough for the server to try again what nobody acknowledged
+    let ratio = victim.ratio();
+    assert!(victim.back > 0, "the server did not try the new address");
+    assert!(ratio <= 3.0, "{} bytes for {}", victim.back, victim.out);
+    stage.finish(
+        count,
+        format!("migrations={moved} out={} back={} ratio={ratio:.2}", victim.out, victim.back),
+    );
 }

@@ -36,7 +36,7 @@ impl Flooder {
     fn new(server: SocketAddr) -> Self {
         let (socket, config) = (bind(server.ip()), Dial::default().config());
         socket.set_nonblocking(true).unwrap();
-        Self { socket, server, endpoint: endpoint(), config }
+        Self { socket, server, endpoint: endpoint(8), config }
     }
 
     /// Begins a handshake: its first datagram leaves.
@@ -210,6 +210,7 @@ fn s08_tokens_prove_only_the_address_they_were_given_to() {
         let invalid = quinn_proto::TransportErrorCode::INVALID_TOKEN;
         assert_eq!(end, End::Quic(invalid), "a token of another address, shown from {from}");
     }
+    assert_eq!(stage.grown("attempts_invalid"), 2);
     // Of another server's key.
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("other");

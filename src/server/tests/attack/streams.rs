@@ -131,7 +131,7 @@ fn s09_a_client_that_stops_the_servers_stream_is_let_go() {
 
 #[test]
 fn s11_forced_key_updates_go_on() {
-    let stage = Stage::start("S-11", &[]);
+    let stage = Stage::start("S-11", &["--sends-burst", "100000"]);
     let (mut peer, own, epoch) = stage.device("mallory");
     let channel = own.channel_with(&own);
     let count = scaled(150);

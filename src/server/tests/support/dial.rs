@@ -7,7 +7,8 @@ use bytes::Bytes;
 use quinn_proto::congestion::CubicConfig;
 use quinn_proto::crypto::rustls::QuicClientConfig;
 use quinn_proto::{
-    ClientConfig, ConnectionId, Endpoint, EndpointConfig, TokenStore, TransportConfig, VarInt,
+    ClientConfig, ConnectionId, Endpoint, EndpointConfig, RandomConnectionIdGenerator, TokenStore,
+    TransportConfig, VarInt,
 };
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -28,6 +29,8 @@ pub struct Dial {
     pub worker: Option<u8>,
     /// Bytes that may be under way before the server has acknowledged any.
     pub flight: u64,
+    /// Bytes of the connection ids by which the client is addressed.
+    pub id_bytes: usize,
 }
 
 impl Default for Dial {
@@ -39,6 +42,7 @@ impl Default for Dial {
             token: None,
             worker: None,
             flight: 14_720, // RFC 9002 §7.2
+            id_bytes: 8,
         }
     }
 }
@@ -80,10 +84,12 @@ impl Dial {
     }
 }
 
-/// An endpoint without connections.
-pub fn endpoint() -> Endpoint {
+/// An endpoint without connections, addressed by ids of this many bytes.
+pub fn endpoint(id_bytes: usize) -> Endpoint {
     let key = hmac::Key::new(hmac::HMAC_SHA256, &random::<32>());
-    Endpoint::new(Arc::new(EndpointConfig::new(Arc::new(key))), None, false, None)
+    let mut config = EndpointConfig::new(Arc::new(key));
+    config.cid_generator(move || Box::new(RandomConnectionIdGenerator::new(id_bytes)));
+    Endpoint::new(Arc::new(config), None, false, None)
 }
 
 /// Random bytes.

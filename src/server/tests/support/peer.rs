@@ -107,7 +107,7 @@ impl Peer {
 
     /// The same from a socket that is there.
     pub fn dial_from(socket: UdpSocket, server: SocketAddr, dial: &Dial) -> Self {
-        let mut endpoint = endpoint();
+        let mut endpoint = endpoint(dial.id_bytes);
         let (handle, connection) =
             endpoint.connect(Instant::now(), dial.config(), server, "tern").unwrap();
         Self {
