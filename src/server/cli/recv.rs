@@ -104,7 +104,6 @@ fn json(message: &Message) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::pin::pin;
 
     use tern_client::machine::Position;
     use tern_protocol::{
