@@ -52,8 +52,9 @@ impl House {
             assert!(send.say(&format!("{line} from {from}")));
         }
         send.close();
-        assert!(send.end().success());
-        let acks: Vec<String> = lines(&heard);
+        let status = send.end();
+        let acks = lines(&heard);
+        assert!(status.success(), "{from}: {status}, {acks:?}\n{}", self.server_says());
         acks.iter().map(|ack| ack.rsplit(' ').next().unwrap().parse().unwrap()).collect()
     }
 
@@ -63,6 +64,11 @@ impl House {
         let count = count.to_string();
         let arguments = ["recv", "--as", device, "--count", &count, "--timeout", PATIENCE];
         Listening { recv: Talking::start(self.data(), &arguments, (), ear), heard }
+    }
+
+    /// For a test that failed: how the server does, and what it complained about.
+    fn server_says(&self) -> String {
+        self.server.tern(&["status"]) + &self.server.errors()
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
@@ -79,8 +85,10 @@ struct Listening {
 impl Listening {
     /// What it printed until it ended, which must be in time.
     fn end(self) -> Vec<String> {
-        assert!(self.recv.end().success());
-        lines(&self.heard)
+        let status = self.recv.end();
+        let shown = lines(&self.heard);
+        assert!(status.success(), "{status}, {shown:?}");
+        shown
     }
 }
 

@@ -242,8 +242,11 @@ impl World {
         self.ledger.showed(self.start.elapsed(), Showing { device: BOB, life, id, mark });
     }
 
+    /// How far it is, and how the server does.
     fn progress(&self) -> String {
-        format!("fed {}, acked {}, shown {}", self.fed, self.acked, self.shown)
+        let Self { fed, acked, shown, .. } = self;
+        let says = self.server.as_ref().map(|it| it.tern(&["status"]) + &it.errors());
+        format!("fed {fed}, acked {acked}, shown {shown}\n{}", says.unwrap_or_default())
     }
 }
 
