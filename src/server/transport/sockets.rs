@@ -21,6 +21,9 @@ const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 /// Bytes asked of the kernel for each socket's send buffer: a turn's worth of answers.
 const SEND_BUFFER_BYTES: usize = 2 << 20;
 
+/// What is tried when a port is to be shared.
+const SHARE: &str = "share the port between workers";
+
 /// The sockets of all workers.
 #[derive(Debug)]
 pub struct Sockets {
@@ -78,23 +81,27 @@ impl Sockets {
     /// Binds one socket per worker to `listen` and steers datagrams to them. Port 0 takes a free
     /// one for all. `[::]` serves IPv4 as well.
     ///
+    /// The first one is bound alone and shares its port only afterwards: bound as one that
+    /// shares, it would silently join the sockets of another server of the same user, even on
+    /// port 0, for which the kernel may choose a shared port.
+    ///
     /// # Errors
     /// When another process serves the port, or the system refuses.
     pub fn bind(listen: SocketAddr, workers: u16) -> Result<Self, BindError> {
         if !(1..=WORKERS_MAX).contains(&workers) {
             return Err(BindError::Workers(workers));
         }
-        if listen.port() != 0 {
-            probe(listen)?;
-        }
-        let first = open(listen, true)?;
+        let first = open(listen, false)?;
         let address = local(&first, listen)?;
         let mut sockets = vec![first];
-        for _ in 1..workers {
-            sockets.push(open(address, true)?);
+        if workers > 1 {
+            let fail = |step| move |source| system(address, step, source);
+            sockets[0].set_reuse_port(true).map_err(fail(SHARE))?;
+            for _ in 1..workers {
+                sockets.push(open(address, true)?);
+            }
+            reuseport::attach(&sockets[0], workers).map_err(fail("attach the steering program"))?;
         }
-        reuseport::attach(&sockets[0], workers)
-            .map_err(|source| system(address, "attach the steering program", source))?;
         let sockets = sockets.into_iter().map(UdpSocket::from).collect();
         Ok(Self { sockets, address })
     }
@@ -122,12 +129,6 @@ pub fn dropped(socket: BorrowedFd<'_>) -> u64 {
     reuseport::dropped(socket).map_or(0, u64::from)
 }
 
-/// Binds once without `SO_REUSEPORT`: with it, a second server of the same user would silently
-/// join the group and take a share of the datagrams.
-fn probe(address: SocketAddr) -> Result<(), BindError> {
-    open(address, false).map(drop)
-}
-
 fn open(address: SocketAddr, share: bool) -> Result<Socket, BindError> {
     let fail = |step| move |source| system(address, step, source);
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))
@@ -137,7 +138,7 @@ fn open(address: SocketAddr, share: bool) -> Result<Socket, BindError> {
         socket.set_only_v6(only_v6).map_err(fail("choose the address family"))?;
     }
     if share {
-        socket.set_reuse_port(true).map_err(fail("share the port between workers"))?;
+        socket.set_reuse_port(true).map_err(fail(SHARE))?;
     }
     socket.set_nonblocking(true).map_err(fail("make the socket non-blocking"))?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES).map_err(fail("size the receive buffer"))?;
