@@ -37,9 +37,9 @@ const LINES_AHEAD: u64 = 64;
 /// Most lines acked or shown between two kills.
 const PROGRESS_MAX: u64 = 150;
 
-/// Longest random time between some progress and the kill in milliseconds: several commits, and
+/// Longest random time between some progress and the kill in microseconds: several commits, and
 /// several turns of every loop.
-const MOMENT_MS_MAX: u64 = 40;
+const MOMENT_US_MAX: u64 = 40_000;
 
 /// Messages that a receiver may print again after it was killed: the server pushes no more than
 /// this beyond what the device has acked, and it acks what it has stored.
@@ -187,6 +187,19 @@ impl World {
         }
     }
 
+    /// Feeds and listens for this long.
+    fn live_for(&mut self, time: Duration) {
+        let deadline = Instant::now() + time;
+        loop {
+            self.feed();
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.heard.recv_timeout(left) {
+                Ok((who, heard)) => self.handle(who, heard),
+                Err(_) => return,
+            }
+        }
+    }
+
     /// Takes in what was said before now.
     fn hear_all(&mut self) {
         while let Ok((who, heard)) = self.heard.try_recv() {
@@ -271,8 +284,8 @@ fn every_line_stands_once_whoever_is_killed() {
         let acked = world.acked + 1 + random.below(PROGRESS_MAX);
         let shown = world.shown + 1 + random.below(PROGRESS_MAX);
         world.live_until("progress", |world| world.acked >= acked && world.shown >= shown);
-        // The moment itself is what the test is about: anything may be half done in it.
-        std::thread::sleep(Duration::from_millis(random.below(MOMENT_MS_MAX)));
+        // Everybody stays busy until the moment, so that it finds anything half done.
+        world.live_for(Duration::from_micros(random.below(MOMENT_US_MAX)));
         let victims = [Victim::Server, Victim::Send, Victim::Recv];
         world.kill(victims[(first + kill) as usize % victims.len()]);
     }
