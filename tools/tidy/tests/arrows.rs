@@ -3,13 +3,14 @@
 use tern_tidy::{Source, Tree, manifest, report};
 
 /// Which packages of ours each package may use.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("tern-protocol", &[]),
     ("tern-core", &["tern-protocol"]),
     ("tern-storage", &["tern-core", "tern-protocol"]),
     ("tern-client", &["tern-protocol"]),
     ("tern-server", &["tern-client", "tern-core", "tern-protocol", "tern-storage"]),
     ("tern-bench", &["tern-protocol"]),
+    ("tern-sim", &["tern-client", "tern-core", "tern-protocol"]),
     ("tern-tidy", &[]),
 ];
 

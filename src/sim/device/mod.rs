@@ -1,0 +1,146 @@
+//! A phone: its store, the client machine that runs on it, and what its application is doing.
+
+mod store;
+
+pub use store::SimStore;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use tern_client::machine::{Identity, Machine, Mono, Position, SendId};
+use tern_core::mail::Device;
+use tern_protocol::{ChannelId, Code};
+
+use crate::oracle::fact::Label;
+
+/// Frames of sends that are remembered, to be repeated later.
+const REPLAYS_MAX: usize = 64;
+
+/// One install of the application.
+#[derive(Debug)]
+pub struct Install {
+    /// Its number in the world; never reused.
+    pub number: u32,
+    /// The device that it speaks for; a copied phone speaks for the same.
+    pub device: Device,
+    /// What proves it.
+    pub secret: [u8; 32],
+    /// What is on its disk.
+    pub store: SimStore,
+    /// An older copy of its disk, from a backup.
+    pub backup: Option<SimStore>,
+    /// The process that runs, if one does.
+    pub process: Option<Process>,
+    /// Processes that were started.
+    pub generation: u64,
+    /// It is gone and never starts again.
+    pub is_gone: bool,
+    /// The path to the server: milliseconds one way, and by how much it varies.
+    pub path: (u64, u64),
+    /// Frames of sends that left.
+    pub replays: VecDeque<Bytes>,
+    /// Calls of "send" so far.
+    pub serial: u32,
+    /// Calls whose result is owed, and the refusal that each must get.
+    pub posted: BTreeMap<Label, Option<Code>>,
+}
+
+/// A running process of an install.
+#[derive(Debug)]
+pub struct Process {
+    /// The machine that ships.
+    pub machine: Machine,
+    /// When it started, in ms of the world's clock.
+    pub born: u64,
+    /// Its connection.
+    pub link: Option<u64>,
+    /// When the machine is to be ticked.
+    pub tick_at: Option<u64>,
+    /// It sleeps until then.
+    pub paused_until: u64,
+    /// The machine says that it is logged in.
+    pub is_online: bool,
+    /// The machine has ended.
+    pub has_ended: bool,
+    /// Messages that the application has and has not shown.
+    pub unread: VecDeque<Position>,
+    /// Ticks in a row that came no later than the moment before.
+    pub idle_ticks: u32,
+}
+
+impl Install {
+    /// A new phone.
+    pub fn new(number: u32, device: Device, secret: [u8; 32], path: (u64, u64)) -> Self {
+        Self {
+            number,
+            device,
+            secret,
+            store: SimStore::default(),
+            backup: None,
+            process: None,
+            generation: 0,
+            is_gone: false,
+            path,
+            replays: VecDeque::new(),
+            serial: 0,
+            posted: BTreeMap::new(),
+        }
+    }
+
+    /// Who the machine says it is.
+    pub fn identity(&self) -> Identity {
+        Identity { uin: self.device.uin, device: self.device.device, secret: self.secret }
+    }
+
+    /// The next call of "send".
+    pub fn next_label(&mut self) -> Label {
+        self.serial += 1;
+        Label { install: self.number, serial: self.serial }
+    }
+
+    /// Remembers a frame of a send.
+    pub fn remember(&mut self, frame: &Bytes) {
+        if self.replays.len() == REPLAYS_MAX {
+            self.replays.pop_front();
+        }
+        self.replays.push_back(frame.clone());
+    }
+
+    /// The running process, unless it has ended.
+    pub fn running(&mut self) -> Option<&mut Process> {
+        self.process.as_mut().filter(|process| !process.has_ended)
+    }
+
+    /// Whether its application can send now.
+    pub fn can_send(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| !process.has_ended)
+    }
+
+    /// The cursors on its disk.
+    pub fn cursors(&self) -> Vec<(ChannelId, u64)> {
+        self.store.cursors().collect()
+    }
+}
+
+impl Process {
+    /// The machine's time at this moment of the world.
+    pub fn mono(&self, now: u64) -> Mono {
+        Mono(now - self.born)
+    }
+
+    /// The world's time of a moment of the machine.
+    pub fn world_time(&self, mono: Mono) -> u64 {
+        self.born.saturating_add(mono.0)
+    }
+}
+
+/// What an application does with what its machine told it.
+#[derive(Clone, Debug)]
+pub enum Act {
+    /// Shows some of what it has.
+    Read,
+    /// Says that it has consumed up to here.
+    Confirm(Position),
+    /// Has taken note of a send's result.
+    Settle(SendId),
+}

@@ -1,0 +1,164 @@
+//! Runs the simulator: many seeds with progress and totals, or one seed with its trace.
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use tern_sim::mutant::Mutant;
+use tern_sim::plan::Plan;
+use tern_sim::report::{Matrix, Totals};
+use tern_sim::runner::{live, live_all};
+use tern_sim::{Outcome, fault};
+
+/// Lines of a trace that are shown around a failure unless told otherwise.
+const LINES: usize = 120;
+
+/// How often progress is shown.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// Lives through bad days of a Tern server and its clients, and judges.
+#[derive(Parser, Debug)]
+#[command(name = "tern-sim", version)]
+struct Arguments {
+    /// How many seeds to try.
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// Only this seed.
+    #[arg(long, conflicts_with_all = ["seeds", "from"])]
+    seed: Option<u64>,
+    /// With --seed: show the end of the trace, also if nothing is wrong.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// How many lines of the trace to show.
+    #[arg(long, default_value_t = LINES)]
+    lines: usize,
+    /// A plan in TOML; without it the plan of every day.
+    #[arg(long)]
+    plan: Option<PathBuf>,
+    /// Threads.
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
+    /// Inject this deliberate defect.
+    #[arg(long)]
+    mutant: Option<String>,
+    /// Inject each deliberate defect, and show how many seeds it takes to notice it.
+    #[arg(long, conflicts_with_all = ["mutant", "seed"])]
+    mutants: bool,
+    /// Show in how many seeds each pair of faults was met.
+    #[arg(long)]
+    matrix: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // A panic of the machines is an outcome, and is shown as one.
+    std::panic::set_hook(Box::new(|_| {}));
+    match run(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(wrong) => {
+            eprintln!("tern-sim: {wrong}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<bool, String> {
+    let plan = match &arguments.plan {
+        None => Plan::everyday(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path);
+            Plan::parse(&text.map_err(|error| format!("{}: {error}", path.display()))?)?
+        }
+    };
+    let mutant = match &arguments.mutant {
+        None => None,
+        Some(label) => Some(Mutant::by_label(label).ok_or_else(|| {
+            let labels: Vec<&str> = Mutant::ALL.iter().map(|mutant| mutant.label()).collect();
+            format!("no defect is called {label}; there are {}", labels.join(", "))
+        })?),
+    };
+    if arguments.mutants {
+        return Ok(try_mutants(arguments, &plan));
+    }
+    match arguments.seed {
+        Some(seed) => Ok(try_one(arguments, &plan, seed, mutant)),
+        None => Ok(try_many(arguments, &plan, mutant)),
+    }
+}
+
+fn try_one(arguments: &Arguments, plan: &Plan, seed: u64, mutant: Option<Mutant>) -> bool {
+    let outcome = live(plan, seed, mutant, arguments.lines);
+    if arguments.trace || outcome.violation.is_some() {
+        outcome.lines.iter().for_each(|line| say(line));
+    }
+    say(&format!("seed {seed}: {} steps, hash {:016x}", outcome.steps, outcome.hash));
+    show_violation(arguments, &outcome);
+    outcome.violation.is_none()
+}
+
+fn show_violation(arguments: &Arguments, outcome: &Outcome) {
+    let Some(violation) = &outcome.violation else { return };
+    say(&format!("seed {}: {}: {}", outcome.seed, violation.check, violation.what));
+    let plan = arguments.plan.as_ref().map(|path| format!(" --plan {}", path.display()));
+    let mutant = arguments.mutant.as_ref().map(|label| format!(" --mutant {label}"));
+    say(&format!(
+        "replay: cargo run --release -p tern-sim -- --seed {} --trace{}{}",
+        outcome.seed,
+        plan.unwrap_or_default(),
+        mutant.unwrap_or_default()
+    ));
+}
+
+fn try_many(arguments: &Arguments, plan: &Plan, mutant: Option<Mutant>) -> bool {
+    let (begun, mut shown) = (Instant::now(), Instant::now());
+    let mut totals = Totals::default();
+    let mut failed = 0;
+    live_all(plan, (arguments.from, arguments.seeds), mutant, arguments.jobs, |outcome| {
+        totals.add(&outcome);
+        failed += u64::from(outcome.violation.is_some());
+        show_violation(arguments, &outcome);
+        if shown.elapsed() >= PROGRESS {
+            shown = Instant::now();
+            eprintln!("{}", totals.progress(arguments.seeds, begun.elapsed()));
+        }
+        true
+    });
+    say(&totals.progress(arguments.seeds, begun.elapsed()));
+    say(&totals.to_string());
+    if arguments.matrix {
+        say(&Matrix(&totals.pairs).to_string());
+    }
+    say(&format!("{failed} of {} seeds failed", totals.seeds));
+    failed == 0
+}
+
+fn try_mutants(arguments: &Arguments, plan: &Plan) -> bool {
+    let mut all_caught = true;
+    say(&format!("{:<18} {:>6}  {:<9} what is wrong", "defect", "seeds", "check"));
+    for mutant in Mutant::ALL {
+        let (mut seeds, mut check) = (0, None);
+        for seed in arguments.from..arguments.from + arguments.seeds {
+            seeds += 1;
+            check = live(plan, seed, Some(*mutant), 0).violation.map(|violation| violation.check);
+            if check.is_some() {
+                break;
+            }
+        }
+        all_caught &= check.is_some();
+        let check = check.unwrap_or("MISSED");
+        say(&format!("{:<18} {seeds:>6}  {check:<9} {}", mutant.label(), mutant.sentence()));
+    }
+    say(&format!("kinds of faults: {}", fault::Fault::ALL.len()));
+    all_caught
+}
+
+#[expect(clippy::print_stdout, reason = "a command speaks to people")]
+fn say(text: &str) {
+    println!("{text}");
+}

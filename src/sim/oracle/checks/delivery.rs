@@ -1,0 +1,108 @@
+//! Each application gets each message once, in order, as it stands in the channel.
+//!
+//! What is allowed: a process that starts again may be given what was shown already, but only
+//! behind the cursor that it found on its disk (the window between showing and remembering).
+
+use std::collections::BTreeMap;
+
+use tern_protocol::ChannelId;
+
+use super::{Verdict, demand};
+use crate::oracle::fact::Fact;
+use crate::oracle::truth::Truth;
+
+/// What each install was given and has shown.
+#[derive(Debug, Default)]
+pub struct Delivery {
+    /// By this process.
+    given: BTreeMap<(u32, ChannelId), u64>,
+    /// By all processes of the install.
+    shown: BTreeMap<(u32, ChannelId), u64>,
+    shown_count: u64,
+}
+
+impl Delivery {
+    /// A process of the install starts with these cursors; `restored` if they may be older than
+    /// what it had before.
+    pub fn started(
+        &mut self,
+        install: u32,
+        cursors: impl Iterator<Item = (ChannelId, u64)>,
+        restored: bool,
+    ) {
+        self.given.retain(|(of, _), _| *of != install);
+        if restored {
+            self.shown.retain(|(of, _), _| *of != install);
+        }
+        for (channel, id) in cursors {
+            self.given.insert((install, channel), id);
+            if restored {
+                self.shown.insert((install, channel), id);
+            }
+        }
+    }
+
+    /// The machine gives a message to the application.
+    pub fn given(&mut self, truth: &Truth, install: u32, fact: &Fact) -> Verdict {
+        let given = self.given.entry((install, fact.channel)).or_default();
+        let before = std::mem::replace(given, fact.id);
+        demand(fact.id == before + 1, || {
+            format!("install {install} is given {fact} after #{before}")
+        })?;
+        let stands = truth.get(fact.channel, fact.id).map(|(stands, _)| stands);
+        demand(stands == Some(fact), || {
+            format!("install {install} is given {fact}, and there stands {stands:?}")
+        })
+    }
+
+    /// The application shows a message.
+    pub fn shown(&mut self, install: u32, channel: ChannelId, id: u64) -> Verdict {
+        let shown = self.shown.entry((install, channel)).or_default();
+        let before = *shown;
+        *shown = before.max(id);
+        self.shown_count += 1;
+        demand(id <= before + 1, || {
+            format!("install {install} shows {channel}#{id}, and never showed #{}", before + 1)
+        })
+    }
+
+    /// How far an install has shown a channel.
+    pub fn newest_shown(&self, install: u32, channel: ChannelId) -> u64 {
+        self.shown.get(&(install, channel)).copied().unwrap_or(0)
+    }
+
+    /// Messages shown by all, repeats included.
+    pub fn shown_count(&self) -> u64 {
+        self.shown_count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oracle::checks::ids::tests::{fact, truth};
+
+    #[test]
+    fn repeats_holes_and_changes_are_noticed() {
+        let truth = truth(&[fact(1, 1), fact(2, 2)]);
+        let mut delivery = Delivery::default();
+        assert_eq!(delivery.given(&truth, 1, &fact(1, 1)), Ok(()));
+        assert!(delivery.given(&truth, 1, &fact(1, 1)).is_err());
+        assert!(delivery.given(&truth, 2, &fact(2, 2)).is_err());
+        assert!(delivery.given(&truth, 3, &fact(1, 2)).is_err());
+    }
+
+    #[test]
+    fn what_was_shown_comes_again_only_behind_the_cursor() {
+        let truth = truth(&[fact(1, 1), fact(2, 2)]);
+        let channel = fact(1, 1).channel;
+        let mut delivery = Delivery::default();
+        assert_eq!(delivery.shown(1, channel, 1), Ok(()));
+        delivery.started(1, [(channel, 0)].into_iter(), false);
+        assert_eq!(delivery.given(&truth, 1, &fact(1, 1)), Ok(()));
+        assert_eq!(delivery.shown(1, channel, 1), Ok(()));
+        delivery.started(1, [(channel, 1)].into_iter(), false);
+        assert!(delivery.given(&truth, 1, &fact(1, 1)).is_err());
+        assert!(delivery.shown(1, channel, 3).is_err());
+    }
+}

@@ -1,0 +1,114 @@
+//! A correct device is treated as one: it is refused for good only what it must be, hears no
+//! error, and nobody ends its session but itself or a copy of it.
+
+use std::collections::BTreeMap;
+
+use tern_client::machine::{End, SendOutcome, SendResult};
+use tern_protocol::{Code, Kind};
+
+use super::{Verdict, demand};
+use crate::oracle::fact::{Fact, Label};
+use crate::oracle::truth::Truth;
+
+/// The results that applications were told.
+#[derive(Debug, Default)]
+pub struct Honesty {
+    told: BTreeMap<(u32, Label), SendOutcome>,
+}
+
+impl Honesty {
+    /// The application is told a result; `deserved` is the refusal that the send had to get. A
+    /// store that was `copied` may send a message once more under another key.
+    pub fn told(
+        &mut self,
+        truth: &Truth,
+        install: u32,
+        result: &SendResult,
+        deserved: Option<Code>,
+        copied: bool,
+    ) -> Verdict {
+        let label = Label::from_tag(result.tag);
+        let before = *self.told.entry((install, label)).or_insert(result.outcome);
+        demand(copied || before == result.outcome, || {
+            format!("install {install} is told {:?} of {label}, before {before:?}", result.outcome)
+        })?;
+        match result.outcome {
+            SendOutcome::Acked { id, .. } => {
+                let stands = truth.get(result.channel, id.0).and_then(|(fact, _)| fact.label());
+                demand(stands == Some(label) && deserved.is_none(), || {
+                    format!("{label} is acked as {}#{id}; there stands {stands:?}", result.channel)
+                })
+            }
+            SendOutcome::Refused(code) if deserved == Some(code) => Ok(()),
+            SendOutcome::Refused(Code::KeyClosed) | SendOutcome::Unknown if copied => Ok(()),
+            outcome => Err(format!("install {install} is told {outcome:?} of {label}")),
+        }
+    }
+
+    /// Whether the application was told of a send.
+    pub fn was_told(&self, install: u32, label: Label) -> bool {
+        self.told.contains_key(&(install, label))
+    }
+
+    /// Sends whose result applications were told.
+    pub fn told_count(&self) -> usize {
+        self.told.len()
+    }
+
+    /// The machine ended.
+    pub fn ended(install: u32, end: End, copied: bool) -> Verdict {
+        let fenced = copied && end == End::Refused(Code::Fenced);
+        demand(fenced || !matches!(end, End::Refused(_)), || {
+            format!("install {install} was ended: {end:?}")
+        })
+    }
+
+    /// The server did not act on a frame of the machine.
+    pub fn error(install: u32, code: Code, kind: Kind) -> Verdict {
+        Err(format!("install {install} hears {code} about {kind}"))
+    }
+
+    /// Ids that never come, in a world where nothing is damaged or too old.
+    pub fn gap(install: u32, what: &Fact, code: Code) -> Verdict {
+        Err(format!("install {install} is told {code} instead of {what}"))
+    }
+
+    /// A history that restarts, in a world where nothing that was shown is lost.
+    pub fn restarted(install: u32, channel: tern_protocol::ChannelId, at: u64) -> Verdict {
+        Err(format!("install {install} is told that {channel} restarted at #{at}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oracle::checks::ids::tests::{fact, truth};
+    use tern_client::machine::SendId;
+    use tern_protocol::{MessageId, UnixMillis};
+
+    fn result(serial: u32, outcome: SendOutcome) -> SendResult {
+        let tag = Label { install: 1, serial }.to_tag();
+        SendResult { send: SendId(0), tag, channel: fact(1, 1).channel, key: None, outcome }
+    }
+
+    #[test]
+    fn false_acks_and_undeserved_refusals_are_noticed() {
+        let truth = truth(&[fact(1, 1)]);
+        let acked = |id| SendOutcome::Acked { id: MessageId(id), server_time: UnixMillis(0) };
+        let mut honesty = Honesty::default();
+        let mut told = |result| honesty.told(&truth, 1, &result, None, false);
+        assert_eq!(told(result(1, acked(1))), Ok(()));
+        assert!(told(result(1, acked(2))).is_err(), "another answer");
+        assert!(told(result(2, acked(1))).is_err(), "another message stands there");
+        assert!(told(result(3, SendOutcome::Unknown)).is_err());
+        assert!(told(result(4, SendOutcome::Refused(Code::KeyClosed))).is_err());
+    }
+
+    #[test]
+    fn only_a_copy_may_be_fenced() {
+        assert!(Honesty::ended(1, End::Refused(Code::Fenced), false).is_err());
+        assert_eq!(Honesty::ended(1, End::Refused(Code::Fenced), true), Ok(()));
+        assert!(Honesty::ended(1, End::Refused(Code::KeyClosed), true).is_err());
+        assert_eq!(Honesty::ended(1, End::LoggedOut, false), Ok(()));
+    }
+}

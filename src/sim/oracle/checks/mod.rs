@@ -1,0 +1,31 @@
+//! The checks, one promise a file. Each is told what happened and says what is wrong with it.
+
+mod acked;
+mod bounds;
+mod cursors;
+mod delivery;
+mod durable;
+mod epochs;
+mod honesty;
+mod ids;
+mod keys;
+mod order;
+
+pub use acked::Acked;
+pub use bounds::Bounds;
+pub use cursors::Cursors;
+pub use delivery::Delivery;
+pub use durable::is_durable;
+pub use epochs::Epochs;
+pub use honesty::Honesty;
+pub use ids::Ids;
+pub use keys::Keys;
+pub use order::in_order;
+
+/// What a check says: nothing, or what is wrong.
+pub type Verdict = Result<(), String>;
+
+/// Says what is wrong unless `holds`.
+pub(crate) fn demand(holds: bool, wrong: impl FnOnce() -> String) -> Verdict {
+    if holds { Ok(()) } else { Err(wrong()) }
+}

@@ -1,0 +1,113 @@
+//! What stands at one place of a channel, and the label by which the world knows its messages.
+
+use tern_core::mail::Device;
+use tern_protocol::frames::PushBody;
+use tern_protocol::{ChannelId, SendKey};
+use zerocopy::FromBytes;
+
+/// A message as it stands in its channel.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fact {
+    /// Where.
+    pub channel: ChannelId,
+    /// Its place there.
+    pub id: u64,
+    /// Who sent it.
+    pub sender: Device,
+    /// Under which key.
+    pub key: SendKey,
+    /// When the server accepted it, by its own clock.
+    pub time: u64,
+    /// What it says.
+    pub content: Vec<u8>,
+}
+
+impl Fact {
+    /// From the body of a message's record or push; `None` if it is none.
+    pub fn of(body: &[u8]) -> Option<Self> {
+        let (head, content) = PushBody::ref_from_prefix(body).ok()?;
+        Some(Self::from_parts(head, content))
+    }
+
+    /// From the fixed part of a push and the content.
+    pub fn from_parts(head: &PushBody, content: &[u8]) -> Self {
+        Self {
+            channel: head.channel,
+            id: head.id.get(),
+            sender: Device { uin: head.sender.into(), device: head.device.into() },
+            key: head.key(),
+            time: head.server_time.get(),
+            content: content.to_vec(),
+        }
+    }
+
+    /// The label of the message.
+    pub fn label(&self) -> Option<Label> {
+        Label::read(&self.content)
+    }
+}
+
+impl std::fmt::Display for Fact {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Device { uin, device } = self.sender;
+        write!(f, "{}#{} by {uin}.{device} key {}", self.channel, self.id, self.key)?;
+        match self.label() {
+            Some(label) => write!(f, " \"{label}\""),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Names one call of "send" of one application; it stands in the content and in the tag.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Label {
+    /// The install that was called.
+    pub install: u32,
+    /// The calls of that install, counted from 1.
+    pub serial: u32,
+}
+
+impl Label {
+    /// As the application's mark.
+    pub fn to_tag(self) -> u64 {
+        u64::from(self.install) << 32 | u64::from(self.serial)
+    }
+
+    /// From the application's mark.
+    pub fn from_tag(tag: u64) -> Self {
+        Self { install: (tag >> 32) as u32, serial: tag as u32 } // two halves
+    }
+
+    /// A content of this many bytes, or more if the label needs them.
+    pub fn content(self, bytes: usize) -> Vec<u8> {
+        let mut content = format!("{self} ").into_bytes();
+        content.resize(content.len().max(bytes), b'.');
+        content
+    }
+
+    fn read(content: &[u8]) -> Option<Self> {
+        let end = content.iter().position(|byte| *byte == b' ')?;
+        let (install, serial) = std::str::from_utf8(&content[..end]).ok()?.split_once('/')?;
+        Some(Self { install: install.parse().ok()?, serial: serial.parse().ok()? })
+    }
+}
+
+impl std::fmt::Display for Label {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.install, self.serial)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_survives_the_way() {
+        let label = Label { install: 3, serial: 70_001 };
+        assert_eq!(Label::from_tag(label.to_tag()), label);
+        assert_eq!(Label::read(&label.content(0)), Some(label));
+        assert_eq!(Label::read(&label.content(900)), Some(label));
+        assert_eq!(Label::read(b"other"), None);
+    }
+}

@@ -1,0 +1,275 @@
+//! Who must have what, once, in order: told everything that happens, it reads the disk itself and
+//! judges. The first thing that is wrong ends the run.
+
+pub mod checks;
+pub mod fact;
+pub mod truth;
+
+use std::collections::BTreeSet;
+
+use tern_client::machine::{Change, End, Event, Message, SendResult};
+use tern_core::mail::Device;
+use tern_core::placement::ShardId;
+use tern_protocol::frames::SendAck;
+use tern_protocol::{ChannelId, Code, Epoch, SendKey};
+
+use crate::disk::Disk;
+use checks::{
+    Acked, Bounds, Cursors, Delivery, Epochs, Honesty, Ids, Keys, Verdict, demand, in_order,
+    is_durable,
+};
+use fact::Fact;
+use truth::{Place, Truth};
+
+/// Something that must never happen, and did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// The check that noticed it.
+    pub check: &'static str,
+    /// What was noticed.
+    pub what: String,
+}
+
+/// The judge of a run.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    /// What the logs hold.
+    pub truth: Truth,
+    /// What applications were given and have shown.
+    pub delivery: Delivery,
+    /// What applications were told of their sends.
+    pub honesty: Honesty,
+    /// What senders were promised.
+    pub acked: Acked,
+    ids: Ids,
+    keys: Keys,
+    epochs: Epochs,
+    cursors: Cursors,
+    bounds: Bounds,
+    /// Devices whose store was ever copied or set back.
+    copied: BTreeSet<Device>,
+    violation: Option<Violation>,
+}
+
+impl Oracle {
+    /// The first thing that went wrong.
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// Takes a verdict of the check of this name.
+    pub fn judge(&mut self, check: &'static str, verdict: Verdict) {
+        if let (Err(what), None) = (verdict, &self.violation) {
+            self.violation = Some(Violation { check, what });
+        }
+    }
+
+    /// The store of this device was copied or set back: it may be told that a key is closed, and
+    /// its application may send a message twice.
+    pub fn copied(&mut self, device: Device) {
+        self.copied.insert(device);
+    }
+
+    /// Whether the store of this device was ever copied or set back.
+    pub fn is_copied(&self, device: Device) -> bool {
+        self.copied.contains(&device)
+    }
+
+    /// Records were appended.
+    pub fn appended(&mut self, disk: &mut Disk) {
+        for place in disk.take_appended() {
+            self.take(disk, place);
+        }
+    }
+
+    fn take(&mut self, disk: &Disk, place: Place) {
+        let (shard, index) = place;
+        let Some((_, _, record)) = disk.record(shard, index) else { return };
+        let Some(fact) = self.truth.read(place, record) else { return };
+        let copied = self.is_copied(fact.sender);
+        let verdict = self.ids.appended(&self.truth, &fact);
+        self.judge("ids", verdict);
+        let verdict = self.keys.appended(&self.truth, &fact, copied);
+        self.judge("keys", verdict);
+        let verdict = in_order(&self.truth, &fact, copied);
+        self.judge("order", verdict);
+        self.truth.add(fact, place);
+    }
+
+    /// A process found these logs.
+    pub fn recovered(&mut self, disk: &Disk, shards: u16) {
+        self.truth = Truth::default();
+        for shard in (0..shards).map(ShardId) {
+            for index in 0..disk.records(shard) {
+                self.take(disk, (shard, index));
+            }
+        }
+        let verdict = self.acked.check(&self.truth);
+        self.judge("acked", verdict);
+    }
+
+    /// An ack leaves the server for this device.
+    pub fn ack_leaves(&mut self, disk: &Disk, sender: Device, ack: &SendAck) {
+        let found = self.truth.get(ack.channel, ack.id.get()).cloned();
+        let matching = found.filter(|(fact, _)| {
+            (fact.sender, fact.key, fact.time) == (sender, ack.key(), ack.server_time.get())
+        });
+        let Some((fact, place)) = matching else {
+            let wrong = format!("{sender:?} gets an ack that no record stands behind: {ack:?}");
+            return self.judge("acked", Err(wrong));
+        };
+        self.judge("durable", is_durable(disk, place, &format!("the ack of {fact}")));
+        let verdict = self.keys.acked(&fact);
+        self.judge("keys", verdict);
+        let verdict = self.ids.shown(&fact);
+        self.judge("ids", verdict);
+        self.acked.promise(&fact);
+    }
+
+    /// A refusal leaves the server for this device.
+    pub fn refusal_leaves(&mut self, sender: Device, key: SendKey, code: Code) {
+        let verdict = self.keys.refused(&self.truth, sender, key, code);
+        self.judge("keys", verdict);
+    }
+
+    /// A push leaves the server.
+    pub fn push_leaves(
+        &mut self,
+        disk: &Disk,
+        link: u64,
+        place: Place,
+        body: &[u8],
+        messages_max: u32,
+    ) {
+        let Some(fact) = Fact::of(body) else {
+            return self.judge("ids", Err(format!("a push of {place:?}, which is no message")));
+        };
+        self.judge("durable", is_durable(disk, place, &format!("the push of {fact}")));
+        let verdict = self.ids.shown(&fact);
+        self.judge("ids", verdict);
+        let verdict = self.bounds.pushed(link, fact.channel, fact.id, messages_max);
+        self.judge("bounds", verdict);
+    }
+
+    /// A login is answered.
+    pub fn login_leaves(&mut self, disk: &Disk, device: Device, epoch: Epoch, resumed: bool) {
+        let verdict = if resumed {
+            self.epochs.resumed(device, epoch)
+        } else {
+            self.epochs.granted(&self.truth, disk, device, epoch)
+        };
+        self.judge("epochs", verdict);
+    }
+
+    /// A connection reaches the server.
+    pub fn link_opened(&mut self, link: u64) {
+        self.bounds.opened(link);
+    }
+
+    /// A client's cursor arrives at the server.
+    pub fn cursor_arrives(&mut self, link: u64, channel: ChannelId, id: u64) {
+        self.bounds.told(link, channel, id);
+    }
+
+    /// A client's wish for a range arrives at the server.
+    pub fn fetch_arrives(&mut self, link: u64) {
+        self.bounds.fetched(link);
+    }
+
+    /// A connection is gone.
+    pub fn link_closed(&mut self, link: u64) {
+        self.bounds.closed(link);
+    }
+
+    /// A process of an install starts with these cursors.
+    pub fn process_starts(&mut self, install: u32, cursors: &[(ChannelId, u64)], restored: bool) {
+        self.delivery.started(install, cursors.iter().copied(), restored);
+        self.cursors.started(install, cursors.iter().copied());
+    }
+
+    /// The machine gives the application a message.
+    pub fn message_given(&mut self, install: u32, message: &Message) {
+        let fact = Fact {
+            channel: message.position.channel,
+            id: message.position.id.0,
+            sender: Device { uin: message.sender, device: message.device },
+            key: message.key,
+            time: message.server_time.0,
+            content: message.content.to_vec(),
+        };
+        let verdict = self.delivery.given(&self.truth, install, &fact);
+        self.judge("delivery", verdict);
+    }
+
+    /// The application shows a message.
+    pub fn message_shown(&mut self, install: u32, channel: ChannelId, id: u64) {
+        let verdict = self.delivery.shown(install, channel, id);
+        self.judge("delivery", verdict);
+    }
+
+    /// The application says that it has consumed up to here.
+    pub fn consumed(&mut self, install: u32, channel: ChannelId, id: u64) {
+        self.cursors.consumed(install, channel, id);
+    }
+
+    /// The machine has changes stored.
+    pub fn changes_stored(&mut self, install: u32, changes: &[Change]) {
+        for change in changes {
+            if let Change::Cursor(at) = change {
+                let verdict = self.cursors.stored(install, at.channel, at.id.0);
+                self.judge("cursors", verdict);
+            }
+        }
+    }
+
+    /// The machine tells the server a cursor.
+    pub fn cursor_told(&mut self, install: u32, channel: ChannelId, id: u64, on_disk: u64) {
+        self.judge("cursors", Cursors::told(install, channel, id, on_disk));
+    }
+
+    /// The application is told a result.
+    pub fn result_told(
+        &mut self,
+        install: u32,
+        device: Device,
+        result: &SendResult,
+        deserved: Option<Code>,
+    ) {
+        let copied = self.is_copied(device);
+        let verdict = self.honesty.told(&self.truth, install, result, deserved, copied);
+        self.judge("honesty", verdict);
+    }
+
+    /// The application is told something that an honest device in this world never hears.
+    pub fn misfortune(&mut self, install: u32, event: &Event) {
+        let verdict = match event {
+            Event::Gap { channel, from, code, .. } => match self.truth.get(*channel, from.0) {
+                Some((fact, _)) => Honesty::gap(install, fact, *code),
+                None => Err(format!("install {install} is told {code} of {channel}#{from}")),
+            },
+            Event::HistoryRestarted { channel, at } => Honesty::restarted(install, *channel, at.0),
+            Event::ServerError { code, kind } => Honesty::error(install, *code, *kind),
+            Event::Message(_) | Event::Result(_) | Event::State(_) => Ok(()),
+        };
+        self.judge("honesty", verdict);
+    }
+
+    /// The machine ended.
+    pub fn machine_ended(&mut self, install: u32, device: Device, end: End) {
+        let copied = self.is_copied(device);
+        self.judge("honesty", Honesty::ended(install, end, copied));
+    }
+
+    /// A machine has this many sends with a key.
+    pub fn sends_kept(&mut self, install: u32, with_key: usize) {
+        self.judge("bounds", Bounds::sends(install, with_key));
+    }
+
+    /// The healed world came to rest, or did not; `missing` says what is left.
+    pub fn at_rest(&mut self, missing: Option<String>) {
+        let verdict = demand(missing.is_none(), || missing.unwrap_or_default());
+        self.judge("liveness", verdict);
+        let verdict = self.acked.check(&self.truth);
+        self.judge("acked", verdict);
+    }
+}

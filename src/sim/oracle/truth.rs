@@ -1,0 +1,99 @@
+//! What the logs really hold: an index of every record, kept by reading the disk itself.
+
+use std::collections::BTreeMap;
+
+use tern_core::log::{Record, RecordKind};
+use tern_core::mail::Device;
+use tern_core::placement::ShardId;
+use tern_core::shard::records::EpochBody;
+use tern_protocol::{ChannelId, Epoch, SendKey};
+use zerocopy::FromBytes;
+
+use super::fact::{Fact, Label};
+
+/// Where a record stands: shard, and number in its log.
+pub type Place = (ShardId, usize);
+
+/// All records of all logs, by what they mean.
+#[derive(Debug, Default)]
+pub struct Truth {
+    channels: BTreeMap<ChannelId, Vec<(Fact, Place)>>,
+    keys: BTreeMap<(Device, SendKey), (ChannelId, u64)>,
+    labels: BTreeMap<Label, (ChannelId, u64)>,
+    newest_keys: BTreeMap<(ChannelId, Device), SendKey>,
+    newest_labels: BTreeMap<(ChannelId, u32), u32>,
+    epochs: BTreeMap<(Device, Epoch), Place>,
+}
+
+impl Truth {
+    /// One more record; a message is returned, to be judged before [`add`](Self::add).
+    pub fn read(&mut self, place: Place, record: Record<'_>) -> Option<Fact> {
+        match record.kind {
+            RecordKind::Message => Fact::of(record.body),
+            RecordKind::Epoch => {
+                let body = EpochBody::ref_from_bytes(record.body).ok()?;
+                let device = Device { uin: body.uin.into(), device: body.device.into() };
+                self.epochs.insert((device, body.epoch.into()), place);
+                None
+            }
+            RecordKind::Entry => None,
+        }
+    }
+
+    /// Adds a message.
+    pub fn add(&mut self, fact: Fact, place: Place) {
+        let at = (fact.channel, fact.id);
+        self.keys.insert((fact.sender, fact.key), at);
+        self.newest_keys.insert((fact.channel, fact.sender), fact.key);
+        if let Some(label) = fact.label() {
+            self.labels.insert(label, at);
+            self.newest_labels.insert((fact.channel, label.install), label.serial);
+        }
+        self.channels.entry(fact.channel).or_default().push((fact, place));
+    }
+
+    /// The message at a place of a channel, and where its record stands.
+    pub fn get(&self, channel: ChannelId, id: u64) -> Option<&(Fact, Place)> {
+        self.channels.get(&channel)?.get(usize::try_from(id.checked_sub(1)?).ok()?)
+    }
+
+    /// The newest id of a channel; 0 if it has none.
+    pub fn newest(&self, channel: ChannelId) -> u64 {
+        self.channels.get(&channel).map_or(0, |facts| facts.len() as u64)
+    }
+
+    /// All channels with messages.
+    pub fn channels(&self) -> impl Iterator<Item = ChannelId> + '_ {
+        self.channels.keys().copied()
+    }
+
+    /// Messages in all channels.
+    pub fn messages(&self) -> usize {
+        self.channels.values().map(Vec::len).sum()
+    }
+
+    /// Where the message of a key stands.
+    pub fn by_key(&self, sender: Device, key: SendKey) -> Option<(ChannelId, u64)> {
+        self.keys.get(&(sender, key)).copied()
+    }
+
+    /// Where the message of a label stands.
+    pub fn by_label(&self, label: Label) -> Option<(ChannelId, u64)> {
+        self.labels.get(&label).copied()
+    }
+
+    /// The newest key of a device in a channel.
+    pub fn newest_key(&self, channel: ChannelId, sender: Device) -> Option<SendKey> {
+        self.newest_keys.get(&(channel, sender)).copied()
+    }
+
+    /// The newest serial number of an install in a channel.
+    pub fn newest_serial(&self, channel: ChannelId, install: u32) -> Option<u32> {
+        self.newest_labels.get(&(channel, install)).copied()
+    }
+
+    /// Where the record of a login stands.
+    pub fn epoch(&self, device: Device, epoch: Epoch) -> Option<Place> {
+        self.epochs.get(&(device, epoch)).copied()
+    }
+}

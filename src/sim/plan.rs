@@ -1,0 +1,138 @@
+//! What a run looks like, as data: a plan has ranges, a seed draws one value of each.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+
+use crate::fault::{Fault, Shape};
+use crate::random::Stream;
+
+/// The plan that is used unless another one is named.
+const EVERYDAY: &str = include_str!("plans/everyday.toml");
+
+/// A range: least and most.
+type Range = [u64; 2];
+
+/// Ranges of what seeds may draw; times in the unit of their name.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// How long things go wrong.
+    pub minutes: Range,
+    /// Number of users.
+    pub users: Range,
+    /// Devices of all users together.
+    pub devices: Range,
+    /// Messages sent while things go wrong.
+    pub sends: Range,
+    /// Shards of the server.
+    pub shards: Range,
+    /// Workers of the server.
+    pub workers: Range,
+    /// Between two blows.
+    pub gap_ms: Range,
+    /// How long a spell lasts.
+    pub spell_ms: Range,
+    /// How likely each fault is to be part of a seed.
+    pub fault_percent: u64,
+    /// Kinds of faults that a seed has at least.
+    pub faults_least: usize,
+    /// How long the healed world may take to come to rest.
+    pub converge_ms: u64,
+}
+
+/// What one seed drew.
+#[derive(Clone, Debug)]
+pub struct Draw {
+    /// How long things go wrong, in ms.
+    pub chaos_ms: u64,
+    /// Number of users.
+    pub users: u64,
+    /// Devices of all users together.
+    pub devices: u64,
+    /// Messages sent while things go wrong.
+    pub sends: u64,
+    /// Shards of the server.
+    pub shards: u16,
+    /// Workers of the server at its first start.
+    pub workers: u16,
+    /// The faults of this seed.
+    pub faults: BTreeSet<Fault>,
+}
+
+impl Plan {
+    /// The plan of every day.
+    ///
+    /// # Panics
+    /// Never: the text is part of the program and a test reads it.
+    pub fn everyday() -> Self {
+        Self::parse(EVERYDAY).expect("the built-in plan is read by a test")
+    }
+
+    /// Reads a plan.
+    ///
+    /// # Errors
+    /// When the text is no plan, or one that nothing could be drawn from; says what is wrong.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let plan: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        let ranges = [
+            ("minutes", plan.minutes),
+            ("users", plan.users),
+            ("devices", plan.devices),
+            ("sends", plan.sends),
+            ("shards", plan.shards),
+            ("workers", plan.workers),
+            ("gap_ms", plan.gap_ms),
+            ("spell_ms", plan.spell_ms),
+        ];
+        match ranges.iter().find(|(_, [least, most])| *least == 0 || least > most) {
+            Some((name, _)) => Err(format!("{name} must be [least, most] with least from 1")),
+            None => Ok(plan),
+        }
+    }
+
+    /// What this seed draws.
+    pub fn draw(&self, seed: u64) -> Draw {
+        let mut stream = Stream::of(seed, "plan");
+        let mut one = |[least, most]: Range| stream.between(least, most);
+        let (chaos_ms, users) = (one(self.minutes) * 60_000, one(self.users));
+        let (devices, sends) = (one(self.devices).max(users), one(self.sends));
+        let (shards, workers) = (one(self.shards) as u16, one(self.workers) as u16);
+        let faults = self.draw_faults(&mut stream);
+        Draw { chaos_ms, users, devices, sends, shards, workers, faults }
+    }
+
+    fn draw_faults(&self, stream: &mut Stream) -> BTreeSet<Fault> {
+        let mut faults: BTreeSet<Fault> =
+            Fault::ALL.iter().copied().filter(|_| stream.percent(self.fault_percent)).collect();
+        let is_active = |fault: &&Fault| fault.shape() != Shape::Climate;
+        while faults.iter().filter(is_active).count() < self.faults_least {
+            faults.extend(stream.pick(Fault::ALL));
+        }
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plans_are_read_and_a_seed_has_weight() {
+        for text in [EVERYDAY, include_str!("plans/storm.toml")] {
+            let plan = Plan::parse(text).unwrap();
+            for seed in 0..200 {
+                let draw = plan.draw(seed);
+                assert!(draw.chaos_ms >= 600_000 && draw.devices >= 4 && draw.sends >= 200);
+                assert!(draw.faults.len() >= 3, "seed {seed}: {:?}", draw.faults);
+            }
+        }
+    }
+
+    #[test]
+    fn a_plan_that_draws_nothing_is_refused() {
+        let text = EVERYDAY.replace("users = [2, 4]", "users = [4, 2]");
+        assert!(Plan::parse(&text).unwrap_err().contains("users"));
+        assert!(Plan::parse("minutes = 3").is_err());
+    }
+}

@@ -1,0 +1,84 @@
+//! Random numbers that repeat: one stream per concern, so that a change in what one concern
+//! draws leaves the others as they were.
+
+/// SplitMix64 (Steele, Lea, Flood 2014): one addition and a finalizer a number, which is enough
+/// for choices that nobody attacks.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    state: u64,
+}
+
+impl Stream {
+    /// The stream of one concern in the run of this seed.
+    pub fn of(seed: u64, concern: &str) -> Self {
+        let mut stream = Self { state: seed };
+        for byte in concern.bytes() {
+            stream.state = stream.draw() ^ u64::from(byte);
+        }
+        stream
+    }
+
+    /// 64 random bits.
+    pub fn draw(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mix(self.state)
+    }
+
+    /// A number below `bound`, or 0 if that is 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        ((u128::from(self.draw()) * u128::from(bound)) >> 64) as u64 // fits: below `bound`
+    }
+
+    /// A number from `low` to `high`, both included.
+    pub fn between(&mut self, low: u64, high: u64) -> u64 {
+        low + self.below(high.saturating_sub(low).saturating_add(1))
+    }
+
+    /// Yes in this many of a hundred cases.
+    pub fn percent(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    /// One of several; `None` of none.
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
+        from.get(self.below(from.len() as u64) as usize).copied()
+    }
+
+    /// 256 random bits.
+    pub fn token(&mut self) -> [u8; 32] {
+        let mut token = [0; 32];
+        token.chunks_exact_mut(8).for_each(|part| part.copy_from_slice(&self.draw().to_le_bytes()));
+        token
+    }
+}
+
+/// The finalizer of SplitMix64: every bit of the input moves every bit of the output.
+pub(crate) fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_repeat_and_differ() {
+        let draw = |seed, concern| {
+            let mut stream = Stream::of(seed, concern);
+            [stream.draw(), stream.draw()]
+        };
+        assert_eq!(draw(7, "disk"), draw(7, "disk"));
+        assert_ne!(draw(7, "disk"), draw(7, "network"));
+        assert_ne!(draw(7, "disk"), draw(8, "disk"));
+    }
+
+    #[test]
+    fn numbers_keep_within_their_range() {
+        let mut stream = Stream::of(1, "range");
+        let seen: Vec<u64> = (0..1_000).map(|_| stream.between(3, 5)).collect();
+        assert!((3..=5).all(|n| seen.contains(&n)) && seen.iter().all(|n| (3..=5).contains(n)));
+        assert_eq!(stream.below(0), 0);
+    }
+}

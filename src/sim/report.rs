@@ -1,0 +1,109 @@
+//! What many runs gave, as text for people.
+
+use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
+
+use crate::fault::{Fault, Pairs, Tally};
+use crate::world::Outcome;
+
+/// Totals of many runs.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Runs.
+    pub seeds: u64,
+    /// Things that happened.
+    pub steps: u64,
+    /// Virtual time in ms.
+    pub virtual_ms: u64,
+    /// Sends posted.
+    pub sends: u64,
+    /// Messages acked.
+    pub acked: u64,
+    /// Messages shown.
+    pub shown: u64,
+    /// The longest time from heal to rest in ms.
+    pub heal_ms_max: u64,
+    /// Faults injected.
+    pub tally: Tally,
+    /// Runs in which each fault was met.
+    pub pairs: Pairs,
+    /// Runs with each fault.
+    pub runs_with: std::collections::BTreeMap<Fault, u64>,
+}
+
+impl Totals {
+    /// One more run.
+    pub fn add(&mut self, outcome: &Outcome) {
+        self.seeds += 1;
+        self.steps += outcome.steps;
+        self.virtual_ms += outcome.virtual_ms;
+        self.sends += outcome.sends;
+        self.acked += outcome.acked;
+        self.shown += outcome.shown;
+        self.heal_ms_max = self.heal_ms_max.max(outcome.heal_ms);
+        self.tally.add(&outcome.tally);
+        self.pairs.add(&outcome.tally);
+        for fault in outcome.tally.met() {
+            *self.runs_with.entry(fault).or_default() += 1;
+        }
+    }
+
+    /// One line of progress after this much real time.
+    pub fn progress(&self, of: u64, real: Duration) -> String {
+        let seconds = real.as_secs_f64().max(0.001);
+        format!(
+            "{} of {of} seeds, {:.1} seeds/s, {:.0} virtual s per real s, {} acked",
+            self.seeds,
+            self.seeds as f64 / seconds,
+            self.virtual_ms as f64 / 1_000.0 / seconds,
+            self.acked
+        )
+    }
+}
+
+impl Display for Totals {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} seeds, {:.1} virtual hours, {} steps; {} sends, {} acked, {} shown; \
+             longest heal {:.1} s\n",
+            self.seeds,
+            self.virtual_ms as f64 / 3_600_000.0,
+            self.steps,
+            self.sends,
+            self.acked,
+            self.shown,
+            self.heal_ms_max as f64 / 1_000.0
+        )?;
+        writeln!(f, "{:<15} {:>9} {:>7}  what it does", "fault", "injected", "seeds")?;
+        for fault in Fault::ALL {
+            let runs = self.runs_with.get(fault).copied().unwrap_or(0);
+            let (label, count) = (fault.label(), self.tally.count(*fault));
+            writeln!(f, "{label:<15} {count:>9} {runs:>7}  {}", fault.sentence())?;
+        }
+        let (met, of) = self.pairs.coverage();
+        writeln!(f, "\npairs of faults met in one seed: {met} of {of}")
+    }
+}
+
+/// In how many runs each pair of faults was met, as a table.
+pub struct Matrix<'a>(pub &'a Pairs);
+
+impl Display for Matrix<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<15}", "")?;
+        (0..Fault::ALL.len()).try_for_each(|column| write!(f, " {column:>4}"))?;
+        writeln!(f)?;
+        for (row, first) in Fault::ALL.iter().enumerate() {
+            write!(f, "{:<15}", format!("{row} {}", first.label()))?;
+            for (column, second) in Fault::ALL.iter().enumerate() {
+                match column < row {
+                    true => write!(f, " {:>4}", self.0.count(*first, *second))?,
+                    false => write!(f, "     ")?,
+                }
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,295 @@
+//! Connections: opened by clients, carried with delays, lost by both sides at different times.
+
+use tern_client::machine::Input as ClientInput;
+use tern_core::io::{Input, LinkId};
+use tern_protocol::{Code, Frame};
+
+use super::{Happening, World};
+use crate::carrier::{Carrier, Parcel, StreamCarrier, Way};
+use crate::fault::Fault;
+use crate::server::Shown;
+
+/// After this long without a packet a server forgets a connection, in ms.
+const IDLE_MS_MAX: u64 = 90_000;
+
+/// What one repair of a lost frame by the transport costs, in ms.
+const REPAIR_MS: u64 = 250;
+
+/// A connection.
+pub(super) struct Conn {
+    pub(super) install: usize,
+    /// The server's process and worker that it reached.
+    pub(super) seat: Option<(u64, usize)>,
+    /// The client's process still has it.
+    pub(super) client_open: bool,
+    /// The server still has it.
+    pub(super) server_open: bool,
+    /// It is lost, and the server does not learn of it.
+    is_half_lost: bool,
+    carrier: Box<dyn Carrier>,
+}
+
+impl World {
+    /// The client wants a connection.
+    pub(super) fn open_link(&mut self, install: usize) {
+        let link = self.next_link;
+        self.next_link += 1;
+        let carrier = Box::new(StreamCarrier::default());
+        let conn = Conn {
+            install,
+            seat: None,
+            client_open: true,
+            server_open: false,
+            is_half_lost: false,
+            carrier,
+        };
+        self.links.insert(link, conn);
+        if let Some(process) = self.installs[install].process.as_mut() {
+            process.link = Some(link);
+        }
+        let delay = self.delay(install);
+        if self.server.is_none() && self.net.percent(50) {
+            self.agenda.add(self.now + delay, Happening::ClientNotices(link));
+        } else {
+            self.agenda.add(self.now + delay, Happening::LinkArrives(link));
+        }
+    }
+
+    /// How long something takes on the path of an install.
+    fn delay(&mut self, install: usize) -> u64 {
+        let (latency, jitter) = self.installs[install].path;
+        let mut delay = latency + self.net.between(0, jitter);
+        if self.struck(Fault::SlowNetwork) {
+            delay += self.net.between(0, 2_000);
+        }
+        if self.is_on(Fault::LossyNetwork) && self.net.percent(20) {
+            self.tally.hit(Fault::LossyNetwork);
+            delay += REPAIR_MS << self.net.below(4);
+        }
+        delay
+    }
+
+    /// Gives a parcel to the transport.
+    pub(super) fn offer(&mut self, link: u64, way: Way, parcel: Parcel) {
+        let Some(install) = self.links.get(&link).map(|conn| conn.install) else { return };
+        let (now, delay) = (self.now, self.delay(install));
+        let Some(conn) = self.links.get_mut(&link) else { return };
+        if let Some(when) = conn.carrier.offer(way, parcel, now, delay) {
+            self.agenda.add(when, Happening::Flight(link, way));
+        }
+    }
+
+    /// The connection is there for the server.
+    pub(super) fn link_arrives(&mut self, link: u64) {
+        let Some(server) = self.server.as_mut() else {
+            if self.links.get(&link).is_some_and(|conn| !conn.client_open) {
+                self.links.remove(&link);
+            }
+            return;
+        };
+        let worker = self.net.below(server.seats.len() as u64) as usize;
+        let generation = server.generation;
+        let Some(conn) = self.links.get_mut(&link) else { return };
+        (conn.seat, conn.server_open) = (Some((generation, worker)), true);
+        let install = conn.install;
+        self.trace.note(
+            self.now,
+            &[6, link, worker as u64],
+            &[],
+            format_args!("connection {link} of install {install} reaches worker {worker}"),
+        );
+        self.oracle.link_opened(link);
+        self.worker_input(worker, Input::LinkOpened(LinkId(link)));
+        let delay = self.delay(install);
+        self.agenda.add(self.now + delay, Happening::LinkReady(link));
+    }
+
+    /// The connection is there for the client.
+    pub(super) fn link_ready(&mut self, link: u64) {
+        let Some(conn) = self.links.get(&link).filter(|conn| conn.client_open) else { return };
+        let install = conn.install;
+        if let Some(until) = self.asleep(install) {
+            return self.agenda.add(until, Happening::LinkReady(link));
+        }
+        self.device_input(install, ClientInput::Connected);
+    }
+
+    /// The client notices that a connection is gone.
+    pub(super) fn client_notices(&mut self, link: u64, code: Option<Code>) {
+        let Some(conn) = self.links.get_mut(&link).filter(|conn| conn.client_open) else { return };
+        conn.client_open = false;
+        conn.carrier.cut(Way::ToClient);
+        let install = conn.install;
+        self.trace.note(
+            self.now,
+            &[7, link],
+            &[],
+            format_args!("install {install} notices that connection {link} is gone"),
+        );
+        if let Some(process) = self.installs[install].process.as_mut() {
+            process.link = None;
+        }
+        self.device_input(install, ClientInput::Disconnected { code });
+        self.forget(link);
+    }
+
+    /// The server notices that a connection is gone.
+    pub(super) fn server_notices(&mut self, link: u64) {
+        let Some(conn) = self.links.get_mut(&link).filter(|conn| conn.server_open) else { return };
+        conn.server_open = false;
+        conn.carrier.cut(Way::ToServer);
+        let seat = conn.seat;
+        self.trace.note(
+            self.now,
+            &[8, link],
+            &[],
+            format_args!("the server notices that connection {link} is gone"),
+        );
+        if let Some((_, worker)) = seat {
+            self.worker_input(worker, Input::LinkClosed(LinkId(link)));
+        }
+        self.forget(link);
+    }
+
+    /// The client closes its connection; what it said before still arrives.
+    pub(super) fn close_by_client(&mut self, link: u64, code: Code) {
+        let Some(conn) = self.links.get_mut(&link) else { return };
+        conn.client_open = false;
+        conn.carrier.cut(Way::ToClient);
+        if !conn.is_half_lost {
+            self.offer(link, Way::ToServer, Parcel::End(Some(code)));
+        }
+        self.forget(link);
+    }
+
+    /// The client's process is gone and says nothing more.
+    pub(super) fn abandon(&mut self, link: u64) {
+        if let Some(conn) = self.links.get_mut(&link) {
+            conn.client_open = false;
+            conn.carrier.cut(Way::ToClient);
+            if !conn.is_half_lost {
+                let when = self.now + self.net.between(0, IDLE_MS_MAX);
+                self.agenda.add(when, Happening::ServerNotices(link));
+            }
+            self.forget(link);
+        }
+    }
+
+    /// The server closes a connection.
+    pub(super) fn close_by_server(&mut self, link: u64, frame: bytes::Bytes, code: Code) {
+        self.offer(link, Way::ToClient, Parcel::Frame(frame));
+        self.offer(link, Way::ToClient, Parcel::End(Some(code)));
+        if let Some(conn) = self.links.get_mut(&link) {
+            conn.server_open = false;
+            conn.carrier.cut(Way::ToServer);
+        }
+        self.oracle.link_closed(link);
+        self.forget(link);
+    }
+
+    /// A connection that neither side has is forgotten.
+    fn forget(&mut self, link: u64) {
+        if self.links.get(&link).is_some_and(|conn| !conn.client_open && !conn.server_open) {
+            let waits = self.links[&link].seat.is_none();
+            if !waits {
+                self.links.remove(&link);
+                self.oracle.link_closed(link);
+            }
+        }
+    }
+
+    /// Something may have arrived.
+    pub(super) fn flight(&mut self, link: u64, way: Way) {
+        let Some(install) = self.links.get(&link).map(|conn| conn.install) else { return };
+        if way == Way::ToClient
+            && let Some(until) = self.asleep(install)
+        {
+            return self.agenda.add(until, Happening::Flight(link, way));
+        }
+        let now = self.now;
+        let Some(conn) = self.links.get_mut(&link) else { return };
+        let Some(parcel) = conn.carrier.deliver(way, now) else { return };
+        let (client_open, server_open) = (conn.client_open, conn.server_open);
+        match (way, parcel) {
+            (Way::ToClient, Parcel::Frame(frame)) if client_open => {
+                self.frame_arrives(install, frame);
+            }
+            (Way::ToClient, Parcel::End(code)) => self.client_notices(link, code),
+            (Way::ToServer, Parcel::Frame(frame)) if server_open => {
+                self.frame_reaches_server(link, frame);
+            }
+            (Way::ToServer, Parcel::End(_)) => self.server_notices(link),
+            _ => {}
+        }
+    }
+
+    fn frame_reaches_server(&mut self, link: u64, frame: bytes::Bytes) {
+        let Some((_, worker)) = self.links.get(&link).and_then(|conn| conn.seat) else { return };
+        let install = self.links[&link].install;
+        self.trace.note(
+            self.now,
+            &[9, link],
+            &frame,
+            format_args!("install {install} said  {} on connection {link}", Shown(&frame)),
+        );
+        match Frame::parse(&frame) {
+            Ok((Frame::ReceiveAck(list) | Frame::Cursors(list), _)) => {
+                for cursor in list {
+                    self.oracle.cursor_arrives(link, cursor.channel, cursor.id.get());
+                }
+            }
+            Ok((Frame::Fetch(_), _)) => self.oracle.fetch_arrives(link),
+            _ => {}
+        }
+        self.worker_input(worker, Input::Frame(LinkId(link), frame));
+    }
+
+    /// The server's process is gone, and its connections with it. Some clients learn of it soon
+    /// after the next one is up, others by silence.
+    pub(super) fn drop_links(&mut self, notice_from: u64) {
+        let open: Vec<u64> =
+            self.links.iter().filter(|(_, conn)| conn.server_open).map(|(link, _)| *link).collect();
+        for link in open {
+            let Some(conn) = self.links.get_mut(&link) else { continue };
+            conn.server_open = false;
+            conn.carrier.cut(Way::ToServer);
+            if self.net.percent(60) {
+                let when = notice_from + self.net.between(0, 2_000);
+                self.agenda.add(when, Happening::ClientNotices(link));
+            }
+            self.forget(link);
+        }
+    }
+
+    /// A connection is lost. `half`: the server never notices, and what was under way to it comes
+    /// late.
+    pub(super) fn lose_link(&mut self, link: u64, half: bool) {
+        let now = self.now;
+        let late = now + self.net.between(100, 20_000);
+        let Some(conn) = self.links.get_mut(&link) else { return };
+        if half {
+            conn.is_half_lost = true;
+            let flights = conn.carrier.stall(Way::ToServer, late);
+            for when in flights {
+                self.agenda.add(when, Happening::Flight(link, Way::ToServer));
+            }
+        } else {
+            conn.carrier.cut(Way::ToServer);
+            conn.carrier.cut(Way::ToClient);
+            let when = now + self.net.between(0, 30_000);
+            self.agenda.add(when, Happening::ServerNotices(link));
+        }
+        if self.net.percent(80) {
+            let when = now + self.net.between(0, 3_000);
+            self.agenda.add(when, Happening::ClientNotices(link));
+        }
+    }
+
+    /// One direction of a connection stands still.
+    pub(super) fn stall_link(&mut self, link: u64, way: Way, until: u64) {
+        let Some(conn) = self.links.get_mut(&link) else { return };
+        for when in conn.carrier.stall(way, until) {
+            self.agenda.add(when, Happening::Flight(link, way));
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! The world: one thread, one clock, and everything on it. Each step takes the next thing from
+//! the agenda; whatever is random comes from the seed's streams.
+
+mod apps;
+mod chaos;
+mod devices;
+mod links;
+mod rest;
+mod servers;
+mod workload;
+
+use std::collections::BTreeMap;
+
+use tern_client::machine::Tuning;
+use tern_core::config::Config;
+use tern_core::io::{Answer, Waiter};
+use tern_core::log::Offset;
+use tern_core::mail::Device;
+use tern_core::placement::ShardId;
+use tern_protocol::{DeviceId, Uin};
+
+use crate::agenda::Agenda;
+use crate::carrier::Way;
+use crate::device::{Act, Install};
+use crate::disk::{Death, Disk, SharedDisk};
+use crate::fault::{Fault, Tally};
+use crate::mutant::Mutant;
+use crate::oracle::{Oracle, Violation};
+use crate::plan::{Draw, Plan};
+use crate::random::Stream;
+use crate::server::Server;
+use crate::trace::Trace;
+use links::Conn;
+
+/// Steps after which a run is given up: a hundred times what a long one needs.
+const STEPS_MAX: u64 = 50_000_000;
+
+/// What is to happen.
+#[derive(Debug)]
+pub(crate) enum Happening {
+    /// A worker's turn: process, worker.
+    Turn(u64, usize),
+    /// A sync of a shard ends: process, shard.
+    SyncEnds(u64, ShardId),
+    /// The directory answers: process, worker.
+    Answer(u64, usize, Answer),
+    /// A cold record was read: process, worker.
+    Warmed(u64, usize, ShardId, Offset, Waiter),
+    /// The server starts.
+    ServerStarts,
+    /// The server dies, if it is still this process.
+    ServerDies(u64, Death),
+    /// A connection reaches the server.
+    LinkArrives(u64),
+    /// The client learns that its connection is there.
+    LinkReady(u64),
+    /// The client learns that its connection is gone.
+    ClientNotices(u64),
+    /// The server learns that a connection is gone.
+    ServerNotices(u64),
+    /// Something may have arrived.
+    Flight(u64, Way),
+    /// A device's process starts.
+    DeviceStarts(usize),
+    /// A deadline of a machine: install, process.
+    DeviceTick(usize, u64),
+    /// The oldest batch of a store is done: install, process.
+    StoreDone(usize, u64),
+    /// An application acts: install, process.
+    App(usize, u64, Act),
+    /// Applications send something.
+    Send,
+    /// Something goes wrong.
+    Blow,
+    /// Everything heals.
+    Heal,
+    /// Is the healed world at rest?
+    Look,
+}
+
+/// One seed's world.
+pub struct World {
+    now: u64,
+    agenda: Agenda<Happening>,
+    plan: Plan,
+    draw: Draw,
+    mutant: Option<Mutant>,
+    net: Stream,
+    work: Stream,
+    chaos: Stream,
+    schedule: Stream,
+    config: Config,
+    tuning: Tuning,
+    disk: SharedDisk,
+    server: Option<Server>,
+    server_generation: u64,
+    workers: u16,
+    /// How far the server's wall clock is off, in ms.
+    wall_offset: i64,
+    fail_next_sync: bool,
+    installs: Vec<Install>,
+    links: BTreeMap<u64, Conn>,
+    next_link: u64,
+    /// Spells and when each ends.
+    weather: BTreeMap<Fault, u64>,
+    healed_at: Option<u64>,
+    sends_left: u64,
+    is_over: bool,
+    oracle: Oracle,
+    tally: Tally,
+    trace: Trace,
+}
+
+/// What a run gave.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// What went wrong, if anything did.
+    pub violation: Option<Violation>,
+    /// The hash of everything that happened.
+    pub hash: u64,
+    /// Things that happened.
+    pub steps: u64,
+    /// Virtual time in ms.
+    pub virtual_ms: u64,
+    /// Sends that applications posted.
+    pub sends: u64,
+    /// Sends whose ack left the server.
+    pub acked: u64,
+    /// Messages that applications showed.
+    pub shown: u64,
+    /// Virtual time in ms from the heal to rest.
+    pub heal_ms: u64,
+    /// Faults injected.
+    pub tally: Tally,
+    /// The newest lines of the trace, if they were asked for.
+    pub lines: Vec<String>,
+}
+
+impl World {
+    /// The world of a seed; keeps the newest `lines_max` lines of its trace.
+    pub fn new(plan: &Plan, seed: u64, mutant: Option<Mutant>, lines_max: usize) -> Self {
+        let draw = plan.draw(seed);
+        let mut chaos = Stream::of(seed, "chaos");
+        let (config, tuning) = workload::limits(&draw, &mut chaos);
+        let disk = Disk::new(draw.shards, Stream::of(seed, "disk"), mutant);
+        let mut world = Self {
+            now: 0,
+            agenda: Agenda::new(Stream::of(seed, "agenda")),
+            plan: plan.clone(),
+            mutant,
+            net: Stream::of(seed, "network"),
+            work: Stream::of(seed, "workload"),
+            chaos,
+            schedule: Stream::of(seed, "schedule"),
+            config,
+            tuning,
+            disk,
+            server: None,
+            server_generation: 0,
+            workers: draw.workers,
+            wall_offset: 0,
+            fail_next_sync: false,
+            installs: Vec::new(),
+            links: BTreeMap::new(),
+            next_link: 1,
+            weather: BTreeMap::new(),
+            healed_at: None,
+            sends_left: draw.sends,
+            is_over: false,
+            oracle: Oracle::default(),
+            tally: Tally::default(),
+            trace: Trace::new(lines_max),
+            draw,
+        };
+        world.begin();
+        world
+    }
+
+    fn begin(&mut self) {
+        for fault in [Fault::TightLimits, Fault::OtherWorkers] {
+            if self.draw.faults.contains(&fault) {
+                self.tally.hit(fault);
+            }
+        }
+        for number in 0..self.draw.devices {
+            let uin = Uin(1 + number % self.draw.users);
+            let device = DeviceId(1 + (number / self.draw.users) as u32); // fits: few devices
+            self.add_install(Device { uin, device });
+        }
+        self.agenda.add(0, Happening::ServerStarts);
+        let first = self.chaos.between(0, 5_000);
+        self.agenda.add(first, Happening::Blow);
+        self.agenda.add(self.chaos.between(0, 1_000), Happening::Send);
+        self.agenda.add(self.draw.chaos_ms, Happening::Heal);
+    }
+
+    /// A new phone, which starts soon.
+    fn add_install(&mut self, device: Device) -> usize {
+        let number = self.installs.len();
+        let path = (self.net.between(2, 150), self.net.between(0, 40));
+        let secret = self.work.token();
+        self.installs.push(Install::new(number as u32, device, secret, path)); // fits: few
+        let when = self.now + self.work.between(0, 3_000);
+        self.agenda.add(when, Happening::DeviceStarts(number));
+        number
+    }
+
+    /// Lives through the seed.
+    pub fn run(&mut self) {
+        while !self.is_over && self.oracle.violation().is_none() {
+            let Some((when, what)) = self.agenda.next() else { break };
+            self.now = when;
+            self.happen(what);
+            if self.trace.steps() > STEPS_MAX {
+                let wrong = format!("{STEPS_MAX} steps and no end");
+                self.oracle.judge("liveness", Err(wrong));
+            }
+        }
+    }
+
+    /// What the run gave.
+    pub fn outcome(self, seed: u64) -> Outcome {
+        Outcome {
+            seed,
+            violation: self.oracle.violation().cloned(),
+            hash: self.trace.hash(),
+            steps: self.trace.steps(),
+            virtual_ms: self.now,
+            sends: self.draw.sends - self.sends_left,
+            acked: self.oracle.acked.count() as u64,
+            shown: self.oracle.delivery.shown_count(),
+            heal_ms: self.healed_at.map_or(0, |at| self.now - at),
+            tally: self.tally,
+            lines: self.trace.into_lines(),
+        }
+    }
+
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Turn(generation, worker) => self.turn(generation, worker),
+            Happening::SyncEnds(generation, shard) => self.sync_ends(generation, shard),
+            Happening::Answer(generation, worker, answer) => {
+                self.answered(generation, worker, answer);
+            }
+            Happening::Warmed(generation, worker, shard, at, waiter) => {
+                self.warmed(generation, worker, shard, at, waiter);
+            }
+            Happening::ServerStarts => self.start_server(),
+            Happening::ServerDies(generation, death) => {
+                if self.server.as_ref().is_some_and(|server| server.generation == generation) {
+                    self.kill_server(death);
+                }
+            }
+            Happening::LinkArrives(link) => self.link_arrives(link),
+            Happening::LinkReady(link) => self.link_ready(link),
+            Happening::ClientNotices(link) => self.client_notices(link, None),
+            Happening::ServerNotices(link) => self.server_notices(link),
+            Happening::Flight(link, way) => self.flight(link, way),
+            Happening::DeviceStarts(install) => self.start_device(install),
+            Happening::DeviceTick(install, generation) => self.tick_device(install, generation),
+            Happening::StoreDone(install, generation) => self.store_done(install, generation),
+            Happening::App(install, generation, act) => self.act(install, generation, act),
+            Happening::Send => self.send_something(),
+            Happening::Blow => self.blow(),
+            Happening::Heal => self.heal(),
+            Happening::Look => self.look(),
+        }
+    }
+
+    /// Whether this spell is on.
+    fn is_on(&self, fault: Fault) -> bool {
+        self.weather.get(&fault).is_some_and(|until| *until > self.now)
+    }
+
+    /// Whether this spell is on; if so, it counts as met.
+    fn struck(&mut self, fault: Fault) -> bool {
+        let is_on = self.is_on(fault);
+        if is_on {
+            self.tally.hit(fault);
+        }
+        is_on
+    }
+}

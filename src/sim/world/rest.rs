@@ -1,0 +1,102 @@
+//! The end of a run: everything heals but some devices that stay dead, and within a stated time
+//! every device that lives must have everything.
+
+use std::collections::BTreeSet;
+
+use super::{Happening, World};
+use crate::disk::Death;
+
+/// How often the healed world is looked at, in ms.
+const LOOK_MS: u64 = 500;
+
+/// Devices in a hundred that stay dead; two live in any case.
+const DEAD_PERCENT: u64 = 20;
+
+impl World {
+    /// Everything that goes wrong ends here.
+    pub(super) fn heal(&mut self) {
+        self.trace.note(self.now, &[16], &[], format_args!("everything heals"));
+        self.healed_at = Some(self.now);
+        self.weather.clear();
+        self.fail_next_sync = false;
+        self.set_disk_weather();
+        if self.disk.borrow().has_failed() {
+            self.kill_server(Death::Process);
+        } else if let Some(server) = self.server.as_mut() {
+            server.seats.iter_mut().for_each(|seat| seat.paused_until = 0);
+            (0..usize::from(self.workers)).for_each(|worker| self.wake(worker));
+        }
+        self.choose_core();
+        let core: Vec<usize> = self.core().collect();
+        for install in core {
+            self.installs[install].path = (20, 5);
+            if let Some(process) = self.installs[install].process.as_mut() {
+                process.paused_until = 0;
+            }
+            let when = self.now + self.chaos.between(0, 1_000);
+            self.agenda.add(when, Happening::DeviceStarts(install));
+            self.send_one(install);
+        }
+        self.agenda.add(self.now + LOOK_MS, Happening::Look);
+    }
+
+    /// Of the phones that speak for one device one lives on; some others die for good.
+    fn choose_core(&mut self) {
+        let mut devices = BTreeSet::new();
+        for install in 0..self.installs.len() {
+            let device = self.installs[install].device;
+            let is_second = !self.installs[install].is_gone && !devices.insert(device);
+            if is_second || (devices.len() > 2 && self.chaos.percent(DEAD_PERCENT)) {
+                self.crash_device(install, false);
+                self.installs[install].is_gone = true;
+            }
+        }
+    }
+
+    fn core(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.installs.len()).filter(|install| !self.installs[*install].is_gone)
+    }
+
+    /// Looks at the weather, and after the heal whether the world is at rest.
+    pub(super) fn look(&mut self) {
+        self.set_disk_weather();
+        let Some(healed_at) = self.healed_at else { return };
+        let missing = self.missing();
+        let is_late = self.now - healed_at > self.plan.converge_ms;
+        if missing.is_none() || is_late {
+            self.is_over = true;
+            return self.oracle.at_rest(missing);
+        }
+        self.agenda.add(self.now + LOOK_MS, Happening::Look);
+    }
+
+    /// What keeps the world from being at rest; `None` if it is.
+    fn missing(&self) -> Option<String> {
+        self.core().find_map(|install| self.missing_of(install))
+    }
+
+    fn missing_of(&self, install: usize) -> Option<String> {
+        let one = &self.installs[install];
+        let Some(process) = one.process.as_ref().filter(|process| process.is_online) else {
+            return Some(format!("install {install} is not online"));
+        };
+        let unsettled = process.machine.unsettled();
+        if unsettled != (0, 0) {
+            return Some(format!("install {install} has unsettled sends: {unsettled:?}"));
+        }
+        let owed =
+            one.posted.keys().find(|label| !self.oracle.honesty.was_told(one.number, **label));
+        if let Some(label) = owed {
+            return Some(format!("install {install} was never told what became of {label}"));
+        }
+        let member = |channel: &tern_protocol::ChannelId| channel.peer_of(one.device.uin).is_some();
+        self.oracle.truth.channels().filter(member).find_map(|channel| {
+            let newest = self.oracle.truth.newest(channel);
+            let shown = self.oracle.delivery.newest_shown(one.number, channel);
+            let stored = one.store.cursor(channel);
+            (shown < newest || stored < newest).then(|| {
+                format!("install {install} of {channel}#{newest} shows #{shown}, keeps #{stored}")
+            })
+        })
+    }
+}

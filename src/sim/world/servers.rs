@@ -1,0 +1,465 @@
+//! The server: its process starts, dies and takes turns; what its workers decide is carried out.
+
+use tern_core::io::{Answer, Effect, Input, LinkId, Outgoing, Query, Waiter};
+use tern_core::log::{Offset, Record, RecordKind};
+use tern_core::mail::{Device, Mail};
+use tern_core::placement::{Placement, ShardId, WorkerId};
+use tern_core::shard::Shard;
+use tern_core::time::Now;
+use tern_core::{Recovery, Worker};
+use tern_protocol::{Code, SendKey, UnixMillis};
+
+use super::{Happening, World};
+use crate::carrier::{Parcel, Way};
+use crate::disk::{Death, DiskLog, DiskReader, DiskTable};
+use crate::fault::Fault;
+use crate::mutant::Mutant;
+use crate::server::{Seat, Server, Shown, encode, encode_close, encode_push};
+
+/// The server's wall clock at the beginning of the world, in ms since 1970.
+const WALL_AT_START: i64 = 1_700_000_000_000;
+
+/// Mail that a ring between two workers holds.
+const RING_MAX: usize = 64;
+
+/// Things that a worker takes in one turn.
+const TURN_MAX: u64 = 48;
+
+/// Turns in a row whose deadline had passed before and passes again.
+const IDLE_TURNS_MAX: u32 = 5_000;
+
+/// Pushes in a hundred that the defect "content changed" spoils, and answers that "mail lost" loses.
+const SPOILED_PERCENT: u64 = 3;
+
+impl World {
+    /// A process starts on what is on the disk.
+    pub(super) fn start_server(&mut self) {
+        if self.server.is_some() {
+            return;
+        }
+        if self.draw.faults.contains(&Fault::OtherWorkers) {
+            let [least, most] = self.plan.workers;
+            self.workers = self.schedule.between(least, most) as u16;
+        }
+        self.server_generation += 1;
+        let placement = Placement::new(self.draw.shards, self.workers);
+        self.oracle.recovered(&self.disk.borrow(), self.draw.shards);
+        // A process starts when there is room for its tables.
+        let full = std::mem::replace(&mut self.disk.borrow_mut().full, false);
+        let seats = (0..self.workers).map(|worker| self.recover(placement, WorkerId(worker)));
+        let seats: Result<Vec<Seat>, String> = seats.collect();
+        self.disk.borrow_mut().full = full;
+        match seats {
+            Err(wrong) => self.oracle.judge("acked", Err(format!("recovery fails: {wrong}"))),
+            Ok(seats) => {
+                let (generation, born) = (self.server_generation, self.now);
+                let mono_at_birth = self.schedule.between(0, 10_000);
+                self.server = Some(Server { generation, born, mono_at_birth, placement, seats });
+                (0..usize::from(self.workers)).for_each(|worker| self.wake(worker));
+                self.trace.note(
+                    self.now,
+                    &[10, generation, u64::from(self.workers)],
+                    &[],
+                    format_args!("server {generation} starts with {} workers", self.workers),
+                );
+            }
+        }
+    }
+
+    fn recover(&self, placement: Placement, worker: WorkerId) -> Result<Seat, String> {
+        let shards = placement.shards_of(worker).map(|shard| self.recover_shard(placement, shard));
+        let shards: Result<Vec<_>, String> = shards.collect();
+        let reader = DiskReader::new(&self.disk);
+        let worker = Worker::new(worker, placement, self.config.clone(), reader, shards?);
+        Ok(Seat::new(worker, placement.workers()))
+    }
+
+    fn recover_shard(
+        &self,
+        placement: Placement,
+        shard: ShardId,
+    ) -> Result<Shard<DiskLog, DiskTable>, String> {
+        let applied = self.disk.borrow_mut().open(shard);
+        let table = DiskTable::new(shard, &self.disk);
+        let mut recovery = Recovery::new(shard, placement, table, applied);
+        let records = self.disk.borrow().records(shard);
+        for index in 0..records {
+            let copy = self.disk.borrow().record(shard, index).map(|(at, end, record)| {
+                (at, end, record.kind, record.links, record.body.to_vec())
+            });
+            let Some((at, end, kind, links, body)) = copy else { break };
+            if kind == RecordKind::Epoch && self.mutant == Some(Mutant::EpochLost) {
+                continue;
+            }
+            let record = Record { kind, links, body: &body };
+            recovery.replay(at, end, record).map_err(|error| error.to_string())?;
+        }
+        Ok(recovery.finish(DiskLog::open(shard, &self.disk)))
+    }
+
+    /// The process, or its whole machine, dies; another one starts a little later.
+    pub(super) fn kill_server(&mut self, death: Death) {
+        if self.server.take().is_none() {
+            return;
+        }
+        self.trace.note(self.now, &[11], &[], format_args!("the server dies: {death:?}"));
+        self.disk.borrow_mut().crash(death);
+        self.fail_next_sync = false;
+        let back = self.now + self.chaos.between(50, 8_000);
+        self.agenda.add(back, Happening::ServerStarts);
+        self.drop_links(back);
+    }
+
+    pub(super) fn server_now(&self, server: &Server) -> Now {
+        let wall = WALL_AT_START + self.now as i64 + self.wall_offset;
+        Now { mono: server.mono(self.now), wall: UnixMillis(wall.max(1) as u64) }
+    }
+
+    /// Something waits for a worker.
+    pub(super) fn worker_input(&mut self, worker: usize, input: Input) {
+        if let Some(server) = self.server.as_mut() {
+            server.seats[worker].inbox.push_back(input);
+            self.wake(worker);
+        }
+    }
+
+    /// A worker's next turn comes soon.
+    pub(super) fn wake(&mut self, worker: usize) {
+        let soon = self.now + self.schedule.between(0, 1);
+        self.turn_by(worker, soon);
+    }
+
+    fn turn_by(&mut self, worker: usize, when: u64) {
+        let Some(server) = self.server.as_mut() else { return };
+        let seat = &mut server.seats[worker];
+        let when = when.max(seat.paused_until).max(self.now);
+        if seat.turn_at.is_none_or(|at| when < at || at < self.now) {
+            seat.turn_at = Some(when);
+            self.agenda.add(when, Happening::Turn(server.generation, worker));
+        }
+    }
+
+    /// One turn of a worker, as its driver takes it.
+    pub(super) fn turn(&mut self, generation: u64, worker: usize) {
+        let Some(server) = self.server.as_mut().filter(|s| s.generation == generation) else {
+            return;
+        };
+        let seat = &mut server.seats[worker];
+        if seat.turn_at != Some(self.now) {
+            return; // another one was planned
+        }
+        seat.turn_at = None;
+        if seat.paused_until > self.now {
+            let until = seat.paused_until;
+            return self.turn_by(worker, until);
+        }
+        self.tick_worker(worker);
+        let most = self.schedule.between(1, TURN_MAX);
+        for _ in 0..most {
+            match self.next_input(worker) {
+                Some(input) => self.say(worker, input),
+                None => break,
+            }
+        }
+        self.end_turn(worker);
+    }
+
+    fn tick_worker(&mut self, worker: usize) {
+        let Some(server) = self.server.as_mut() else { return };
+        let mono = server.mono(self.now);
+        let seat = &mut server.seats[worker];
+        match seat.worker.poll_timeout() {
+            Some((when, why)) if when <= mono => {
+                seat.idle_ticks += 1;
+                if seat.idle_ticks > IDLE_TURNS_MAX {
+                    let wrong = format!("worker {worker} spins: {why}");
+                    self.oracle.judge("liveness", Err(wrong));
+                }
+                self.say(worker, Input::Tick);
+            }
+            _ => seat.idle_ticks = 0,
+        }
+    }
+
+    /// What a worker takes next: of its inbox, or of a ring that may be looked at.
+    fn next_input(&mut self, worker: usize) -> Option<Input> {
+        let now = self.now;
+        let seat = &mut self.server.as_mut()?.seats[worker];
+        let rings = seat.ready_rings(now);
+        let inbox = usize::from(!seat.inbox.is_empty());
+        let choice = self.schedule.below((rings.len() + inbox) as u64) as usize;
+        match rings.get(choice) {
+            Some(from) => {
+                let (address, mail) = seat.rings[*from].mail.pop_front()?;
+                Some(Input::Mail(address, mail))
+            }
+            None => seat.inbox.pop_front(),
+        }
+    }
+
+    fn say(&mut self, worker: usize, input: Input) {
+        let Some(mut server) = self.server.take() else { return };
+        let now = self.server_now(&server);
+        server.seats[worker].worker.handle(now, input);
+        self.after(&mut server, worker);
+        self.server = Some(server);
+    }
+
+    /// Judges and carries out what a worker has done and decided.
+    fn after(&mut self, server: &mut Server, worker: usize) {
+        self.oracle.appended(&mut self.disk.borrow_mut());
+        while let Some(effect) = server.seats[worker].worker.poll_effect() {
+            self.carry_out_effect(server, worker, effect);
+        }
+    }
+
+    fn end_turn(&mut self, worker: usize) {
+        let Some(mut server) = self.server.take() else { return };
+        let now = self.server_now(&server);
+        server.seats[worker].worker.commit(now);
+        self.after(&mut server, worker);
+        let woken = self.carry_mail(&mut server, worker);
+        self.server = Some(server);
+        woken.into_iter().for_each(|to| self.wake(to));
+        self.plan_syncs();
+        self.note_met();
+        self.plan_turn(worker);
+    }
+
+    fn plan_turn(&mut self, worker: usize) {
+        let now = self.now;
+        let Some(server) = self.server.as_ref() else { return };
+        let seat = &server.seats[worker];
+        if !seat.inbox.is_empty() || !seat.ready_rings(now).is_empty() {
+            return self.wake(worker);
+        }
+        let tick = seat.worker.poll_timeout().map(|(when, _)| server.world_time(when));
+        let ring = seat.ring_due();
+        if let Some(when) = tick.into_iter().chain(ring).min() {
+            self.turn_by(worker, when.max(now + 1));
+        }
+    }
+
+    /// Carries mail to other workers as far as their rings have room. Returns who got some, and
+    /// the worker itself if some stayed.
+    fn carry_mail(&mut self, server: &mut Server, from: usize) -> Vec<usize> {
+        let mut woken = Vec::new();
+        for to in (0..server.seats.len()).filter(|to| *to != from) {
+            let narrow = self.is_on(Fault::RingsFull);
+            let room = if narrow { self.schedule.between(1, 2) as usize } else { RING_MAX };
+            let blocked = self.is_on(Fault::MailDelayed) && self.schedule.percent(20);
+            let before = server.seats[to].rings[from].mail.len();
+            while server.seats[to].rings[from].mail.len() < room {
+                let id = WorkerId(to as u16); // fits: a worker's number
+                let Some((address, mail)) = server.seats[from].worker.poll_mail(id) else { break };
+                if !self.loses(&mail) {
+                    server.seats[to].rings[from].mail.push_back((address, mail));
+                }
+            }
+            let ring = &mut server.seats[to].rings[from];
+            if ring.mail.len() > before {
+                woken.push(to);
+                if blocked {
+                    self.tally.hit(Fault::MailDelayed);
+                    ring.blocked_until = self.now + self.schedule.between(1, 3_000);
+                }
+            }
+            if ring.mail.len() >= room {
+                if narrow && ring.mail.len() > before {
+                    self.tally.hit(Fault::RingsFull);
+                }
+                woken.push(from);
+            }
+        }
+        woken
+    }
+
+    fn loses(&mut self, mail: &Mail) -> bool {
+        match mail {
+            Mail::Notify { change: Some(_), .. } if self.mutant == Some(Mutant::HintsNeverHeal) => {
+                true
+            }
+            Mail::Notify { .. } | Mail::Confirm { .. } if self.is_on(Fault::HintsLost) => {
+                let lost = self.schedule.percent(50);
+                if lost {
+                    self.tally.hit(Fault::HintsLost);
+                }
+                lost
+            }
+            Mail::SendAcked { .. } if self.mutant == Some(Mutant::MailLost) => {
+                self.schedule.percent(SPOILED_PERCENT)
+            }
+            _ => false,
+        }
+    }
+
+    fn plan_syncs(&mut self) {
+        let Some(generation) = self.server.as_ref().map(|server| server.generation) else { return };
+        let syncs = self.disk.borrow_mut().take_syncs();
+        for shard in syncs {
+            let delay = if self.struck(Fault::SlowSync) {
+                self.schedule.between(20, 3_000)
+            } else {
+                self.schedule.between(0, 4)
+            };
+            self.agenda.add(self.now + delay, Happening::SyncEnds(generation, shard));
+        }
+    }
+
+    /// A sync ends, well or not.
+    pub(super) fn sync_ends(&mut self, generation: u64, shard: ShardId) {
+        let Some(server) = self.server.as_ref().filter(|s| s.generation == generation) else {
+            return;
+        };
+        let worker = usize::from(server.placement.worker_of(shard).0);
+        let ok = !std::mem::take(&mut self.fail_next_sync);
+        self.trace.note(
+            self.now,
+            &[12, u64::from(shard.0), u64::from(ok)],
+            &[],
+            format_args!("the sync of shard {} ends{}", shard.0, if ok { "" } else { ": failed" }),
+        );
+        self.disk.borrow_mut().end_sync(shard, ok);
+        if !ok {
+            self.tally.hit(Fault::SyncFails);
+            let when = self.now + self.chaos.between(1_000, 20_000);
+            self.agenda.add(when, Happening::ServerDies(generation, Death::Process));
+        }
+        self.plan_syncs();
+        self.worker_input(worker, Input::Durable(shard));
+    }
+
+    fn note_met(&mut self) {
+        let met = std::mem::take(&mut self.disk.borrow_mut().met);
+        for (met, fault) in
+            met.into_iter().zip([Fault::DiskFull, Fault::DiskBusy, Fault::ColdReads])
+        {
+            if met {
+                self.tally.hit(fault);
+            }
+        }
+    }
+
+    fn carry_out_effect(&mut self, server: &Server, worker: usize, effect: Effect) {
+        match effect {
+            Effect::Frame(LinkId(link), frame) => self.frame_leaves(link, &frame),
+            Effect::Push { link: LinkId(link), shard, at } => self.push_leaves(link, shard, at),
+            Effect::Close { link: LinkId(link), code, come_back_ms } => {
+                self.trace.note(
+                    self.now,
+                    &[13, link, u64::from(code.0)],
+                    &[],
+                    format_args!("the server closes connection {link}: {code}"),
+                );
+                self.close_by_server(link, encode_close(code, come_back_ms), code);
+            }
+            Effect::Directory(query) => self.ask_directory(server.generation, worker, query),
+            Effect::Warm { shard, at, waiter } => {
+                let when = self.now + self.schedule.between(1, 60);
+                let what = Happening::Warmed(server.generation, worker, shard, at, waiter);
+                self.agenda.add(when, what);
+            }
+        }
+    }
+
+    fn frame_leaves(&mut self, link: u64, frame: &Outgoing) {
+        let Some(device) = self.device_of(link) else { return };
+        match frame {
+            Outgoing::SendAck(ack) => self.oracle.ack_leaves(&self.disk.borrow(), device, ack),
+            Outgoing::SendRefused(no) => {
+                let key = SendKey { epoch: no.epoch.into(), counter: no.counter.into() };
+                self.oracle.refusal_leaves(device, key, Code(no.code.get()));
+            }
+            Outgoing::LoggedIn(head) => {
+                let (epoch, resumed) = (head.epoch.into(), head.resumed != 0);
+                self.oracle.login_leaves(&self.disk.borrow(), device, epoch, resumed);
+            }
+            _ => {}
+        }
+        self.give(link, encode(frame));
+    }
+
+    fn push_leaves(&mut self, link: u64, shard: ShardId, at: Offset) {
+        let index = crate::disk::Disk::index_of(at);
+        let body = self.disk.borrow().record(shard, index).map(|(_, _, r)| r.body.to_vec());
+        let Some(mut body) = body else {
+            let wrong = format!("a push of offset {} of shard {}, where nothing is", at.0, shard.0);
+            return self.oracle.judge("ids", Err(wrong));
+        };
+        if self.mutant == Some(Mutant::ContentChanged)
+            && self.schedule.percent(SPOILED_PERCENT)
+            && let Some(last) = body.last_mut()
+        {
+            *last ^= 1;
+        }
+        let messages_max = self.config.window_messages;
+        let place = (shard, index);
+        self.oracle.push_leaves(&self.disk.borrow(), link, place, &body, messages_max);
+        self.give(link, encode_push(&body));
+    }
+
+    fn give(&mut self, link: u64, frame: bytes::Bytes) {
+        self.trace.note(
+            self.now,
+            &[14, link],
+            &frame,
+            format_args!("the server says  {} on connection {link}", Shown(&frame)),
+        );
+        self.offer(link, Way::ToClient, Parcel::Frame(frame));
+    }
+
+    fn device_of(&self, link: u64) -> Option<Device> {
+        let conn = self.links.get(&link)?;
+        Some(self.installs[conn.install].device)
+    }
+
+    fn ask_directory(&mut self, generation: u64, worker: usize, query: Query) {
+        let down = self.struck(Fault::DirectoryDown);
+        let answer = match query {
+            Query::Authenticate { session, device, secret } => {
+                let known = self
+                    .installs
+                    .iter()
+                    .any(|install| install.device == device && install.secret == secret);
+                let result = match (down, known) {
+                    (true, _) => Err(Code::Busy),
+                    (_, false) => Err(Code::BadCredentials),
+                    _ => Ok(self.schedule.token()),
+                };
+                Answer::Authenticated { session, result }
+            }
+            Query::UserExists { shard, channel, uin } => {
+                let exists = (!down).then_some(uin.0 <= self.draw.users);
+                Answer::UserExists { shard, channel, uin, exists }
+            }
+        };
+        let delay = if self.struck(Fault::SlowDirectory) {
+            self.schedule.between(100, 4_000)
+        } else {
+            self.schedule.between(0, 20)
+        };
+        self.agenda.add(self.now + delay, Happening::Answer(generation, worker, answer));
+    }
+
+    /// The directory answers a worker.
+    pub(super) fn answered(&mut self, generation: u64, worker: usize, answer: Answer) {
+        if self.server.as_ref().is_some_and(|server| server.generation == generation) {
+            self.worker_input(worker, Input::Directory(answer));
+        }
+    }
+
+    /// A cold record is in memory.
+    pub(super) fn warmed(
+        &mut self,
+        generation: u64,
+        worker: usize,
+        shard: ShardId,
+        at: Offset,
+        waiter: Waiter,
+    ) {
+        if self.server.as_ref().is_some_and(|server| server.generation == generation) {
+            self.disk.borrow_mut().warm(shard, at);
+            self.worker_input(worker, Input::Warmed(waiter));
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What applications send, and the limits of a seed.
+
+use tern_client::machine::{Input, Tuning};
+use tern_core::config::Config;
+use tern_protocol::limits::CONTENT_BYTES_DEFAULT;
+use tern_protocol::{ChannelId, Code, Uin};
+
+use super::{Happening, World};
+use crate::fault::Fault;
+use crate::plan::Draw;
+use crate::random::Stream;
+
+/// A user who does not exist.
+const NOBODY: Uin = Uin(9_999);
+
+/// Most sends of one application at once.
+const BURST_MAX: u64 = 8;
+
+/// Sends in a hundred to a user who does not exist.
+const TO_NOBODY_PERCENT: u64 = 1;
+
+/// Sends in a hundred with a content that is too long.
+const TOO_LONG_PERCENT: u64 = 1;
+
+/// The limits of server and clients in this seed.
+pub(super) fn limits(draw: &Draw, stream: &mut Stream) -> (Config, Tuning) {
+    let (mut config, mut tuning) = (Config::default(), Tuning::default());
+    if draw.faults.contains(&Fault::TightLimits) {
+        config.window_messages = stream.between(1, 12) as u32;
+        config.requests_max = stream.between(1, 16) as usize;
+        config.sends_per_second = stream.between(3, 50) as u32;
+        config.sends_burst = stream.between(4, 40) as u32;
+        config.resume_ms = stream.between(1_000, 120_000) as u32;
+        tuning.unsettled_sends_max = stream.between(1, 64) as u32;
+        tuning.counter_max = stream.between(3, 60) as u32;
+    }
+    (config, tuning)
+}
+
+impl World {
+    /// Some application sends a few messages; then the next one, until none are left.
+    pub(super) fn send_something(&mut self) {
+        if self.sends_left == 0 || self.healed_at.is_some() {
+            return;
+        }
+        let able: Vec<usize> =
+            (0..self.installs.len()).filter(|index| self.installs[*index].can_send()).collect();
+        if let Some(install) = self.work.pick(&able) {
+            let burst = self.work.between(1, BURST_MAX).min(self.sends_left);
+            for _ in 0..burst {
+                self.send_one(install);
+            }
+        }
+        let left_ms = self.draw.chaos_ms.saturating_sub(self.now);
+        let gap_ms = left_ms * BURST_MAX / 2 / self.sends_left.max(1);
+        let when = self.now + self.work.between(0, gap_ms);
+        self.agenda.add(when, Happening::Send);
+    }
+
+    pub(super) fn send_one(&mut self, install: usize) {
+        self.sends_left = self.sends_left.saturating_sub(1);
+        let own = self.installs[install].device.uin;
+        let peer = Uin(self.work.between(1, self.draw.users));
+        let is_healed = self.healed_at.is_some();
+        let to_nobody = !is_healed && self.work.percent(TO_NOBODY_PERCENT);
+        let too_long = !is_healed && self.work.percent(TOO_LONG_PERCENT);
+        let channel = ChannelId::direct(own, if to_nobody { NOBODY } else { peer });
+        let bytes =
+            if too_long { CONTENT_BYTES_DEFAULT + 1 } else { self.work.between(0, 200) as usize };
+        let deserved = match (too_long, to_nobody) {
+            (true, _) => Some(Code::ContentTooLong),
+            (_, true) => Some(Code::NoSuchUser),
+            _ => None,
+        };
+        let label = self.installs[install].next_label();
+        self.installs[install].posted.insert(label, deserved);
+        let (tag, content) = (label.to_tag(), label.content(bytes).into());
+        self.trace.note(
+            self.now,
+            &[1, install as u64, tag],
+            &[],
+            format_args!("install {install} sends {label} to {channel}"),
+        );
+        self.device_input(install, Input::Send { channel, content_type: 1, content, tag });
+    }
+}
