@@ -86,6 +86,8 @@ struct World {
     heard: Receiver<(Who, Heard)>,
     /// The number of the newest line that was fed in this life of `send`.
     fed: u64,
+    /// That of any life: what a killed one took may still be sent.
+    fed_ever: u64,
     /// The number of the newest line that was acked; all before it are too.
     acked: u64,
     /// No more lines: this is the last one.
@@ -112,6 +114,7 @@ impl World {
             ear,
             heard,
             fed: 0,
+            fed_ever: 0,
             acked: 0,
             last: None,
             shown: 0,
@@ -212,6 +215,7 @@ impl World {
         let most = self.last.unwrap_or(u64::MAX).min(self.acked + LINES_AHEAD);
         while self.fed < most {
             self.fed += 1;
+            self.fed_ever = self.fed.max(self.fed_ever);
             let mark = Mark { by: ANN, number: self.fed };
             self.ledger.sent(self.start.elapsed(), mark);
             assert!(send.say(&text(self.fed)), "`tern send` ended by itself");
@@ -289,7 +293,7 @@ fn every_line_stands_once_whoever_is_killed() {
         let victims = [Victim::Server, Victim::Send, Victim::Recv];
         world.kill(victims[(first + kill) as usize % victims.len()]);
     }
-    let last = world.fed;
+    let last = world.fed_ever;
     world.last = Some(last);
     world.live_until("end of sending", |world| world.send_ended);
     let status = world.send.take().expect("it was not killed").end();
