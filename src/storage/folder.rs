@@ -33,10 +33,10 @@ pub const SHARDS_DEFAULT: u16 = 4;
 const FOLDER_MAGIC: [u8; 8] = *b"TERNDATA";
 
 /// Name of the folder file.
-const FOLDER_FILE: &str = "folder";
+pub(crate) const FOLDER_FILE: &str = "folder";
 
 /// Name of the lock file.
-const LOCK_FILE: &str = "lock";
+pub(crate) const LOCK_FILE: &str = "lock";
 
 /// Length of a segment that never had a record.
 const HEADER_BYTES: u64 = SEGMENT_HEADER_BYTES as u64;
@@ -50,13 +50,13 @@ const DIR_MODE: u32 = 0o700;
 /// What the folder file holds.
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
-struct FolderPage {
+pub(crate) struct FolderPage {
     magic: [u8; 8],
     version: U32,
-    shards: U16,
+    pub(crate) shards: U16,
     reserved_a: U16,
-    id: Id,
-    created_ms: U64,
+    pub(crate) id: Id,
+    pub(crate) created_ms: U64,
     reserved_b: [u8; 20],
     /// CRC-32C of the bytes before it.
     crc: U32,
@@ -174,7 +174,7 @@ impl FolderPage {
         crc32c::crc32c(&self.as_bytes()[..FOLDER_BYTES - 4])
     }
 
-    fn decode(path: &Path, bytes: &[u8]) -> Result<Self, FolderError> {
+    pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Self, FolderError> {
         let damaged = |why| FolderError::Damaged { path: path.into(), why };
         let page = Self::read_from_bytes(bytes).map_err(|_| damaged("has the wrong length"))?;
         if page.magic != FOLDER_MAGIC {
@@ -253,7 +253,7 @@ fn first_log(path: &Path) -> Option<PathBuf> {
         .map(|segment| segment.path())
 }
 
-fn shard_dir(path: &Path, shard: u16) -> PathBuf {
+pub(crate) fn shard_dir(path: &Path, shard: u16) -> PathBuf {
     path.join("log").join(format!("shard-{shard:02}"))
 }
 

@@ -94,16 +94,16 @@ impl RecordHeader {
 
 /// What a mark says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Mark {
+pub struct Mark {
     /// Everything before this offset was durable when the mark was written.
-    pub(crate) proven: u64,
+    pub proven: u64,
     /// Nothing follows, and everything before the mark was durable.
-    pub(crate) clean: bool,
+    pub clean: bool,
 }
 
 /// A valid record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Content<'a> {
+pub enum Content<'a> {
     /// One that core appended.
     Record(Record<'a>),
     /// Storage's own.
@@ -112,7 +112,7 @@ pub(crate) enum Content<'a> {
 
 /// Why there is no valid record at a place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Bad {
+pub enum Bad {
     /// Zeros: nothing was written here.
     Empty,
     /// Bounds or checksum do not fit.
@@ -251,28 +251,32 @@ pub enum Durability {
 
 /// What a segment says of itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct SegmentHeader {
-    pub(crate) folder: Id,
-    pub(crate) shard: u16,
+pub struct SegmentHeader {
+    /// The data folder that it belongs to.
+    pub folder: Id,
+    /// The shard that it belongs to.
+    pub shard: u16,
     /// From 1, without a hole.
-    pub(crate) number: u64,
+    pub number: u64,
     /// Offset of the segment's first byte.
-    pub(crate) base: u64,
+    pub base: u64,
     /// Bytes of the segment as allocated; the next one's base is `base + capacity`.
-    pub(crate) capacity: u64,
-    pub(crate) salt: Id,
-    pub(crate) incarnation: Incarnation,
+    pub capacity: u64,
+    /// What its checksums are seeded with.
+    pub salt: Id,
+    /// Life of the log.
+    pub incarnation: Incarnation,
     /// Where the data of the previous segment ends, if recovery cut it; else 0.
-    pub(crate) cut: u64,
+    pub cut: u64,
     /// Durability of the run that made the segment.
-    pub(crate) durability: Durability,
+    pub durability: Durability,
     /// The boot in which it was made.
-    pub(crate) boot: Id,
+    pub boot: Id,
     /// Milliseconds since 1970 UTC when it was made; for people.
-    pub(crate) created_ms: u64,
+    pub created_ms: u64,
     /// Names the opening of the log in which it was made: a deduplication table of another one
     /// may have missed records.
-    pub(crate) opening: Id,
+    pub opening: Id,
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -345,12 +349,20 @@ impl SegmentHeader {
         if crc32c::crc32c(&page.as_bytes()[..SEGMENT_PAGE_USED - 4]) != page.crc.get() {
             return Err(damaged("has a wrong checksum"));
         }
-        let durability = match page.durability {
-            1 => Durability::Disk,
-            2 => Durability::Process,
-            _ => return Err(damaged("names an unknown durability")),
-        };
-        Ok(Self {
+        match page.durability {
+            1 | 2 => Ok(Self::from_page(page)),
+            _ => Err(damaged("names an unknown durability")),
+        }
+    }
+
+    /// Takes a page at its word, whatever its checksum says; `None` if it is cut off.
+    pub(crate) fn believe(bytes: &[u8]) -> Option<Self> {
+        SegmentPage::ref_from_prefix(bytes).ok().map(|(page, _)| Self::from_page(page))
+    }
+
+    fn from_page(page: &SegmentPage) -> Self {
+        let process = page.durability == Durability::Process as u8;
+        Self {
             folder: page.folder,
             shard: page.shard.get(),
             number: page.number.get(),
@@ -359,20 +371,20 @@ impl SegmentHeader {
             salt: page.salt,
             incarnation: page.incarnation.into(),
             cut: page.cut.get(),
-            durability,
+            durability: if process { Durability::Process } else { Durability::Disk },
             boot: page.boot,
             created_ms: page.created_ms.get(),
             opening: page.opening,
-        })
+        }
     }
 
     /// Offset of the segment's first record.
-    pub(crate) fn first(&self) -> u64 {
+    pub fn first(&self) -> u64 {
         self.base + SEGMENT_HEADER_BYTES as u64
     }
 
     /// Offset behind the segment.
-    pub(crate) fn end(&self) -> u64 {
+    pub fn end(&self) -> u64 {
         self.base + self.capacity
     }
 }

@@ -9,6 +9,7 @@
 //! 4. `log`: a record goes into the `batch` in memory; `commit`: write, sync, proof.
 //! 5. `prepare`, `io`: the next `segment` is ready before it is needed.
 //! 6. `reader`: any worker reads what is durable, in place, and never waits for the disk.
+//! 7. [`inspect`]: tools look at a folder from outside.
 //!
 //! A record is copied once, into the batch; readers borrow it from the mapping (`map`). All
 //! `unsafe` is in `map` and in the slots of `dedup`.
@@ -39,8 +40,10 @@ mod segment;
 
 mod reader;
 
+pub mod inspect;
+
 pub use commit::Wake;
-pub use dedup::{ShmTable, TableView, TornEntry};
+pub use dedup::{ShmTable, TableFacts, TableView, TornEntry};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::{FolderError, IoError, RecoverError};
 pub use folder::{Folder, FolderOptions, SHARDS_DEFAULT};

@@ -17,6 +17,6 @@ mod view;
 mod tests;
 
 pub(crate) use attach::Attached;
-pub(crate) use supply::{Supply, TableIdentity};
+pub(crate) use supply::{Supply, TableIdentity, table_name};
 pub use table::ShmTable;
-pub use view::{TableView, TornEntry};
+pub use view::{TableFacts, TableView, TornEntry};

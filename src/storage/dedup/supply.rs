@@ -13,6 +13,7 @@ use tern_core::log::Offset;
 use tern_protocol::Incarnation;
 
 use super::slots::{Header, Region, remove_unlocked};
+use super::view::TableFacts;
 use crate::format::Id;
 use crate::io::IoHandle;
 
@@ -184,8 +185,7 @@ impl Supply {
 
     /// Name of the table's file.
     pub(crate) fn name(&self) -> String {
-        let folder: String = self.identity.folder.iter().map(|b| format!("{b:02x}")).collect();
-        format!("tern-{folder}-{:02}.dedup", self.identity.shard)
+        table_name(&self.identity.folder, self.identity.shard)
     }
 
     fn growing_name(&self) -> String {
@@ -241,6 +241,37 @@ impl Supply {
                 let _ = remove_unlocked(&place);
             }
         }
+    }
+}
+
+/// Name of the file of a shard's table.
+pub(crate) fn table_name(folder: &Id, shard: u16) -> String {
+    let folder: String = folder.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("tern-{folder}-{shard:02}.dedup")
+}
+
+/// What a header's words say, for a reader in another process.
+pub(crate) fn facts(header: &Header, slots: usize) -> TableFacts {
+    let word = |index: usize| header[index].load(Acquire);
+    let constant: [u64; CONSTANT_WORDS] = std::array::from_fn(word);
+    let id = |first: usize| {
+        let mut id = Id::default();
+        id[..8].copy_from_slice(&word(first).to_le_bytes());
+        id[8..].copy_from_slice(&word(first + 1).to_le_bytes());
+        id
+    };
+    let known = word(0) == TABLE_MAGIC && word(1) >> 32 == TABLE_VERSION;
+    TableFacts {
+        intact: known && word(WORD_CHECK) == check(&constant) && word(7) == slots as u64,
+        folder: id(2),
+        shard: word(1) as u16,                    // the low half
+        incarnation: Incarnation(word(4) as u32), // written from 32 bits
+        boot: id(5),
+        opening: id(8),
+        slots,
+        entries: word(WORD_ENTRIES),
+        whole: word(WORD_STATE) == READY,
+        applied: applied(header),
     }
 }
 

@@ -4,10 +4,13 @@ use std::io;
 use std::path::Path;
 
 use tern_core::dedup::DedupEntry;
-use tern_protocol::{DeviceId, Uin};
+use tern_core::log::Offset;
+use tern_protocol::{DeviceId, Incarnation, Uin};
 
 use super::slots::{Held, Region, Slot};
+use super::supply::facts;
 use super::table::home;
+use crate::format::Id;
 
 /// Attempts to read an entry that is being written, other threads let run in between. A write
 /// takes some nanoseconds, so the writer has been stopped, or killed, in the middle of it.
@@ -16,6 +19,31 @@ const ATTEMPTS: usize = 1000;
 /// An entry that its writer left half written, for now or for ever.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TornEntry;
+
+/// What a table says of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TableFacts {
+    /// Whether magic, layout and checksum of the constant part fit; if not, believe nothing here.
+    pub intact: bool,
+    /// The data folder that it belongs to.
+    pub folder: Id,
+    /// The shard that it belongs to.
+    pub shard: u16,
+    /// Life of the log that it speaks of.
+    pub incarnation: Incarnation,
+    /// The boot in which it was made.
+    pub boot: Id,
+    /// The opening of the log in which it was attached last.
+    pub opening: Id,
+    /// Its slots.
+    pub slots: usize,
+    /// Slots in use, by its own count.
+    pub entries: u64,
+    /// Whether all entries are in this file; while a table grows some are in another one.
+    pub whole: bool,
+    /// Offset up to which it knows the log; `None` if it does not say.
+    pub applied: Option<Offset>,
+}
 
 /// Reads a table while its owner writes it; sees each entry whole, as it was or as it is.
 #[derive(Debug)]
@@ -31,6 +59,20 @@ impl TableView {
     /// When the file can't be opened, is not of this user alone, or has an odd length.
     pub fn open(path: &Path) -> io::Result<Self> {
         Ok(Self { region: Region::open_read_only(path)? })
+    }
+
+    /// What the table says of itself, as a whole only while nobody writes it.
+    pub fn facts(&self) -> TableFacts {
+        facts(self.region.header(), self.region.slots().len())
+    }
+
+    /// All entries, in the order of their slots; while entries are put, or moved, some may be
+    /// missing.
+    pub fn entries(
+        &self,
+    ) -> impl Iterator<Item = Result<(Uin, DeviceId, DedupEntry), TornEntry>> + '_ {
+        let held = self.region.slots().iter().filter_map(|slot| patiently(slot).transpose());
+        held.map(|held| held.map(|held| (held.uin, held.device, held.entry)))
     }
 
     /// The entry of a device.

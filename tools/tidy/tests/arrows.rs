@@ -3,7 +3,7 @@
 use tern_tidy::{Source, Tree, manifest, report};
 
 /// Which packages of ours each package may use.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("tern-protocol", &[]),
     ("tern-core", &["tern-protocol"]),
     ("tern-storage", &["tern-core", "tern-protocol"]),
@@ -11,6 +11,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("tern-server", &["tern-client", "tern-core", "tern-protocol", "tern-storage"]),
     ("tern-bench", &["tern-protocol"]),
     ("tern-sim", &["tern-client", "tern-core", "tern-protocol"]),
+    ("tern-logview", &["tern-core", "tern-protocol", "tern-storage"]),
     ("tern-tidy", &[]),
 ];
 

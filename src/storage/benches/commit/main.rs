@@ -1,0 +1,123 @@
+//! In which way should a batch reach the disk? Measures the three that there are, on room made in
+//! two manners, and how long each can hold up the thread that appends.
+//!
+//! `cargo bench -p tern-storage --bench commit -- --help` tells the options. What comes in is a
+//! folder on a real disk; what goes out is a table for people and, if asked for, every round as
+//! JSON. Two measurements, each cell in a fresh file:
+//!
+//! - *commit*: batches of some records one after the other by one thread: from the first byte
+//!   handed over to the return of the sync.
+//! - *append*: one thread appends all the time, another one syncs all the time: time of each
+//!   single append. A worker must never wait for the disk.
+//!
+//! Every round goes through all cells in an order of its own, so that what one cell leaves behind
+//! for the next (a full journal, a warm cache of the host) shows as a difference between rounds.
+//!
+//! Pages are mapped, and in the page cache, before the clock starts: the first store to each still
+//! faults once, for the kernel must learn that it is dirty. That is the state of every page of a
+//! log, which is written once.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // it speaks to people
+
+mod machine;
+mod options;
+mod place;
+mod report;
+mod way;
+
+use std::io;
+use std::process::ExitCode;
+
+use crate::machine::Machine;
+use crate::options::Options;
+use crate::place::{Place, Prepared};
+use crate::report::{AppendRound, CommitRound, Report};
+use crate::way::Way;
+
+/// Records of a batch: a lone message, a quiet, a busy and a crowded server.
+const BATCHES: [usize; 4] = [1, 8, 64, 512];
+
+/// One thing to measure.
+#[derive(Clone, Copy)]
+struct Cell {
+    way: Way,
+    prepared: Prepared,
+    /// `None`: appends beside syncs.
+    records: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    let options = match Options::read(std::env::args().skip(1)) {
+        Ok(Some(options)) => options,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(what) => {
+            eprintln!("{what}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}: {error}", options.dir.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> io::Result<()> {
+    std::fs::create_dir_all(&options.dir)?;
+    let machine = Machine::read(&options.dir)?;
+    if machine.in_memory && !options.allow_memory {
+        return Err(io::Error::other(
+            "this file system is in memory, where a sync does nothing: give --dir on a real disk, \
+             or --allow-memory",
+        ));
+    }
+    println!("{}", machine.text());
+    let mut report = Report::new(machine, options);
+    for round in 1..=options.rounds {
+        let cells = shuffled(round);
+        for (index, cell) in cells.iter().enumerate() {
+            eprint!("\rround {round} of {}: {:>2}/{}  ", options.rounds, index + 1, cells.len());
+            measure(options, *cell, round, &mut report)?;
+        }
+    }
+    eprintln!();
+    println!("{}", report.text());
+    if let Some(path) = &options.json {
+        std::fs::write(path, report.json())?;
+        println!("every round: {}", path.display());
+    }
+    Ok(())
+}
+
+fn measure(options: &Options, cell: Cell, round: u64, report: &mut Report) -> io::Result<()> {
+    let Cell { way, prepared, records } = cell;
+    let place = Place::make(&options.dir, prepared, options.file_bytes)?;
+    match records {
+        Some(records) => {
+            let commits = way.commits(&place, records, options.time)?;
+            report.commits.push(CommitRound::new(way, prepared, records, round, commits));
+        }
+        None => {
+            let appends = way.appends(&place, options.time)?;
+            report.appends.push(AppendRound::new(way, prepared, round, appends));
+        }
+    }
+    Ok(())
+}
+
+/// All cells, in an order that depends on the round alone.
+fn shuffled(round: u64) -> Vec<Cell> {
+    let sizes = BATCHES.iter().map(|records| Some(*records)).chain([None]);
+    let mut cells: Vec<Cell> = sizes
+        .flat_map(|records| Prepared::ALL.map(|prepared| (records, prepared)))
+        .flat_map(|(records, prepared)| Way::ALL.map(|way| Cell { way, prepared, records }))
+        .collect();
+    let mut random = round;
+    for last in (1..cells.len()).rev() {
+        // Knuth's linear congruential generator; its high bits are the good ones.
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
+        cells.swap(last, (random >> 33) as usize % (last + 1));
+    }
+    cells
+}
