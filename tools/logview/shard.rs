@@ -72,6 +72,19 @@ pub(crate) enum ProblemKind {
     File(String),
 }
 
+impl ProblemKind {
+    fn of(gap: &Gap, durable: bool) -> Self {
+        match &gap.looks {
+            Looks::Unknown(..) => {
+                let (looks, at) = (gap.looks.text(), gap.at);
+                Self::File(format!("{looks}, at offset {at}: use the server that wrote it"))
+            }
+            _ if durable => Self::Damage(gap.clone()),
+            _ => Self::Torn(gap.clone()),
+        }
+    }
+}
+
 /// One segment, walked.
 pub(crate) struct Segment {
     pub(crate) file: SegmentFile,
@@ -269,10 +282,8 @@ impl Shard {
                 end.looks != Looks::Zeros || segment.proven_inside > end.at || cut
             });
             for gap in segment.gaps.iter().chain(last) {
-                let damage = self.proven > gap.at || segment.cut.is_some();
-                let gap = gap.clone();
-                let kind = if damage { ProblemKind::Damage(gap) } else { ProblemKind::Torn(gap) };
-                judged.push(Problem { segment: number, kind });
+                let durable = self.proven > gap.at || segment.cut.is_some();
+                judged.push(Problem { segment: number, kind: ProblemKind::of(gap, durable) });
             }
         }
         judged.extend(self.shortened());

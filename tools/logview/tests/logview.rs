@@ -123,6 +123,26 @@ fn a_torn_end_is_no_damage() {
     channel.says(r#""damage":false"#);
 }
 
+/// A start cuts off the torn end, and says so in the next segment's header.
+#[test]
+fn what_a_start_cut_off_is_no_damage() {
+    let rig = Rig::new();
+    rig.write(4).kill();
+    let last = FIRST + 3 * RECORD;
+    rig.flip(1, last + 50);
+    rig.write(0).close();
+    let list = rig.run(&["--json", "list"]);
+    list.ends_with(0);
+    list.says(&format!(r#""cut":"{last}""#));
+    list.says(r#""state":"cut""#);
+    rig.run(&["list"]).says("cut ");
+    assert_eq!(rig.run(&["channel", A_B]).out.lines().count(), 3);
+    rig.flip(1, FIRST + 50);
+    let verify = rig.run(&["verify"]);
+    verify.ends_with(1);
+    verify.says(&format!("DAMAGED  segment 1, offset {FIRST}"));
+}
+
 #[test]
 fn a_damaged_header_does_not_hide_its_records() {
     let rig = Rig::new();
@@ -234,5 +254,8 @@ fn help_has_examples_and_wrong_use_its_own_code() {
     let rig = Rig::new();
     rig.run(&["--help"]).says("logview export g5 --from 100 --to 200");
     rig.run(&["channel", "nobody"]).ends_with(2);
-    rig.run(&["--data", "/nowhere/at/all", "list"]).ends_with(1);
+    fs::remove_dir(rig.path()).unwrap();
+    let gone = rig.run(&["list"]);
+    gone.ends_with(1);
+    assert!(gone.err.contains("can't read"), "{}", gone.err);
 }

@@ -71,7 +71,8 @@ impl Rig {
         self.data.path()
     }
 
-    /// A new folder of one shard, in which that many messages are durable.
+    /// Opens a folder of one shard and has that many messages made durable, the first of all only
+    /// in a new one.
     pub fn write(&self, messages: u64) -> Live {
         let options = FolderOptions { shards: 1, ..FolderOptions::default() };
         let folder = Folder::open(self.path(), options).unwrap();
@@ -154,7 +155,7 @@ impl Run {
 }
 
 impl Live {
-    /// Sends `messageN` of 8 bytes, or more from 10 on, as the one batch that they fit into; waits
+    /// Sends `messageN`, 8 bytes up to the ninth, in one batch if they fit into a segment; waits
     /// until they are durable.
     pub fn send(&mut self, messages: u64) {
         for _ in 0..messages {
@@ -167,7 +168,7 @@ impl Live {
             self.table.put(Uin(7), DeviceId(1), entry, self.log.tail());
             self.entry = Some(entry);
         }
-        let last = *self.sent.last().unwrap();
+        let Some(&last) = self.sent.last() else { return };
         while !self.log.durable().unwrap().covers(last) {
             self.log.commit();
             self.rung.recv_timeout(PATIENCE).unwrap();
