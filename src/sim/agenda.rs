@@ -55,7 +55,7 @@ impl<T> Agenda<T> {
     }
 
     /// The next thing and its time.
-    pub fn next(&mut self) -> Option<(u64, T)> {
+    pub fn take(&mut self) -> Option<(u64, T)> {
         let Reverse(entry) = self.heap.pop()?;
         Some((entry.rank.0, entry.what))
     }
@@ -79,7 +79,7 @@ mod tests {
     fn time_comes_first_and_chance_second() {
         let mut agenda = Agenda::new(Stream::of(3, "agenda"));
         (0..50).for_each(|n| agenda.add(100 - n % 2, n));
-        let taken: Vec<(u64, u64)> = std::iter::from_fn(|| agenda.next()).collect();
+        let taken: Vec<(u64, u64)> = std::iter::from_fn(|| agenda.take()).collect();
         assert!(taken.is_sorted_by_key(|(when, _)| *when));
         assert!(!taken.iter().filter(|(when, _)| *when == 100).is_sorted_by_key(|(_, n)| *n));
     }

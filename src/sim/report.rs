@@ -21,6 +21,8 @@ pub struct Totals {
     pub acked: u64,
     /// Messages shown.
     pub shown: u64,
+    /// Sessions that a login of their own device fenced.
+    pub own_fences: u64,
     /// The longest time from heal to rest in ms.
     pub heal_ms_max: u64,
     /// Faults injected.
@@ -40,6 +42,7 @@ impl Totals {
         self.sends += outcome.sends;
         self.acked += outcome.acked;
         self.shown += outcome.shown;
+        self.own_fences += outcome.own_fences;
         self.heal_ms_max = self.heal_ms_max.max(outcome.heal_ms);
         self.tally.add(&outcome.tally);
         self.pairs.add(&outcome.tally);
@@ -66,14 +69,15 @@ impl Display for Totals {
         writeln!(
             f,
             "{} seeds, {:.1} virtual hours, {} steps; {} sends, {} acked, {} shown; \
-             longest heal {:.1} s\n",
+             longest heal {:.1} s; {} sessions fenced by a login of their own\n",
             self.seeds,
             self.virtual_ms as f64 / 3_600_000.0,
             self.steps,
             self.sends,
             self.acked,
             self.shown,
-            self.heal_ms_max as f64 / 1_000.0
+            self.heal_ms_max as f64 / 1_000.0,
+            self.own_fences
         )?;
         writeln!(f, "{:<15} {:>9} {:>7}  what it does", "fault", "injected", "seeds")?;
         for fault in Fault::ALL {

@@ -64,7 +64,9 @@ pub struct Process {
     pub has_ended: bool,
     /// Messages that the application has and has not shown.
     pub unread: VecDeque<Position>,
-    /// Ticks in a row that came no later than the moment before.
+    /// When it was last ticked.
+    pub last_tick: Option<u64>,
+    /// Ticks in a row within the same millisecond.
     pub idle_ticks: u32,
 }
 

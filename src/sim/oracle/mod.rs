@@ -48,6 +48,7 @@ pub struct Oracle {
     bounds: Bounds,
     /// Devices whose store was ever copied or set back.
     copied: BTreeSet<Device>,
+    own_fences: u64,
     violation: Option<Violation>,
 }
 
@@ -254,10 +255,18 @@ impl Oracle {
         self.judge("honesty", verdict);
     }
 
-    /// The machine ended.
-    pub fn machine_ended(&mut self, install: u32, device: Device, end: End) {
+    /// The machine ended; `tolerated` if a login of its own may have fenced it.
+    pub fn machine_ended(&mut self, install: u32, device: Device, end: End, tolerated: bool) {
         let copied = self.is_copied(device);
-        self.judge("honesty", Honesty::ended(install, end, copied));
+        if !copied && end == End::Refused(Code::Fenced) {
+            self.own_fences += 1;
+        }
+        self.judge("honesty", Honesty::ended(install, end, copied || tolerated));
+    }
+
+    /// Sessions that a login of their own device fenced, where no copy of the device runs.
+    pub fn own_fences(&self) -> u64 {
+        self.own_fences
     }
 
     /// A machine has this many sends with a key.

@@ -51,7 +51,8 @@ impl World {
         if let State::Ended(end) = state {
             process.has_ended = true;
             let device = self.installs[install].device;
-            self.oracle.machine_ended(install as u32, device, end);
+            let tolerated = self.plan.own_login_may_fence;
+            self.oracle.machine_ended(install as u32, device, end, tolerated);
             let when = self.now + self.chaos.between(500, 20_000);
             self.agenda.add(when, Happening::DeviceStarts(install));
         }

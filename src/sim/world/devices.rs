@@ -14,8 +14,8 @@ use crate::fault::Fault;
 use crate::mutant::Mutant;
 use crate::server::Shown;
 
-/// Ticks in a row without a moment between them, after which a machine counts as spinning.
-const IDLE_TICKS_MAX: u32 = 1_000;
+/// Ticks of one machine in the same millisecond, after which it counts as spinning.
+const IDLE_TICKS_MAX: u32 = 100;
 
 /// Sends in a hundred that a spell of repeats repeats at once, and with an old one.
 const REPLAY_PERCENT: u64 = 30;
@@ -56,6 +56,7 @@ impl World {
             is_online: false,
             has_ended: false,
             unread: Default::default(),
+            last_tick: None,
             idle_ticks: 0,
         });
         self.trace.note(
@@ -207,7 +208,7 @@ impl World {
         let Some(process) = one.process.as_mut() else { return };
         let mono = process.mono(now);
         let Some((when, _)) = process.machine.poll_timeout(mono) else { return };
-        let when = process.world_time(when).max(now + u64::from(process.idle_ticks > 0));
+        let when = process.world_time(when).max(now);
         if process.tick_at.is_none_or(|at| when < at || at <= now) {
             process.tick_at = Some(when);
             self.agenda.add(when, Happening::DeviceTick(install, one.generation));
@@ -230,15 +231,12 @@ impl World {
             return; // a later one was planned
         }
         process.tick_at = None;
-        let due = process.machine.poll_timeout(process.mono(now));
-        if due.is_none_or(|(when, _)| process.world_time(when) > now) {
-            process.idle_ticks = 0;
-            return self.plan_tick(install);
-        }
-        process.idle_ticks += 1;
+        let is_late = process.last_tick == Some(now);
+        process.idle_ticks = if is_late { process.idle_ticks + 1 } else { 0 };
+        process.last_tick = Some(now);
         if process.idle_ticks > IDLE_TICKS_MAX {
-            let why = due.map_or("", |(_, why)| why);
-            let wrong = format!("the machine of install {install} spins: {why}");
+            let due = process.machine.poll_timeout(process.mono(now));
+            let wrong = format!("the machine of install {install} spins: {due:?}");
             self.oracle.judge("liveness", Err(wrong));
         }
         self.device_input(install, Input::Tick);

@@ -26,13 +26,13 @@ const TOO_LONG_PERCENT: u64 = 1;
 pub(super) fn limits(draw: &Draw, stream: &mut Stream) -> (Config, Tuning) {
     let (mut config, mut tuning) = (Config::default(), Tuning::default());
     if draw.faults.contains(&Fault::TightLimits) {
-        config.window_messages = stream.between(1, 12) as u32;
+        config.window_messages = stream.between(4, 16) as u32;
         config.requests_max = stream.between(1, 16) as usize;
         config.sends_per_second = stream.between(3, 50) as u32;
         config.sends_burst = stream.between(4, 40) as u32;
         config.resume_ms = stream.between(1_000, 120_000) as u32;
         tuning.unsettled_sends_max = stream.between(1, 64) as u32;
-        tuning.counter_max = stream.between(3, 60) as u32;
+        tuning.counter_max = stream.between(40, 200) as u32;
     }
     (config, tuning)
 }

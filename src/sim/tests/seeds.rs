@@ -1,0 +1,74 @@
+//! The everyday proof: fixed seeds, a few that nobody has seen, and all that ever failed.
+//!
+//! `TERN_SIM_SEEDS` sets how many fresh seeds are tried (default 4); a failure names its seed and
+//! the command that replays it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tern_sim::Outcome;
+use tern_sim::plan::Plan;
+use tern_sim::runner::live;
+
+/// The plan of everything at once.
+const STORM: &str = include_str!("../plans/storm.toml");
+
+fn must_hold(plan: &Plan, name: &str, seed: u64) -> Outcome {
+    let outcome = live(plan, seed, None, 40);
+    if let Some(violation) = &outcome.violation {
+        outcome.lines.iter().for_each(|line| eprintln!("{line}"));
+        panic!(
+            "seed {seed} of {name}: {}: {}\nreplay: cargo run --release -p tern-sim -- \
+             --plan src/sim/plans/{name}.toml --seed {seed} --trace",
+            violation.check, violation.what
+        );
+    }
+    outcome
+}
+
+#[test]
+fn fixed_seeds_hold_and_have_weight() {
+    let plan = Plan::everyday();
+    for seed in 1..=6 {
+        let outcome = must_hold(&plan, "everyday", seed);
+        assert!(outcome.virtual_ms >= 600_000, "{outcome:?}");
+        assert!(outcome.sends >= 100 && outcome.acked >= 100, "{outcome:?}");
+        assert!(outcome.tally.met().count() >= 3, "{outcome:?}");
+    }
+}
+
+#[test]
+fn fresh_seeds_hold() {
+    let wanted = std::env::var("TERN_SIM_SEEDS").ok().and_then(|text| text.parse().ok());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
+    let first = now.as_millis() as u64; // fits until the year 584,556,019
+    let plan = Plan::everyday();
+    for seed in first..first + wanted.unwrap_or(4) {
+        must_hold(&plan, "everyday", seed);
+    }
+}
+
+#[test]
+fn a_storm_holds() {
+    let plan = Plan::parse(STORM).unwrap();
+    for seed in 1..=3 {
+        must_hold(&plan, "storm", seed);
+    }
+}
+
+/// A login that waited for its home shard, while its device came back on another connection.
+#[test]
+fn a_login_that_its_own_device_overtook() {
+    must_hold(&Plan::everyday(), "everyday", 23);
+}
+
+/// A-06.
+#[test]
+fn one_seed_gives_one_run() {
+    let plan = Plan::everyday();
+    for seed in [7, 8] {
+        let (first, second) = (live(&plan, seed, None, 500), live(&plan, seed, None, 500));
+        assert_eq!((first.hash, first.steps), (second.hash, second.steps));
+        assert_eq!(first.lines, second.lines);
+        assert_ne!(first.hash, live(&plan, seed + 2, None, 0).hash);
+    }
+}
