@@ -30,8 +30,7 @@ struct House {
 impl House {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let memory = folder.path().to_str().unwrap();
-        let options = ["--sends-per-second", "1000000", "--shared-memory", memory];
+        let options = ["--sends-per-second", "1000000"];
         let server = Server::start(&folder.path().join("data"), ANY_PORT, &options);
         server.user("ann");
         server.user("bob");

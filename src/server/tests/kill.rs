@@ -135,8 +135,7 @@ impl World {
     fn start_server(&mut self) {
         let workers = [2, 1, 3][self.servers as usize % 3];
         self.servers += 1;
-        let memory = self.data.parent().unwrap().to_str().unwrap().to_owned();
-        let options = ["--sends-per-second", "1000000", "--shared-memory", &memory];
+        let options = ["--sends-per-second", "1000000"];
         let server = Server::start_with(&self.data, &self.listen, workers, &options);
         self.listen = server.address.to_string();
         self.server = Some(server);

@@ -80,7 +80,7 @@ fn messages_cross_between_workers() {
 #[test]
 fn a_device_whose_port_changes_keeps_its_session_and_its_worker() {
     let folder = tempfile::tempdir().unwrap();
-    let moves = scaled(20);
+    let moves = scaled(8);
     for (place, listen) in FAMILIES.into_iter().enumerate() {
         let server = Server::start(&folder.path().join(place.to_string()), listen, &UNLIMITED);
         let (ann, bob) = (server.user("ann"), server.user("bob"));

@@ -20,9 +20,7 @@ const PATIENCE: &str = "60s";
 /// A server with ann and bob.
 fn house() -> (Server, TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    let memory = folder.path().to_str().unwrap();
-    let options = ["--shared-memory", memory];
-    let server = Server::start(&folder.path().join("data"), ANY_PORT, &options);
+    let server = Server::start(&folder.path().join("data"), ANY_PORT, &[]);
     server.user("ann");
     server.user("bob");
     (server, folder)

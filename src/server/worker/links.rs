@@ -14,6 +14,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use quinn_proto::{Connection, ConnectionId, StreamId};
 use tern_core::io::LinkId;
+use tern_core::limiter::Limiter;
 use tern_core::placement::WorkerId;
 use tern_protocol::Code;
 
@@ -68,6 +69,8 @@ pub(super) struct Link {
     /// The client, as the list of live connections knows it.
     pub(super) peer: Peer,
     pub(super) slot: Option<Slot>,
+    /// What it has used of the addresses that it may try.
+    pub(super) moves: Limiter,
     /// Whether the link stands in the queue of those to serve, to read, to send for.
     pub(super) queued: Queued,
 }
@@ -211,6 +214,7 @@ impl Links {
             spill_bytes: 0,
             peer,
             slot: None,
+            moves: Limiter::default(),
             queued: Queued::default(),
         }));
         self.live += 1;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use quinn_proto::{ConnectionHandle, ConnectionId, DatagramEvent, Incoming, Transmit};
 use quinn_udp::{EcnCodepoint, RecvMeta, UdpSockRef};
+use tern_core::limiter::Rate;
 use tern_core::log::Reader;
 
 use super::driver::{Driver, Socket};
@@ -29,6 +30,16 @@ const DATAGRAMS_PER_TURN: u64 = 1_024;
 
 /// Stray datagrams taken from the inbox a turn.
 const STRAYS_PER_TURN: usize = 256;
+
+/// Addresses that a connection may try at once after a pause; then one a second. Each new one is
+/// sent a full packet as a challenge, whatever came from there, so without a bound a client could
+/// make the server send to others 26 times what it sends itself (RFC 9000 §21.5.6). A phone that
+/// changes its network twice a second for four seconds stays below it.
+const MOVES_BURST: u32 = 8;
+
+fn moves_allowed() -> Rate {
+    Rate::new(1, 1_000, MOVES_BURST)
+}
 
 /// The receiving end of the socket.
 pub(super) struct Receiver {
@@ -143,7 +154,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         match event {
             None => self.counts.datagrams_ignored += 1,
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                self.pass_on(handle, event, datagram);
+                self.pass_on(handle, event, remote, datagram);
             }
             Some(DatagramEvent::NewConnection(incoming)) => {
                 let client_id = client_id_of(datagram);
@@ -165,10 +176,16 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         &mut self,
         handle: ConnectionHandle,
         event: quinn_proto::ConnectionEvent,
+        remote: SocketAddr,
         datagram: &[u8],
     ) {
         let index = handle.0 as u32; // fits: quinn-proto counts its connections from 0
         let link = self.links.at(index).expect("quinn-proto knows no connection that we do not");
+        let moves = remote != link.connection.remote_address();
+        if moves && link.moves.take(self.now_core.mono, moves_allowed()).is_err() {
+            self.counts.moves_dropped += 1;
+            return;
+        }
         {
             let _quic = enter(Scope::Quic);
             link.connection.handle_event(event);

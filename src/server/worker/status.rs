@@ -52,6 +52,7 @@ counts! {
     strays_in: "datagrams that came to another worker's socket and were handed to this one",
     strays_dropped: "datagrams for another worker that had no room for them",
     datagrams_ignored: "datagrams that no connection knows and that get no answer",
+    moves_dropped: "datagrams of connections that changed their address too often",
     attempts: "connection attempts",
     attempts_invalid: "attempts in another version of QUIC or with another address's token",
     attempts_retried: "attempts told to prove their address first",

@@ -106,7 +106,7 @@ fn s09_fragments_with_gaps_cost_little_and_too_many_end_the_connection() {
 fn s09_a_client_that_moves_with_each_packet_stays_bounded() {
     let stage = Stage::start("S-09-moves", &[]);
     let (mut peer, _, _) = stage.device("mallory");
-    let count = scaled(100);
+    let count = scaled(12); // from the ninth on each waits for its turn
     for sequence in 0..count {
         peer.move_port();
         peer.round_trip(sequence);

@@ -54,7 +54,12 @@ impl Server {
         std::fs::create_dir_all(data.parent().expect("a data folder lies in another")).unwrap();
         let file = File::options().create(true).append(true).open(&errors).unwrap();
         let workers = workers.to_string();
+        // Not in /dev/shm: what a killed server leaves there would outlive the test's folder.
+        let shared = data.with_extension("shared");
+        std::fs::create_dir_all(&shared).unwrap();
         let mut child = tern(data, &["serve", "--listen", listen, "--workers", &workers])
+            .arg("--shared-memory")
+            .arg(&shared)
             .args(options)
             .stdout(Stdio::piped())
             .stderr(file)

@@ -16,7 +16,7 @@ fn a_client_that_moves_keeps_its_connection_and_its_worker() {
         let server = Server::start(Plan { workers: 3, ..Plan::default() });
         let mut client = Client::connect(server.workers.address()).await;
         let worker = client.hello().await;
-        for round in 1..=10 {
+        for round in 1..=8 {
             move_away(&client);
             client.ping(round.try_into().expect("small")).await;
             assert_eq!(client.hello().await, worker);
@@ -25,6 +25,23 @@ fn a_client_that_moves_keeps_its_connection_and_its_worker() {
         let counts = server.counts();
         assert_eq!((counts.strays_out, counts.links_opened, counts.links_now), (0, 1, 1));
         assert!(matches!(server.told()[..], [Told::Opened(_)]));
+    });
+}
+
+/// S-05: each address that a client claims to be at is sent a full packet, so they are few.
+#[test]
+fn s05_a_client_moves_no_more_often_than_it_may() {
+    run(async {
+        let server = Server::start(Plan::default());
+        let mut client = Client::connect(server.workers.address()).await;
+        client.ping(1).await;
+        for round in 2..=10 {
+            move_away(&client);
+            client.ping(round).await; // from the ninth address on only after a pause
+        }
+        let counts = server.counts();
+        assert_eq!((counts.migrations, counts.links_now), (9, 1));
+        assert!(counts.moves_dropped > 0, "nine moves at once");
     });
 }
 
