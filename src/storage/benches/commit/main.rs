@@ -13,6 +13,10 @@
 //! Every round goes through all cells in an order of its own, so that what one cell leaves behind
 //! for the next (a full journal, a warm cache of the host) shows as a difference between rounds.
 //!
+//! Where other programs run too, a thread whose sync has ended may wait for a core until the next
+//! tick (4 ms here), and that is all one sees. `chrt -f 1` in front of the built program keeps it
+//! out of the figures; then nothing else gets the core of the thread that appends.
+//!
 //! Pages are mapped, and in the page cache, before the clock starts: the first store to each still
 //! faults once, for the kernel must learn that it is dirty. That is the state of every page of a
 //! log, which is written once.
