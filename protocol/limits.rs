@@ -35,7 +35,8 @@ pub const CONTENT_BYTES_MAX: usize = 60_000;
 /// retry falls into the 64-bit window of deduplication.
 pub const UNACKED_SENDS_MAX: u32 = 64;
 
-/// Most cursors in one CURSORS or RECEIVE_ACK frame: 1,000 of them are 32 KB.
+/// Most cursors that a client puts into one CURSORS or RECEIVE_ACK frame: 1,000 of them are
+/// 32 KB. A server takes as many as a frame has room for.
 pub const CURSORS_PER_FRAME_MAX: usize = 1_000;
 
 /// Most ids that one FETCH may ask for; a longer range is asked for in pieces.

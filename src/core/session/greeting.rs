@@ -118,6 +118,7 @@ impl<R: Reader> Front<R> {
             token,
         };
         context.effect(Effect::Frame(to.link, Outgoing::LoggedIn(answer)));
+        self.rearm(context, to.link);
     }
 
     /// The home shard refuses the session. An unknown resume may be followed by a login on the

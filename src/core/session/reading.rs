@@ -83,7 +83,8 @@ impl<R: Reader> Front<R> {
         live.delivery.pump(context, &mut self.reader, to.link);
     }
 
-    /// The device has consumed each channel up to an id.
+    /// The device has consumed each channel up to an id. One error answers all entries of the
+    /// frame that were never shown.
     pub(super) fn receive_ack(
         &mut self,
         context: &mut Context<'_>,
@@ -92,13 +93,14 @@ impl<R: Reader> Front<R> {
     ) -> Verdict {
         let session = self.sessions.get_mut(&link).expect("the frame's session is there");
         let State::Live(live) = &mut session.state else { return Err(Code::WrongState) };
+        let before = context.counters.receive_acks;
         for cursor in list {
-            if live.delivery.acked(cursor.channel, cursor.id.into()).is_err() {
-                context.counters.frames_refused += 1;
-                error(context, link, Code::NotGranted, Kind::ReceiveAck, Flags::NONE);
-            } else {
-                context.counters.receive_acks += 1;
-            }
+            let acked = live.delivery.acked(cursor.channel, cursor.id.into());
+            context.counters.receive_acks += u64::from(acked.is_ok());
+        }
+        if context.counters.receive_acks - before < list.len() as u64 {
+            context.counters.frames_refused += 1;
+            error(context, link, Code::NotGranted, Kind::ReceiveAck, Flags::NONE);
         }
         live.delivery.pump(context, &mut self.reader, link);
         Ok(())
