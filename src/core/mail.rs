@@ -10,6 +10,7 @@ use crate::io::LinkId;
 use crate::log::{Durable, Offset};
 use crate::placement::{ShardId, WorkerId};
 use crate::shard::DurableAck;
+use crate::time::Mono;
 
 /// Where a session can be reached: its worker and its connection there. Never reused, so that a
 /// late answer finds nobody rather than somebody else.
@@ -129,6 +130,8 @@ pub enum Mail {
         proof: Proof,
         /// The client's network.
         network: Network,
+        /// When its connection was opened, by the clock that all workers of a node share.
+        opened: Mono,
     },
     /// Answers `Attach`: the session is the device's.
     Attached {

@@ -22,12 +22,14 @@ impl Default for Lane {
 impl Lane {
     /// Whether one more may leave now.
     pub(crate) fn flows(&self, now: Mono) -> bool {
-        self.paused_until(now).is_none() && self.on_their_way < self.allowed
+        self.paused_until.is_none_or(|until| until <= now) && self.on_their_way < self.allowed
     }
 
-    /// Until when nothing leaves, if that lies ahead.
-    pub(crate) fn paused_until(&self, now: Mono) -> Option<Mono> {
-        self.paused_until.filter(|&until| until > now)
+    /// When what waits can leave after a pause, also if that moment has passed; `None` if no pause
+    /// is what it waits for.
+    pub(crate) fn flows_again(&self, now: Mono) -> Option<Mono> {
+        let has_room = self.on_their_way < self.allowed;
+        self.paused_until.filter(|&until| until > now || has_room)
     }
 
     /// One leaves; so a pause is over.
@@ -61,5 +63,25 @@ impl Lane {
     /// Whether there is nothing to remember.
     pub(crate) fn is_idle(&self) -> bool {
         self.on_their_way == 0 && self.allowed == UNACKED_SENDS_MAX && self.paused_until.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Asked after the moment, the lane still says it: else its machine would sleep on.
+    #[test]
+    fn a_pause_that_has_just_ended_is_not_forgotten() {
+        let mut lane = Lane::default();
+        lane.left();
+        lane.came_back();
+        lane.pause(Mono(100), true);
+        for now in [50, 100, 150] {
+            assert_eq!(lane.flows_again(Mono(now)), Some(Mono(100)), "at {now}");
+        }
+        (0..lane.allowed).for_each(|_| lane.left());
+        lane.pause(Mono(200), false);
+        assert_eq!(lane.flows_again(Mono(250)), None, "it waits for an answer, not for a time");
     }
 }

@@ -364,7 +364,7 @@ impl Outbox {
         self.entries
             .iter()
             .filter(|entry| entry.state == Stage::Waiting && entry.ticket <= self.stored)
-            .filter_map(|entry| self.lanes.get(&entry.send.channel)?.paused_until(now))
+            .filter_map(|entry| self.lanes.get(&entry.send.channel)?.flows_again(now))
             .min()
     }
 }

@@ -156,7 +156,7 @@ impl<R: Reader> Front<R> {
             Ok(token) => {
                 session.state = State::Attaching(device);
                 let (proof, network) = (Proof::Secret(token), session.network);
-                let mail = Mail::Attach { from, device, proof, network };
+                let mail = Mail::Attach { from, device, proof, network, opened: session.opened };
                 let home = Address::Shard(context.placement.home_of(device.uin));
                 context.post.send(context.counters, home, mail);
             }

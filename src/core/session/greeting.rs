@@ -78,7 +78,7 @@ impl<R: Reader> Front<R> {
         let device = Device { uin: resume.uin.into(), device: resume.device.into() };
         session.state = State::Attaching(device);
         let (proof, network) = (Proof::Token(resume.epoch.into(), resume.token), session.network);
-        let mail = Mail::Attach { from, device, proof, network };
+        let mail = Mail::Attach { from, device, proof, network, opened: session.opened };
         let home = Address::Shard(context.placement.home_of(device.uin));
         context.post.send(context.counters, home, mail);
         Ok(())

@@ -56,6 +56,8 @@ pub(super) struct DeviceState {
     pub(super) appended: Epoch,
     pub(super) granted: Epoch,
     pub(super) token: Option<Token>,
+    /// When the connection of its newest login was opened: no older one may take the session.
+    pub(super) opened: Mono,
     /// Logins up to this epoch were ended by the operator with this code, granted or not.
     pub(super) kicked: Option<(Epoch, Code)>,
     pub(super) presence: Presence,
@@ -78,6 +80,7 @@ pub(super) struct Login {
     pub(super) device: Device,
     pub(super) proof: Proof,
     pub(super) network: Network,
+    pub(super) opened: Mono,
 }
 
 /// What is done once a record is durable.
@@ -109,6 +112,13 @@ impl Home {
         self.users.entry(body.uin.into()).or_default().channels.entry(body.channel).or_default();
     }
 
+    /// When the connection of a device's newest login was opened.
+    pub(super) fn newest_connection(&self, device: Device) -> Mono {
+        let user = self.users.get(&device.uin);
+        let state = user.and_then(|user| user.devices.iter().find(|s| s.device == device.device));
+        state.map_or(Mono(0), |state| state.opened)
+    }
+
     pub(super) fn exchange_ended(&self) -> bool {
         self.heard.iter().all(|heard| heard.exchange_ended)
     }
@@ -132,6 +142,7 @@ impl DeviceState {
             appended: Epoch(0),
             granted: Epoch(0),
             token: None,
+            opened: Mono(0),
             kicked: None,
             presence: Presence::Away(Mono(0)),
             network: Network::Unknown,
@@ -276,8 +287,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
     fn admit_waiting(&mut self, context: &mut Context<'_>) {
         if self.home.exchange_ended() {
             for login in std::mem::take(&mut self.home.waiting_logins) {
-                let Login { from, device, proof, network } = login;
-                self.handle_attach(context, from, device, proof, network);
+                self.handle_attach(context, login);
             }
         }
     }

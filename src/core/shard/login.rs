@@ -5,7 +5,6 @@
 
 use std::ops::Bound;
 
-use tern_protocol::frames::Network;
 use tern_protocol::{ChannelId, Code, DeviceId, Epoch, Uin};
 use zerocopy::IntoBytes;
 
@@ -28,16 +27,10 @@ const WAITING_LOGINS_MAX: usize = 65_536;
 pub(super) const RETRY_AFTER_MS: u32 = 1_000;
 
 impl<L: Log, T: DedupTable> Shard<L, T> {
-    /// A device wants its session.
-    pub(super) fn handle_attach(
-        &mut self,
-        context: &mut Context<'_>,
-        from: SessionRef,
-        device: Device,
-        proof: Proof,
-        network: Network,
-    ) {
-        let login = Login { from, device, proof, network };
+    /// A device wants its session. A login that comes late, on a connection older than that of
+    /// the newest login, is turned away: granted, it would fence the device's own live session.
+    pub(super) fn handle_attach(&mut self, context: &mut Context<'_>, login: Login) {
+        let from = login.from;
         if self.stopped {
             return refuse_login(context, from, Code::ShardStopped, RETRY_AFTER_MS);
         }
@@ -46,6 +39,9 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
                 return refuse_login(context, from, Code::Busy, RETRY_AFTER_MS);
             }
             return self.home.waiting_logins.push(login);
+        }
+        if self.home.newest_connection(login.device) > login.opened {
+            return refuse_login(context, from, Code::TooSlow, RETRY_AFTER_MS);
         }
         match login.proof {
             Proof::Secret(token) => self.grant_epoch(context, login, token),
@@ -66,6 +62,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         match self.log.append(RecordKind::Epoch, Links::default(), &[body.as_bytes()]) {
             Ok(at) => {
                 state.appended = epoch;
+                state.opened = login.opened;
                 self.home.unproven.push_back((at, Promise::Grant { login, epoch, token }));
             }
             Err(error) => {
@@ -185,6 +182,7 @@ fn take_over(context: &mut Context<'_>, state: &mut DeviceState, login: &Login) 
     }
     state.presence = Presence::Online { session: login.from, subscribed: false };
     state.network = login.network;
+    state.opened = state.opened.max(login.opened);
 }
 
 pub(super) fn refuse_login(

@@ -34,7 +34,7 @@ use crate::time::Mono;
 use channel::Channel;
 use chat::Offer;
 use commit::Waiting;
-use home::Home;
+use home::{Home, Login};
 use notify::Telling;
 use open::Opening;
 use park::Parked;
@@ -79,8 +79,9 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             Mail::Send { from, device, frame } => {
                 self.offer(context, Offer { from, device, frame });
             }
-            Mail::Attach { from, device, proof, network } => {
-                self.handle_attach(context, from, device, proof, network);
+            Mail::Attach { from, device, proof, network, opened } => {
+                let login = Login { from, device, proof, network, opened };
+                self.handle_attach(context, login);
             }
             Mail::Subscribe { from, device, after } => {
                 self.handle_subscribe(context, from, device, after);

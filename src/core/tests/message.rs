@@ -370,3 +370,20 @@ fn a_client_of_an_older_incarnation_forgets_what_was_lost() {
     assert!(matches!(bobs.last(), Some(Got::Push { id: 2, .. })), "{bobs:?}");
     assert!(matches!(carols.last(), Some(Got::Push { id: 1, .. })), "{carols:?}");
 }
+
+#[test]
+fn a_late_login_on_an_older_connection_fences_nobody() {
+    let mut world = World::new(4, 2);
+    let mut old = world.connect(0);
+    old.hello(&mut world);
+    world.pass(100);
+    let live = world.login(1, 1, 1, &[]);
+    world.take(&live);
+    old.login(&mut world, 1, 1);
+    assert_eq!(closes(&world.take(&old)), [Code::TooSlow], "it may come again");
+    assert_eq!(world.take(&live), []);
+    world.pass(100);
+    let newer = world.login(0, 1, 1, &[]);
+    assert_eq!(newer.epoch, live.epoch + 1, "nothing was granted in between");
+    assert_eq!(closes(&world.take(&live)), [Code::Fenced]);
+}
