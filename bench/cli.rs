@@ -80,12 +80,12 @@ pub fn run() -> Result<(), BenchError> {
             None => scenario.run(&plan)?,
         };
         report.push(figures);
+        if let Some(path) = &common.json {
+            write_json(path, &report)?; // after each run: the next one may fail
+        }
     }
     report.print_table();
-    match &common.json {
-        Some(path) => write_json(path, &report),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Runs until nobody disturbs it; what is discarded is counted, so that it can be told.

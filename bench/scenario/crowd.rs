@@ -21,7 +21,7 @@ const LOGINS_AT_ONCE: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Time between two lines of progress.
-const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 /// Name of the figure that says how much others used the machine during a run.
 pub const OTHERS: &str = "other processes";
@@ -103,7 +103,7 @@ pub fn check(device: usize, event: Event) -> Result<(), BenchError> {
     }
 }
 
-/// A line to standard error, once a second at most.
+/// A line to standard error, now and then.
 pub struct Progress {
     what: &'static str,
     next: Instant,
