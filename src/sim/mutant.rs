@@ -38,6 +38,7 @@ mutants! {
     HintsNeverHeal "hints-never-heal" "each notify is lost, for ever";
     ReadsLost "reads-lost" "a healthy record now and then is called damaged";
     ContentChanged "content-changed" "a push now and then has another content";
+    Misdelivered "misdelivered" "a push now and then goes to another connection";
     MailLost "mail-lost" "answers to sends get lost between workers";
     StoreLies "store-lies" "a client's store says stored before it is";
     KeyNotStored "key-not-stored" "a client's store loses the keys of sends";

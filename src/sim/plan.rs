@@ -39,9 +39,6 @@ pub struct Plan {
     pub faults_least: usize,
     /// How long the healed world may take to come to rest.
     pub converge_ms: u64,
-    /// Whether a login that a newer connection of its own device overtook may end that one's
-    /// session: the server can't tell it from a second phone. Counted, and not a violation.
-    pub own_login_may_fence: bool,
 }
 
 /// What one seed drew.

@@ -17,12 +17,12 @@ pub struct Totals {
     pub virtual_ms: u64,
     /// Sends posted.
     pub sends: u64,
+    /// Sends posted in the run that had the fewest.
+    pub sends_least: Option<u64>,
     /// Messages acked.
     pub acked: u64,
     /// Messages shown.
     pub shown: u64,
-    /// Sessions that a login of their own device fenced.
-    pub own_fences: u64,
     /// The longest time from heal to rest in ms.
     pub heal_ms_max: u64,
     /// Faults injected.
@@ -40,9 +40,10 @@ impl Totals {
         self.steps += outcome.steps;
         self.virtual_ms += outcome.virtual_ms;
         self.sends += outcome.sends;
+        self.sends_least =
+            Some(self.sends_least.map_or(outcome.sends, |least| least.min(outcome.sends)));
         self.acked += outcome.acked;
         self.shown += outcome.shown;
-        self.own_fences += outcome.own_fences;
         self.heal_ms_max = self.heal_ms_max.max(outcome.heal_ms);
         self.tally.add(&outcome.tally);
         self.pairs.add(&outcome.tally);
@@ -68,16 +69,16 @@ impl Display for Totals {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} seeds, {:.1} virtual hours, {} steps; {} sends, {} acked, {} shown; \
-             longest heal {:.1} s; {} sessions fenced by a login of their own\n",
+            "{} seeds, {:.1} virtual hours, {} steps; {} sends (least {}), {} acked, {} shown; \
+             longest heal {:.1} s\n",
             self.seeds,
             self.virtual_ms as f64 / 3_600_000.0,
             self.steps,
             self.sends,
+            self.sends_least.unwrap_or(0),
             self.acked,
             self.shown,
-            self.heal_ms_max as f64 / 1_000.0,
-            self.own_fences
+            self.heal_ms_max as f64 / 1_000.0
         )?;
         writeln!(f, "{:<15} {:>9} {:>7}  what it does", "fault", "injected", "seeds")?;
         for fault in Fault::ALL {

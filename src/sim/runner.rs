@@ -39,7 +39,6 @@ fn stillborn(seed: u64) -> Outcome {
         sends: 0,
         acked: 0,
         shown: 0,
-        own_fences: 0,
         heal_ms: 0,
         tally: Tally::default(),
         lines: Vec::new(),

@@ -15,8 +15,8 @@ use tern_protocol::{ChannelId, Code, Epoch, SendKey};
 
 use crate::disk::Disk;
 use checks::{
-    Acked, Bounds, Cursors, Delivery, Epochs, Honesty, Ids, Keys, Verdict, demand, in_order,
-    is_durable,
+    Acked, Bounds, Cursors, Delivery, Epochs, Honesty, Ids, Keys, Verdict, by_member, demand,
+    in_order, is_durable, to_member,
 };
 use fact::Fact;
 use truth::{Place, Truth};
@@ -48,7 +48,6 @@ pub struct Oracle {
     bounds: Bounds,
     /// Devices whose store was ever copied or set back.
     copied: BTreeSet<Device>,
-    own_fences: u64,
     violation: Option<Violation>,
 }
 
@@ -92,6 +91,7 @@ impl Oracle {
         self.judge("ids", verdict);
         let verdict = self.keys.appended(&self.truth, &fact, copied);
         self.judge("keys", verdict);
+        self.judge("members", by_member(&fact));
         let verdict = in_order(&self.truth, &fact, copied);
         self.judge("order", verdict);
         self.truth.add(fact, place);
@@ -133,11 +133,11 @@ impl Oracle {
         self.judge("keys", verdict);
     }
 
-    /// A push leaves the server.
+    /// A push leaves the server for this device, on this connection.
     pub fn push_leaves(
         &mut self,
         disk: &Disk,
-        link: u64,
+        (device, link): (Device, u64),
         place: Place,
         body: &[u8],
         messages_max: u32,
@@ -145,6 +145,7 @@ impl Oracle {
         let Some(fact) = Fact::of(body) else {
             return self.judge("ids", Err(format!("a push of {place:?}, which is no message")));
         };
+        self.judge("members", to_member(&fact, device));
         self.judge("durable", is_durable(disk, place, &format!("the push of {fact}")));
         let verdict = self.ids.shown(&fact);
         self.judge("ids", verdict);
@@ -255,18 +256,10 @@ impl Oracle {
         self.judge("honesty", verdict);
     }
 
-    /// The machine ended; `tolerated` if a login of its own may have fenced it.
-    pub fn machine_ended(&mut self, install: u32, device: Device, end: End, tolerated: bool) {
+    /// The machine ended.
+    pub fn machine_ended(&mut self, install: u32, device: Device, end: End) {
         let copied = self.is_copied(device);
-        if !copied && end == End::Refused(Code::Fenced) {
-            self.own_fences += 1;
-        }
-        self.judge("honesty", Honesty::ended(install, end, copied || tolerated));
-    }
-
-    /// Sessions that a login of their own device fenced, where no copy of the device runs.
-    pub fn own_fences(&self) -> u64 {
-        self.own_fences
+        self.judge("honesty", Honesty::ended(install, end, copied));
     }
 
     /// A machine has this many sends with a key.

@@ -31,7 +31,7 @@ fn fixed_seeds_hold_and_have_weight() {
     for seed in 1..=6 {
         let outcome = must_hold(&plan, "everyday", seed);
         assert!(outcome.virtual_ms >= 600_000, "{outcome:?}");
-        assert!(outcome.sends >= 100 && outcome.acked >= 100, "{outcome:?}");
+        assert!(outcome.sends >= 200 && outcome.acked >= 100, "{outcome:?}");
         assert!(outcome.tally.met().count() >= 3, "{outcome:?}");
     }
 }
@@ -55,10 +55,19 @@ fn a_storm_holds() {
     }
 }
 
-/// A login that waited for its home shard, while its device came back on another connection.
+/// A login came late, by a connection that its device had given up, and fenced the newer session.
+/// (What a seed gives changes with every new fault; these are as good as any other from then on.)
 #[test]
-fn a_login_that_its_own_device_overtook() {
-    must_hold(&Plan::everyday(), "everyday", 23);
+fn a_late_login_of_a_device_does_not_fence_it() {
+    for seed in [1_096, 1_254, 1_828] {
+        must_hold(&Plan::everyday(), "everyday", seed);
+    }
+}
+
+/// A deadline that had just passed was not told any more, and sends waited for a heartbeat.
+#[test]
+fn sends_go_on_when_a_pause_is_over() {
+    must_hold(&Plan::parse(STORM).unwrap(), "storm", 1_041);
 }
 
 ///

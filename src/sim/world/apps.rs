@@ -51,8 +51,7 @@ impl World {
         if let State::Ended(end) = state {
             process.has_ended = true;
             let device = self.installs[install].device;
-            let tolerated = self.plan.own_login_may_fence;
-            self.oracle.machine_ended(install as u32, device, end, tolerated);
+            self.oracle.machine_ended(install as u32, device, end);
             let when = self.now + self.chaos.between(500, 20_000);
             self.agenda.add(when, Happening::DeviceStarts(install));
         }

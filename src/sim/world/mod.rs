@@ -130,8 +130,6 @@ pub struct Outcome {
     pub acked: u64,
     /// Messages that applications showed.
     pub shown: u64,
-    /// Sessions that a login of their own device fenced.
-    pub own_fences: u64,
     /// Virtual time in ms from the heal to rest.
     pub heal_ms: u64,
     /// Faults injected.
@@ -233,7 +231,6 @@ impl World {
             sends: self.draw.sends - self.sends_left,
             acked: self.oracle.acked.count() as u64,
             shown: self.oracle.delivery.shown_count(),
-            own_fences: self.oracle.own_fences(),
             heal_ms: self.healed_at.map_or(0, |at| self.now - at),
             tally: self.tally,
             lines: self.trace.into_lines(),

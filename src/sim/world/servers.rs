@@ -392,10 +392,21 @@ impl World {
         {
             *last ^= 1;
         }
+        let link = self.misdirect(link);
+        let Some(device) = self.device_of(link) else { return };
+        let (to, place) = ((device, link), (shard, index));
         let messages_max = self.config.window_messages;
-        let place = (shard, index);
-        self.oracle.push_leaves(&self.disk.borrow(), link, place, &body, messages_max);
+        self.oracle.push_leaves(&self.disk.borrow(), to, place, &body, messages_max);
         self.give(link, encode_push(&body));
+    }
+
+    /// The connection itself, or under the defect "misdelivered" now and then any other.
+    fn misdirect(&mut self, link: u64) -> u64 {
+        if self.mutant != Some(Mutant::Misdelivered) || !self.schedule.percent(SPOILED_PERCENT) {
+            return link;
+        }
+        let links: Vec<u64> = self.links.keys().copied().collect();
+        self.schedule.pick(&links).unwrap_or(link)
     }
 
     fn give(&mut self, link: u64, frame: bytes::Bytes) {

@@ -55,9 +55,10 @@ impl Honesty {
         self.told.len()
     }
 
-    /// The machine ended; `may_be_fenced` if another login of its device can have done it.
-    pub fn ended(install: u32, end: End, may_be_fenced: bool) -> Verdict {
-        let fenced = may_be_fenced && end == End::Refused(Code::Fenced);
+    /// The machine ended; only a `copied` device may be fenced, by its copy. A login of the device
+    /// itself that comes late, by a connection it gave up, must not end its newer session.
+    pub fn ended(install: u32, end: End, copied: bool) -> Verdict {
+        let fenced = copied && end == End::Refused(Code::Fenced);
         demand(fenced || !matches!(end, End::Refused(_)), || {
             format!("install {install} was ended: {end:?}")
         })

@@ -9,6 +9,7 @@ mod epochs;
 mod honesty;
 mod ids;
 mod keys;
+mod members;
 mod order;
 
 pub use acked::Acked;
@@ -20,6 +21,7 @@ pub use epochs::Epochs;
 pub use honesty::Honesty;
 pub use ids::Ids;
 pub use keys::Keys;
+pub use members::{by_member, to_member};
 pub use order::in_order;
 
 /// What a check says: nothing, or what is wrong.

@@ -1,0 +1,36 @@
+//! Only members write to a channel, and only members get what is in it.
+
+use tern_core::mail::Device;
+
+use super::{Verdict, demand};
+use crate::oracle::fact::Fact;
+
+/// A message is appended.
+pub fn by_member(fact: &Fact) -> Verdict {
+    demand(fact.channel.peer_of(fact.sender.uin).is_some(), || {
+        format!("{fact} is appended, and its sender is no member")
+    })
+}
+
+/// A push of a message leaves for this device.
+pub fn to_member(fact: &Fact, device: Device) -> Verdict {
+    demand(fact.channel.peer_of(device.uin).is_some(), || {
+        format!("{fact} is pushed to {}.{}, who is no member", device.uin, device.device)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oracle::checks::ids::tests::{SENDER, fact};
+    use tern_protocol::Uin;
+
+    #[test]
+    fn a_stranger_is_noticed() {
+        let stranger = Device { uin: Uin(3), ..SENDER };
+        assert_eq!(to_member(&fact(1, 1), SENDER), Ok(()));
+        assert!(to_member(&fact(1, 1), stranger).is_err());
+        assert_eq!(by_member(&fact(1, 1)), Ok(()));
+        assert!(by_member(&Fact { sender: stranger, ..fact(1, 1) }).is_err());
+    }
+}
