@@ -4,6 +4,7 @@
 mod apps;
 mod chaos;
 mod devices;
+mod directory;
 mod links;
 mod rest;
 mod servers;

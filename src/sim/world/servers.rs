@@ -1,6 +1,6 @@
 //! The server: its process starts, dies and takes turns; what its workers decide is carried out.
 
-use tern_core::io::{Answer, Effect, Input, LinkId, Outgoing, Query, Waiter};
+use tern_core::io::{Effect, Input, LinkId, Outgoing, Waiter};
 use tern_core::log::{Offset, Record, RecordKind};
 use tern_core::mail::{Device, Mail};
 use tern_core::placement::{Placement, ShardId, WorkerId};
@@ -422,41 +422,6 @@ impl World {
     fn device_of(&self, link: u64) -> Option<Device> {
         let conn = self.links.get(&link)?;
         Some(self.installs[conn.install].device)
-    }
-
-    fn ask_directory(&mut self, generation: u64, worker: usize, query: Query) {
-        let down = self.struck(Fault::DirectoryDown);
-        let answer = match query {
-            Query::Authenticate { session, device, secret } => {
-                let known = self
-                    .installs
-                    .iter()
-                    .any(|install| install.device == device && install.secret == secret);
-                let result = match (down, known) {
-                    (true, _) => Err(Code::Busy),
-                    (_, false) => Err(Code::BadCredentials),
-                    _ => Ok(self.schedule.token()),
-                };
-                Answer::Authenticated { session, result }
-            }
-            Query::UserExists { shard, channel, uin } => {
-                let exists = (!down).then_some(uin.0 <= self.draw.users);
-                Answer::UserExists { shard, channel, uin, exists }
-            }
-        };
-        let delay = if self.struck(Fault::SlowDirectory) {
-            self.schedule.between(100, 4_000)
-        } else {
-            self.schedule.between(0, 20)
-        };
-        self.agenda.add(self.now + delay, Happening::Answer(generation, worker, answer));
-    }
-
-    /// The directory answers a worker.
-    pub(super) fn answered(&mut self, generation: u64, worker: usize, answer: Answer) {
-        if self.server.as_ref().is_some_and(|server| server.generation == generation) {
-            self.worker_input(worker, Input::Directory(answer));
-        }
     }
 
     /// A cold record is in memory.
