@@ -17,7 +17,7 @@ use crate::mail::{Address, Device, Mail, SessionRef};
 /// stand behind as many newer ones.
 const CHAIN_HOPS_MAX: u32 = 128;
 
-/// Sends of one shard that wait for a cold read.
+/// Sends of one shard that wait for a cold read, and as many that wait for a proof.
 const COLD_SENDS_MAX: usize = 1_024;
 
 /// Asked of a client whose send was refused for now, in ms: a few commits.
@@ -129,10 +129,36 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
                 context.counters.sends_duplicate += 1;
                 self.ack_when_durable(context, unproven);
             }
-            Found::Other => refuse(context, &offer, Code::KeyConflict, 0),
-            Found::Never => refuse(context, &offer, Code::KeyClosed, 0),
-            Found::Unknown => refuse(context, &offer, Code::KeyUnknown, 0),
+            Found::Other => self.refuse_when_durable(context, offer, last, Code::KeyConflict),
+            Found::Never => self.refuse_when_durable(context, offer, last, Code::KeyClosed),
+            Found::Unknown => self.refuse_when_durable(context, offer, last, Code::KeyUnknown),
             Found::Cold(at) => self.wait_for(context, offer, at),
+        }
+    }
+
+    /// A final refusal rests on the device's newest record: it may not leave before that one is
+    /// durable, for a power cut would take back the reason. Until then the offer waits, and is
+    /// judged again with the next proof.
+    fn refuse_when_durable(
+        &mut self,
+        context: &mut Context<'_>,
+        offer: Offer,
+        last: Offset,
+        code: Code,
+    ) {
+        if self.proof.covers(last) {
+            refuse(context, &offer, code, 0);
+        } else if self.unproven.len() >= COLD_SENDS_MAX {
+            refuse(context, &offer, Code::Busy, RETRY_SOON_MS);
+        } else {
+            self.unproven.push(offer);
+        }
+    }
+
+    /// Judges again what waited for a proof.
+    pub(super) fn offer_unproven(&mut self, context: &mut Context<'_>) {
+        for offer in std::mem::take(&mut self.unproven) {
+            self.offer(context, offer);
         }
     }
 
@@ -167,7 +193,9 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
     pub(super) fn refuse_waiting_sends(&mut self, context: &mut Context<'_>) {
         let opening = self.take_opening();
         let parked = self.take_parked();
-        for offer in std::mem::take(&mut self.cold).into_iter().chain(opening).chain(parked) {
+        let mut waiting = std::mem::take(&mut self.cold);
+        waiting.append(&mut self.unproven);
+        for offer in waiting.into_iter().chain(opening).chain(parked) {
             refuse(context, &offer, Code::ShardStopped, RETRY_LATE_MS);
         }
     }

@@ -63,6 +63,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             Ok(proof) if proof > self.proof => {
                 self.proof = proof;
                 self.release_acks(context);
+                self.offer_unproven(context);
                 self.settle_home(context);
                 self.notify(context);
             }

@@ -54,6 +54,8 @@ pub struct Shard<L, T> {
     parked: Parked,
     /// Sends that wait for a cold read.
     cold: Vec<Offer>,
+    /// Sends whose final refusal waits for a proof.
+    unproven: Vec<Offer>,
     waiting: Waiting,
     /// By home shard.
     telling: Vec<Telling>,

@@ -148,6 +148,7 @@ impl<T: DedupTable> Recovery<T> {
             opening: FxHashMap::default(),
             parked: Parked::default(),
             cold: Vec::new(),
+            unproven: Vec::new(),
             waiting: Waiting::default(),
             telling,
             exchange_begun: false,

@@ -49,9 +49,12 @@ fn nothing_is_shown_before_it_is_durable() {
     alice.counter = counter;
     alice.send(&mut world, direct(1, 2), b"not yet");
     alice.send_as(&mut world, direct(1, 2), alice.epoch, alice.counter, 0, b"not yet");
+    alice.send_as(&mut world, direct(1, 2), alice.epoch, alice.counter, 0, b"another");
     assert_eq!((world.take(&alice), world.take(&bob)), (vec![], vec![]));
     world.release_commits();
-    assert_eq!(acks(&world.take(&alice)), [(2, 2), (2, 2)], "the ack, and that of the repeat");
+    let got = world.take(&alice);
+    assert_eq!(acks(&got), [(2, 2), (2, 2)], "the ack, and that of the repeat");
+    assert_eq!(refusals(&got), [(2, Code::KeyConflict)], "final, so it waits for the proof too");
     assert_eq!(world.pushes(&bob), [(2, b"not yet".to_vec())]);
 }
 
