@@ -1,8 +1,9 @@
 //! What Tern decides, without doing any of it: sans-IO state machines.
 //!
 //! A [`Worker`] is everything one thread owns: the sessions of its connections (the *front*) and
-//! some shards. It takes one [`Input`] at a time, is told the time, and leaves [`Effect`]s and
-//! mail for other workers behind; a driver (a real thread, or the simulator) carries them out.
+//! some shards. It takes one [`Input`](io::Input) at a time, is told the time, and leaves
+//! [`Effect`](io::Effect)s and mail for other workers behind; a driver (a real thread, or the
+//! simulator) carries them out.
 //! It reads no clock, opens no file or socket and starts no thread.
 //!
 //! The way of one message, room by room:
