@@ -4,6 +4,7 @@
 use tern_protocol::{DeviceId, Epoch, SendCounter, SendKey, Uin};
 
 use crate::log::Offset;
+use crate::shard::state::WindowRow;
 
 /// What a shard remembers of one device's sends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -68,6 +69,32 @@ impl DedupEntry {
             None => (self.newest, self.window | 1 << (self.newest.0 - counter.0)),
         };
         Self { epoch: self.epoch, newest, window, last: at }
+    }
+}
+
+impl From<WindowRow> for DedupEntry {
+    fn from(row: WindowRow) -> Self {
+        Self {
+            epoch: row.epoch.into(),
+            newest: row.newest.into(),
+            window: row.window.get(),
+            last: Offset(row.last.get()),
+        }
+    }
+}
+
+impl DedupEntry {
+    /// As a row of a checkpoint.
+    pub fn to_row(self, uin: Uin, device: DeviceId) -> WindowRow {
+        WindowRow {
+            uin: uin.into(),
+            device: device.into(),
+            epoch: self.epoch.into(),
+            newest: self.newest.into(),
+            reserved: 0.into(),
+            window: self.window.into(),
+            last: self.last.0.into(),
+        }
     }
 }
 

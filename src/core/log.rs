@@ -4,6 +4,8 @@
 //! makes everything appended so far durable, elsewhere and later; the proof of that is
 //! [`Durable`], and it is the only thing an ack can be built from.
 
+use tern_protocol::{ChannelId, MessageId};
+
 use crate::placement::ShardId;
 
 /// Place of a record in its shard's log, in bytes; it never leaves the node. 0 is "no record".
@@ -109,10 +111,17 @@ pub enum AppendError {
 pub enum ReadError {
     /// Not in memory: reading it here would wait for the disk. Ask for [`crate::io::Effect::Warm`].
     Cold,
-    /// Damaged on disk.
-    Lost,
+    /// Damaged on disk. What it pointed to, as far as that can still be told: without a link to
+    /// the channel's previous message everything older in it is out of reach too.
+    Lost(Links),
     /// Past its retention.
     Expired,
+}
+
+impl ReadError {
+    /// Damaged on disk, and nothing is known of it.
+    pub const LOST: Self =
+        Self::Lost(Links { channel: Offset::NONE, device: Offset::NONE, skip: Offset::NONE });
 }
 
 /// A sync failed. Final: the pages are marked clean after it, so a later success would lie.
@@ -145,6 +154,10 @@ pub trait Log {
 
     /// The offset that the next record gets at the earliest.
     fn tail(&self) -> Offset;
+
+    /// A channel of which messages are past their retention, and the newest of those; each is
+    /// said once. A shard asks until there is none, a bounded number of times a turn.
+    fn poll_expired(&mut self) -> Option<(ChannelId, MessageId)>;
 
     /// Reads a record that this owner appended, durable or not.
     ///

@@ -5,13 +5,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::FxHashMap;
-use tern_protocol::{DeviceId, Uin};
+use tern_protocol::{ChannelId, DeviceId, MessageId, Uin};
 
 use crate::dedup::{DedupEntry, DedupTable, TableFull};
 use crate::log::{
     AppendError, Durable, Links, Log, LogFailed, Offset, ReadError, Reader, Record, RecordKind,
 };
 use crate::placement::ShardId;
+use crate::shard::state::WindowRow;
 
 /// Distance of two records, so that offsets look like those on disk and 0 is none of them.
 const STRIDE: u64 = 8;
@@ -50,6 +51,16 @@ pub struct MemoryLog {
 #[derive(Default)]
 pub struct MemoryTable {
     entries: FxHashMap<(Uin, DeviceId), DedupEntry>,
+}
+
+impl MemoryTable {
+    /// All entries, as rows of a checkpoint, in their order.
+    pub fn rows(&self) -> Vec<WindowRow> {
+        let row = |(key, entry): (&(Uin, DeviceId), &DedupEntry)| entry.to_row(key.0, key.1);
+        let mut entries: Vec<_> = self.entries.iter().collect();
+        entries.sort_unstable_by_key(|(key, _)| **key);
+        entries.into_iter().map(row).collect()
+    }
 }
 
 impl MemoryReader {
@@ -132,6 +143,10 @@ impl Log for MemoryLog {
         offset(self.with(|records| records.stored.len()))
     }
 
+    fn poll_expired(&mut self) -> Option<(ChannelId, MessageId)> {
+        None
+    }
+
     fn with_record<T>(
         &mut self,
         at: Offset,
@@ -179,10 +194,10 @@ fn read_at<T>(
     read: impl FnOnce(Record<'_>) -> T,
 ) -> Result<T, ReadError> {
     let shared = lock(shared);
-    let index = (at.0 / STRIDE).checked_sub(1).ok_or(ReadError::Lost)?;
+    let index = (at.0 / STRIDE).checked_sub(1).ok_or(ReadError::LOST)?;
     let records = shared.get(&shard).filter(|records| !records.damaged.contains(&at));
     let stored = records.and_then(|records| records.stored.get(index as usize));
-    stored.map(|stored| read(stored.view())).ok_or(ReadError::Lost)
+    stored.map(|stored| read(stored.view())).ok_or(ReadError::LOST)
 }
 
 fn offset(index: usize) -> Offset {

@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use tern_core::log::{
     AppendError, Durable, Links, Log, LogFailed, Offset, ReadError, Record, RecordKind,
 };
+use tern_protocol::{ChannelId, MessageId};
 
 use crate::batch::Batch;
 use crate::commit::CommitHandle;
@@ -252,13 +253,17 @@ impl Log for MappedLog {
         Offset(self.tail)
     }
 
+    fn poll_expired(&mut self) -> Option<(ChannelId, MessageId)> {
+        None
+    }
+
     fn with_record<T>(
         &mut self,
         at: Offset,
         read: impl FnOnce(Record<'_>) -> T,
     ) -> Result<T, ReadError> {
         match self.in_memory(at.0) {
-            Some(batch) => batch.record(at.0).map(read).ok_or(ReadError::Lost),
+            Some(batch) => batch.record(at.0).map(read).ok_or(ReadError::LOST),
             None => self.view.with_record(at, read),
         }
     }

@@ -70,7 +70,7 @@ impl ShardView {
         Self { shared, list, window: Window::default() }
     }
 
-    /// Reads a durable record. One that is not durable is [`ReadError::Lost`] to everybody but
+    /// Reads a durable record. One that is not durable is [`ReadError::LOST`] to everybody but
     /// its owner.
     pub(crate) fn with_record<T>(
         &mut self,
@@ -79,7 +79,7 @@ impl ShardView {
     ) -> Result<T, ReadError> {
         let (at, proven) = (at.0, self.shared.proven());
         if at >= proven {
-            return Err(ReadError::Lost);
+            return Err(ReadError::LOST);
         }
         if self.list.find(at).is_none() {
             self.list = self.shared.segments.load_full();
@@ -87,7 +87,7 @@ impl ShardView {
         let segment = match self.list.find(at) {
             Some(segment) if at >= segment.header.first() => segment,
             None if at < self.list.start() => return Err(ReadError::Expired),
-            _ => return Err(ReadError::Lost),
+            _ => return Err(ReadError::LOST),
         };
         let recent = proven.saturating_sub(WARM_BYTES).max(self.shared.run_start());
         if at < recent {
@@ -95,7 +95,7 @@ impl ShardView {
         }
         match segment.parse(at) {
             Ok((_, Content::Record(record))) => Ok(read(record)),
-            _ => Err(ReadError::Lost),
+            _ => Err(ReadError::LOST),
         }
     }
 }
@@ -143,7 +143,7 @@ fn resident(segment: &Segment, from: u64, to: u64) -> bool {
 fn cold(shared: &ShardShared, from: u64, to: u64) -> ReadError {
     let unreadable = shared.unreadable.load();
     if unreadable.iter().any(|range| range.start < to && from < range.end) {
-        return ReadError::Lost;
+        return ReadError::LOST;
     }
     ReadError::Cold
 }

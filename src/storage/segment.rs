@@ -103,8 +103,8 @@ impl Segment {
     /// Bytes of the record at an offset, by its header alone.
     pub(crate) fn record_len(&self, at: u64) -> Result<usize, ReadError> {
         let from = self.place(at);
-        let header = self.file.bytes(from, from + RECORD_HEADER_BYTES).ok_or(ReadError::Lost)?;
-        record_len_of(header).map_err(|_| ReadError::Lost)
+        let header = self.file.bytes(from, from + RECORD_HEADER_BYTES).ok_or(ReadError::LOST)?;
+        record_len_of(header).map_err(|_| ReadError::LOST)
     }
 }
 

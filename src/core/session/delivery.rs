@@ -269,7 +269,7 @@ impl Page {
                 reader.with_record(shard, at, |record| (links_of(&record, id), record.body.len()));
             let (links, bytes) = match read {
                 Ok((Some(links), bytes)) => (links, bytes),
-                Ok((None, _)) | Err(ReadError::Lost) => {
+                Ok((None, _)) | Err(ReadError::Lost(_)) => {
                     return Err(Obstacle::Unreadable(id, Code::Lost));
                 }
                 Err(ReadError::Expired) => return Err(Obstacle::Unreadable(id, Code::Expired)),

@@ -1,7 +1,10 @@
 //! One channel as its shard keeps it in memory: the newest id, the way back, and what is durable.
 
-use tern_protocol::{Incarnation, MessageId};
+use tern_protocol::{ChannelId, Incarnation, MessageId};
+use zerocopy::FromBytes;
+use zerocopy::little_endian::{U32, U64};
 
+use super::state::ChannelRow;
 use crate::log::{Durable, Links, Offset};
 use crate::mail::{Grant, Proven};
 
@@ -13,6 +16,8 @@ pub(super) struct Channel {
     /// appending reads nothing.
     spine: Vec<Offset>,
     newest: MessageId,
+    /// The oldest id within retention; the one after the newest if there is none.
+    oldest: MessageId,
     durable: MessageId,
     durable_at: Offset,
     restarted_at: MessageId,
@@ -26,6 +31,7 @@ impl Channel {
         Self {
             spine: Vec::new(),
             newest: MessageId(0),
+            oldest: MessageId(1),
             durable: MessageId(0),
             durable_at: Offset::NONE,
             restarted_at: MessageId(restarted_at),
@@ -63,11 +69,45 @@ impl Channel {
         self.restarted_at = self.restarted_at.min(self.newest.next());
     }
 
+    /// Messages up to `up_to` are past their retention.
+    pub(super) fn expire(&mut self, up_to: MessageId) {
+        self.oldest = self.oldest.max(up_to.min(self.durable).next());
+    }
+
+    /// As a row of a checkpoint, which holds durable state only; the spine follows it.
+    pub(super) fn to_row(&self, channel: ChannelId) -> (ChannelRow, Vec<u8>) {
+        let row = ChannelRow {
+            channel,
+            newest: self.newest.into(),
+            oldest: self.oldest.into(),
+            restarted_at: self.restarted_at.into(),
+            links: U32::new(self.spine.len() as u32), // fits: at most 64
+            reserved: U32::ZERO,
+        };
+        let spine = self.spine.iter().flat_map(|at| at.0.to_le_bytes()).collect();
+        (row, spine)
+    }
+
+    /// From such a row; `None` if it contradicts itself.
+    pub(super) fn from_row(row: &ChannelRow, spine: &[u8]) -> Option<Self> {
+        let newest = MessageId::from(row.newest);
+        let links = <[U64]>::ref_from_bytes(spine).ok()?;
+        let spine: Vec<Offset> = links.iter().map(|at| Offset(at.get())).collect();
+        let bits = newest.0.count_ones();
+        if spine.len() != bits as usize || row.links.get() != bits || newest.0 == 0 {
+            return None;
+        }
+        let (oldest, at) = (MessageId::from(row.oldest), *spine.last()?);
+        (oldest.0 > 0 && oldest <= newest.next()).then_some(())?;
+        let restarted_at = row.restarted_at.into();
+        Some(Self { spine, newest, oldest, durable: newest, durable_at: at, restarted_at })
+    }
+
     /// What may be read; `None` while nothing is durable.
     pub(super) fn grant(&self, proof: Durable, incarnation: Incarnation) -> Option<Grant> {
         let at = self.durable_at.some()?;
         Some(Grant {
-            from: MessageId(1),
+            from: self.oldest,
             to: self.durable,
             at,
             incarnation,

@@ -173,7 +173,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
                 Ok((Some(found), _)) => return found,
                 Ok((None, older)) => next = older,
                 Err(ReadError::Cold) => return Found::Cold(at),
-                Err(ReadError::Lost | ReadError::Expired) => return Found::Unknown,
+                Err(ReadError::Lost(_) | ReadError::Expired) => return Found::Unknown,
             }
         }
         Found::Unknown

@@ -12,6 +12,7 @@ use super::Shard;
 use super::chat::refusal;
 use super::login::{RETRY_AFTER_MS, refuse_login};
 use super::records::{EntryBody, EpochBody};
+use super::state::{DeviceRow, EntryRow};
 use crate::context::Context;
 use crate::dedup::DedupTable;
 use crate::limiter::{Limiter, Rate};
@@ -110,6 +111,44 @@ impl Home {
 
     pub(super) fn replay_entry(&mut self, body: &EntryBody) {
         self.users.entry(body.uin.into()).or_default().channels.entry(body.channel).or_default();
+    }
+
+    pub(super) fn restore_entry(&mut self, row: &EntryRow) {
+        self.users.entry(row.uin.into()).or_default().channels.entry(row.channel).or_default();
+    }
+
+    pub(super) fn restore_device(&mut self, row: &DeviceRow) {
+        let state = self.users.entry(row.uin.into()).or_default().device(row.device.into());
+        state.appended = row.epoch.into();
+        state.granted = state.appended;
+        state.logins = row.logins.map(UnixMillis::from);
+    }
+
+    /// Who is in which channel, as rows of a checkpoint.
+    pub(super) fn entry_rows(&self) -> impl Iterator<Item = EntryRow> {
+        self.sorted().into_iter().flat_map(|(uin, user)| {
+            user.channels.keys().map(move |channel| EntryRow { uin: uin.into(), channel: *channel })
+        })
+    }
+
+    /// All devices, as rows of a checkpoint.
+    pub(super) fn device_rows(&self) -> impl Iterator<Item = DeviceRow> {
+        self.sorted().into_iter().flat_map(|(uin, user)| {
+            let mut devices: Vec<_> = user.devices.iter().collect();
+            devices.sort_unstable_by_key(|state| state.device);
+            devices.into_iter().map(move |state| DeviceRow {
+                uin: uin.into(),
+                device: state.device.into(),
+                epoch: state.granted.into(),
+                logins: state.logins.map(Into::into),
+            })
+        })
+    }
+
+    fn sorted(&self) -> Vec<(Uin, &User)> {
+        let mut users: Vec<_> = self.users.iter().map(|(uin, user)| (*uin, user)).collect();
+        users.sort_unstable_by_key(|(uin, _)| *uin);
+        users
     }
 
     /// When the connection of a device's newest login was opened.

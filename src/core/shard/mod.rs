@@ -7,6 +7,7 @@
 //! the newest proof does not cover; everything here can be rebuilt from the log.
 
 pub mod records;
+pub mod state;
 
 mod channel;
 mod chat;

@@ -1,9 +1,10 @@
-//! A shard's state from its log: each record in order, then the shard runs.
+//! A shard's state from its log: the rows of a checkpoint if there is one, then each record in
+//! order; then the shard runs, or its state is written out as the rows of the next checkpoint.
 
 use rustc_hash::FxHashMap;
 use tern_protocol::frames::PushBody;
 use tern_protocol::{ChannelId, DeviceId, Incarnation, MessageId, Uin};
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::Shard;
 use super::channel::Channel;
@@ -12,8 +13,10 @@ use super::home::Home;
 use super::notify::Telling;
 use super::park::Parked;
 use super::records::{EntryBody, EpochBody};
+use super::state::{ChannelRow, DeviceRow, EntryRow, StateKind, WindowRow};
 use crate::dedup::{DedupEntry, DedupTable, Verdict};
 use crate::log::{Log, Offset, Record, RecordKind};
+use crate::memory::MemoryTable;
 use crate::placement::{Placement, ShardId};
 
 /// A shard's state while its log is replayed.
@@ -58,6 +61,48 @@ impl<T: DedupTable> Recovery<T> {
             channels: FxHashMap::default(),
             home: Home::new(placement.shards()),
         }
+    }
+
+    /// Takes the next row of a checkpoint, in order, before any record: the state that the log
+    /// before `at` makes.
+    ///
+    /// # Errors
+    /// When the row is not what its kind says.
+    pub fn restore(&mut self, at: Offset, kind: StateKind, row: &[u8]) -> Result<(), ReplayError> {
+        self.end = at;
+        let fits = match kind {
+            StateKind::Channel => self.restore_channel(row),
+            StateKind::Entry => EntryRow::ref_from_bytes(row).ok().map(|row| {
+                self.home.restore_entry(row);
+            }),
+            StateKind::Device => DeviceRow::ref_from_bytes(row).ok().map(|row| {
+                self.home.restore_device(row);
+            }),
+            StateKind::Window if self.table_applied >= at => Some(()),
+            StateKind::Window => self.restore_window(row),
+            StateKind::Tombstone => Some(()),
+        };
+        let what = || format!("the row of kind {kind:?} is not one");
+        fits.ok_or_else(|| ReplayError { at, what: what() })
+    }
+
+    fn restore_channel(&mut self, row: &[u8]) -> Option<()> {
+        let (row, spine) = ChannelRow::ref_from_prefix(row).ok()?;
+        let channel = Channel::from_row(row, spine)?;
+        self.channels.insert(row.channel, channel);
+        Some(())
+    }
+
+    /// Rows claim nothing of the log until the last one is in: a table that was half filled by a
+    /// recovery that died knows nothing.
+    fn restore_window(&mut self, row: &[u8]) -> Option<()> {
+        let row = WindowRow::ref_from_bytes(row).ok()?;
+        let (uin, device) = (Uin::from(row.uin), DeviceId::from(row.device));
+        if self.table.get(uin, device).is_none() {
+            self.table.reserve().ok()?;
+        }
+        self.table.put(uin, device, DedupEntry::from(*row), Offset::NONE);
+        Some(())
     }
 
     /// Takes the next record of the log, in order. `end` is where the next one can begin.
@@ -124,6 +169,13 @@ impl<T: DedupTable> Recovery<T> {
         }
     }
 
+    /// Messages of a channel up to `up_to` are past their retention.
+    pub fn expire(&mut self, channel: ChannelId, up_to: MessageId) {
+        if let Some(channel) = self.channels.get_mut(&channel) {
+            channel.expire(up_to);
+        }
+    }
+
     /// Ends the replay: the shard as it was, with everything in the log durable. Its first act
     /// will be to tell all home shards how far its channels go.
     ///
@@ -154,5 +206,34 @@ impl<T: DedupTable> Recovery<T> {
             exchange_begun: false,
             home: self.home,
         }
+    }
+}
+
+impl Recovery<MemoryTable> {
+    /// Writes the state out as the rows of a checkpoint, in their order; each row is the
+    /// concatenation of its parts.
+    ///
+    /// # Errors
+    /// The first that `emit` gives.
+    pub fn rows<E>(
+        &self,
+        mut emit: impl FnMut(StateKind, &[&[u8]]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut channels: Vec<_> = self.channels.iter().collect();
+        channels.sort_unstable_by_key(|(id, _)| **id);
+        for (id, channel) in channels {
+            let (row, spine) = channel.to_row(*id);
+            emit(StateKind::Channel, &[row.as_bytes(), &spine])?;
+        }
+        for row in self.home.entry_rows() {
+            emit(StateKind::Entry, &[row.as_bytes()])?;
+        }
+        for row in self.home.device_rows() {
+            emit(StateKind::Device, &[row.as_bytes()])?;
+        }
+        for row in self.table.rows() {
+            emit(StateKind::Window, &[row.as_bytes()])?;
+        }
+        Ok(())
     }
 }

@@ -6,6 +6,7 @@ use tern_core::log::{
     AppendError, Durable, Links, Log, LogFailed, Offset, ReadError, Reader, Record, RecordKind,
 };
 use tern_core::placement::ShardId;
+use tern_protocol::{ChannelId, MessageId};
 
 use super::{Disk, SharedDisk, Stored, offset};
 use crate::mutant::Mutant;
@@ -93,6 +94,10 @@ impl Log for DiskLog {
         offset(self.disk.borrow().records(self.shard))
     }
 
+    fn poll_expired(&mut self) -> Option<(ChannelId, MessageId)> {
+        None
+    }
+
     fn with_record<T>(
         &mut self,
         at: Offset,
@@ -112,7 +117,7 @@ impl Reader for DiskReader {
         {
             let disk = &mut *self.disk.borrow_mut();
             if disk.is(Mutant::ReadsLost) && disk.stream.percent(LOST_PERCENT) {
-                return Err(ReadError::Lost);
+                return Err(ReadError::LOST);
             }
         }
         read_at(&self.disk, shard, at, read)
@@ -131,6 +136,6 @@ fn read_at<T>(
         return Err(ReadError::Cold);
     }
     let disk = disk.borrow();
-    let (_, _, record) = disk.record(shard, index).ok_or(ReadError::Lost)?;
+    let (_, _, record) = disk.record(shard, index).ok_or(ReadError::LOST)?;
     Ok(read(record))
 }
