@@ -76,7 +76,7 @@ fn nothing_is_shown_before_it_is_durable() {
     let before = log.durable().unwrap();
     let at = running.append(&mut log, b"soon");
     assert!(!before.covers(at) && !log.durable().unwrap().covers(at));
-    assert_eq!(reader_of(&running, at), Err(ReadError::Lost));
+    assert_eq!(reader_of(&running, at), Err(ReadError::LOST));
     running.make_durable(&mut log, at);
     assert_eq!(reader_of(&running, at), Ok(b"soon".to_vec()));
     assert_eq!(log.tail(), log.durable().unwrap().end());
@@ -119,7 +119,7 @@ fn offsets_that_are_no_records_are_lost_not_read() {
     let mut log = running.log();
     let at = running.write(&mut log, b"one");
     for wrong in [0, 8, 4096, at.0 + 8, at.0 - 8, log.tail().0, u64::MAX] {
-        assert_eq!(reader_of(&running, Offset(wrong)), Err(ReadError::Lost), "at {wrong}");
+        assert_eq!(reader_of(&running, Offset(wrong)), Err(ReadError::LOST), "at {wrong}");
         assert!(log.with_record(Offset(wrong), |_| ()).is_err());
     }
     running.close(log);
@@ -153,7 +153,7 @@ fn a_failed_sync_is_final_and_acks_nothing() {
             log.append(RecordKind::Message, Links::default(), &[]),
             Err(AppendError::Failed)
         );
-        assert_eq!(reader_of(&running, at), Err(ReadError::Lost));
+        assert_eq!(reader_of(&running, at), Err(ReadError::LOST));
         assert_eq!(reader_of(&running, kept), Ok(b"kept".to_vec()));
         let why = log.failure().unwrap();
         assert!(why.contains("the disk") && why.contains(".seg"), "{why}");
