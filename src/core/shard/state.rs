@@ -1,0 +1,130 @@
+//! A shard's state as rows: what a checkpoint holds in place of the records before it.
+//!
+//! Rows come in the order of their kinds, within a kind in the order of their keys; each key
+//! stands there once. Restoring them gives the same shard as replaying the records did.
+
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use tern_protocol::ChannelId;
+
+/// What a row is about.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum StateKind {
+    /// A channel's counter and way back: [`ChannelRow`] and its spine.
+    Channel = 0x41,
+    /// A uin is in a channel: [`EntryRow`].
+    Entry = 0x42,
+    /// A device's epoch: [`DeviceRow`].
+    Device = 0x43,
+    /// A device's send window in this shard: [`WindowRow`].
+    Window = 0x44,
+    /// A lost message: [`TombstoneRow`].
+    Tombstone = 0x45,
+}
+
+impl StateKind {
+    /// From the number on disk.
+    pub fn from_disk(number: u8) -> Option<Self> {
+        match number {
+            0x41 => Some(Self::Channel),
+            0x42 => Some(Self::Entry),
+            0x43 => Some(Self::Device),
+            0x44 => Some(Self::Window),
+            0x45 => Some(Self::Tombstone),
+            _ => None,
+        }
+    }
+}
+
+/// A channel. Behind it `links` offsets of 8 bytes: the messages `newest`, `newest` with its
+/// lowest set bit cleared, and so on, oldest in front. Key: the channel.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
+#[repr(C)]
+pub struct ChannelRow {
+    /// Which.
+    pub channel: ChannelId,
+    /// The newest id.
+    pub newest: U64,
+    /// The oldest id within retention; `newest + 1` if there is none.
+    pub oldest: U64,
+    /// The first id of the newest incarnation, or all ones.
+    pub restarted_at: U64,
+    /// Offsets that follow.
+    pub links: U32,
+    /// Zero.
+    pub reserved: U32,
+}
+
+/// A uin has entered a channel. Key: both, the uin first.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
+#[repr(C)]
+pub struct EntryRow {
+    /// Who.
+    pub uin: U64,
+    /// Which channel.
+    pub channel: ChannelId,
+}
+
+/// A device and its newest epoch. Key: uin and device.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
+#[repr(C)]
+pub struct DeviceRow {
+    /// Whose.
+    pub uin: U64,
+    /// Which device.
+    pub device: U32,
+    /// The newest epoch granted.
+    pub epoch: U32,
+    /// The newest logins in ms since 1970 UTC, newest first; 0 where there were fewer.
+    pub logins: [U64; 4],
+}
+
+/// What a device has sent into this shard. Key: uin and device.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
+#[repr(C)]
+pub struct WindowRow {
+    /// Whose.
+    pub uin: U64,
+    /// Which device.
+    pub device: U32,
+    /// Epoch of the newest key.
+    pub epoch: U32,
+    /// Newest counter of that epoch.
+    pub newest: U32,
+    /// Zero.
+    pub reserved: U32,
+    /// Bit i: the counter `newest - i` was appended.
+    pub window: U64,
+    /// Offset of the device's newest message in this shard.
+    pub last: U64,
+}
+
+/// A place in the log whose message is lost, and what is known of its links. Key: the place.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
+#[repr(C)]
+pub struct TombstoneRow {
+    /// Where.
+    pub at: U64,
+    /// The newest message of the same channel before it that can be read, or 0.
+    pub channel: U64,
+    /// The previous message of the same device, or 0.
+    pub device: U64,
+    /// The skip link, or 0.
+    pub skip: U64,
+}
+
+const _: () = assert!(size_of::<ChannelRow>() == 48 && size_of::<EntryRow>() == 24);
+const _: () = assert!(size_of::<DeviceRow>() == 48 && size_of::<WindowRow>() == 40);
+const _: () = assert!(size_of::<TombstoneRow>() == 32);
