@@ -9,7 +9,8 @@
 //! 4. `log`: a record goes into the `batch` in memory; `commit`: write, sync, proof.
 //! 5. `prepare`, `io`: the next `segment` is ready before it is needed.
 //! 6. `reader`: any worker reads what is durable, in place, and never waits for the disk.
-//! 7. [`inspect`]: tools look at a folder from outside.
+//! 7. [`backup`]: a consistent copy while all of this runs, and the way back.
+//! 8. [`inspect`]: tools look at a folder from outside.
 //!
 //! A record is copied once, into the batch; readers borrow it from the mapping (`map`). All
 //! `unsafe` is in `map` and in the slots of `dedup`.
@@ -39,6 +40,8 @@ mod prepare;
 mod segment;
 
 mod reader;
+
+pub mod backup;
 
 pub mod inspect;
 

@@ -14,6 +14,7 @@ use tern_core::log::{Offset, Record};
 use tern_core::shard::{Recovery, ReplayError};
 use tern_protocol::Incarnation;
 
+use crate::backup;
 use crate::dedup::{Attached, ShmTable};
 use crate::error::{Naming, RecoverError};
 use crate::folder::{INCARNATION_FIRST, random_id};
@@ -53,6 +54,8 @@ pub enum Raised {
     PowerCut,
     /// The last segment is shorter than it was made.
     Shortened,
+    /// The log was restored from a backup.
+    Restored,
 }
 
 /// What a scan found, for people.
@@ -122,7 +125,10 @@ impl ShardScan {
             ends.push(walk.segment(segment, cut)?);
         }
         let used = walk.last_used.map_or(0, |number| number as usize);
-        let raised = why_raised(&context, &segments, used, &walk);
+        let raised = match backup::is_restored(&context.shared.dir)? {
+            true => Some(Raised::Restored),
+            false => why_raised(&context, &segments, used, &walk),
+        };
         let newest = &segments.last().expect("a shard without segments was refused").header;
         let (opening, incarnation) = (newest.opening, newest.incarnation.0);
         let mut report = walk.report;
@@ -210,6 +216,10 @@ impl ShardScan {
         let next = self.next();
         shared.set_run_start(next.base);
         context.preparer.begin(next);
+        // Without room there is no segment yet that carries the raised incarnation.
+        if !shared.spare.is_empty() {
+            backup::forget_restored(&*context.disk, &shared.dir)?;
+        }
         context.supply.leave_to_io_thread();
         let log = MappedLog::new(
             Arc::clone(shared),

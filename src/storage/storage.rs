@@ -7,8 +7,9 @@ use std::sync::atomic::AtomicU64;
 
 use tern_core::placement::ShardId;
 
+use crate::backup::LogSnapshot;
 use crate::commit::{Committer, Wake};
-use crate::error::RecoverError;
+use crate::error::{IoError, RecoverError};
 use crate::folder::{Folder, boot_id, make_dir};
 use crate::format::{BODY_BYTES_MAX, Durability, Id, SEGMENT_HEADER_BYTES};
 use crate::io::{Cared, IoHandle, IoThread, Mailbox};
@@ -156,6 +157,14 @@ impl Storage {
     /// What failed in a shard's log, if something did.
     pub fn failure(&self, shard: ShardId) -> Option<&str> {
         self.shards[usize::from(shard.0)].shared.failure()
+    }
+
+    /// All logs as they are proven durable now, held open to be copied.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn snapshot(&self) -> Result<LogSnapshot, IoError> {
+        LogSnapshot::of_running(&self.folder, self.shards.iter().map(|shard| &*shard.shared))
     }
 
     /// Ends the threads after everything that the logs handed over. Drop the logs first: one that

@@ -248,6 +248,7 @@ fn notes(id: ShardId, opened: &Opened) -> Vec<String> {
         let why = match raised {
             Raised::PowerCut => "the machine went down while acks did not wait for the disk",
             Raised::Shortened => "its last segment is shorter than it was made",
+            Raised::Restored => "it was restored from a backup",
         };
         format!("its history restarts as incarnation {}, since {why}", opened.incarnation)
     });
