@@ -63,6 +63,20 @@ impl DedupEntry {
         }
     }
 
+    /// The entry after a replay that met losses comes to the record at `at` under `key`. With
+    /// `after_loss` the device's message before it is lost: its key is unknown, so all keys
+    /// before this one count as used, and the chain says of them "unknown".
+    pub(crate) fn replay(entry: Option<&Self>, key: SendKey, at: Offset, after_loss: bool) -> Self {
+        let mut entry = match (Self::judge(entry, key), entry) {
+            (Verdict::Seen, Some(assumed)) => Self { last: at, ..*assumed },
+            _ => Self::accept(entry, key, at),
+        };
+        if after_loss {
+            entry.window = u64::MAX;
+        }
+        entry
+    }
+
     fn accept_counter(&self, counter: SendCounter, at: Offset) -> Self {
         let (newest, window) = match counter.0.checked_sub(self.newest.0) {
             Some(ahead) => (counter, self.window.checked_shl(ahead).unwrap_or(0) | 1),
@@ -119,6 +133,10 @@ pub trait DedupTable {
     /// # Panics
     /// If the device is new and no room was reserved.
     fn put(&mut self, uin: Uin, device: DeviceId, entry: DedupEntry, applied: Offset);
+
+    /// The device was removed for good and will never send again: its room may be used for
+    /// another. Only a hint, which may come late, twice, or never; a table may keep the entry.
+    fn remove(&mut self, _uin: Uin, _device: DeviceId) {}
 }
 
 #[cfg(test)]

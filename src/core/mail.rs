@@ -94,6 +94,8 @@ pub enum Mail {
         from: SessionRef,
         /// Who sends.
         device: Device,
+        /// The epoch of its session.
+        epoch: Epoch,
         /// The frame.
         frame: Bytes,
     },

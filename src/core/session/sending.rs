@@ -37,7 +37,8 @@ impl<R: Reader> Front<R> {
             self.refuse_send(context, link, channel, key, code, retry_after_ms);
             return Ok(());
         }
-        let mail = Mail::Send { from, device: live.device, frame: frame.clone() };
+        let mail =
+            Mail::Send { from, device: live.device, epoch: live.epoch, frame: frame.clone() };
         let shard = Address::Shard(context.placement.shard_of_channel(channel));
         if context.post.request(context.counters, shard, mail).is_err() {
             live.sends.refund(sending_rate(context));

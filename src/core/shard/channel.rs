@@ -13,7 +13,8 @@ use crate::mail::{Grant, Proven};
 pub(super) struct Channel {
     /// Offsets of the messages `newest`, `newest.skip()`, and so on to the first, oldest in
     /// front: as many as `newest` has bits set. The next message's links come from here, so that
-    /// appending reads nothing.
+    /// appending reads nothing. In place of a lost message stands the newest one before it that
+    /// could be read, or none.
     spine: Vec<Offset>,
     newest: MessageId,
     /// The oldest id within retention; the one after the newest if there is none.
@@ -47,7 +48,7 @@ impl Channel {
     pub(super) fn next_links(&self, device: Offset) -> Links {
         let after_pop = self.spine.len() - self.spine_pops();
         let skip = after_pop.checked_sub(1).map_or(Offset::NONE, |last| self.spine[last]);
-        Links { channel: self.spine.last().copied().unwrap_or_default(), device, skip }
+        Links { channel: self.newest_at(), device, skip }
     }
 
     /// The message after the newest was appended at `at`.
@@ -56,6 +57,25 @@ impl Channel {
         self.spine.push(at);
         self.newest = self.newest.next();
         self.newest
+    }
+
+    /// The newest message that was not lost.
+    pub(super) fn newest_at(&self) -> Offset {
+        self.spine.last().copied().unwrap_or_default()
+    }
+
+    /// Where the newest message's skip link should lead.
+    pub(super) fn skip_at(&self) -> Offset {
+        self.spine.iter().rev().nth(1).copied().unwrap_or_default()
+    }
+
+    /// All messages up to `up_to` that are not known were given out, were durable, and are lost.
+    pub(super) fn lose(&mut self, up_to: MessageId) {
+        let newest_at = self.newest_at();
+        while self.newest < up_to {
+            self.appended(newest_at);
+        }
+        (self.durable, self.durable_at) = (self.newest, newest_at);
     }
 
     /// `id`, whose record is at `at`, is durable.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use tern_protocol::frames::{PushBody, Send, SendAck};
-use tern_protocol::{ChannelId, Code, Frame, MessageId, SendCounter, SendKey};
+use tern_protocol::{ChannelId, Code, Epoch, Frame, MessageId, SendCounter, SendKey};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::Shard;
@@ -31,6 +31,8 @@ const RETRY_LATE_MS: u32 = 5_000;
 pub(super) struct Offer {
     pub(super) from: SessionRef,
     pub(super) device: Device,
+    /// Epoch of the session.
+    pub(super) epoch: Epoch,
     pub(super) frame: Bytes,
 }
 
@@ -82,6 +84,10 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
                 let last = entry.expect("only a known device has old keys").last;
                 self.answer_old(context, offer, last);
             }
+            Verdict::New if self.is_doubtful(entry.as_ref(), &offer) => {
+                let last = entry.map_or(Offset::NONE, |entry| entry.last);
+                self.refuse_when_durable(context, offer, last, Code::KeyUnknown);
+            }
             Verdict::New if !follows(entry.as_ref(), &offer) => {
                 self.park(context, offer);
             }
@@ -90,6 +96,13 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             }
             Verdict::New => self.append(context, &offer, entry.as_ref()),
         }
+    }
+
+    /// Whether the key of an older login may be that of a lost message. A login of this life of
+    /// the server came after the loss, so keys of its epoch can't be.
+    fn is_doubtful(&self, entry: Option<&DedupEntry>, offer: &Offer) -> bool {
+        let last = entry.map_or(Offset::NONE, |entry| entry.last);
+        offer.key().epoch < offer.epoch && self.doubts.contains(&last)
     }
 
     /// The cold reads that sends wait for are done.
@@ -162,18 +175,25 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         }
     }
 
+    /// Looks for the offer's key in its device's chain. A message in it that can't be read may be
+    /// the one: then what is not found behind it is unknown.
     fn find(&mut self, offer: &Offer, last: Offset) -> Found {
-        let mut next = last;
+        let (mut next, mut never) = (last, Found::Never);
         for _ in 0..CHAIN_HOPS_MAX {
-            let Some(at) = next.some() else { return Found::Never };
+            let Some(at) = next.some() else { return never };
             let read = self
                 .log
                 .with_record(at, |record| (compare(offer, record.body, at), record.links.device));
             match read {
+                Ok((Some(Found::Never), _)) => return never,
                 Ok((Some(found), _)) => return found,
                 Ok((None, older)) => next = older,
+                Err(ReadError::Lost(links)) => {
+                    never = Found::Unknown;
+                    next = if links.device < at { links.device } else { Offset::NONE };
+                }
                 Err(ReadError::Cold) => return Found::Cold(at),
-                Err(ReadError::Lost(_) | ReadError::Expired) => return Found::Unknown,
+                Err(ReadError::Expired) => return Found::Unknown,
             }
         }
         Found::Unknown

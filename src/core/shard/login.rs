@@ -5,7 +5,7 @@
 
 use std::ops::Bound;
 
-use tern_protocol::{ChannelId, Code, DeviceId, Epoch, Uin};
+use tern_protocol::{ChannelId, Code, DeviceId, Epoch, Incarnation, Uin};
 use zerocopy::IntoBytes;
 
 use super::Shard;
@@ -19,6 +19,10 @@ use crate::mail::{Address, Device, Mail, Proof, SessionRef, Token};
 
 /// Channels in one page of a user's list.
 pub(crate) const CHANNELS_PER_PAGE: usize = 128;
+
+/// Binary logarithm of the epochs that a device can be granted in one incarnation of its log: a
+/// login every minute for two years. It leaves room for 4,095 raises.
+const EPOCHS_PER_INCARNATION_BITS: u32 = 20;
 
 /// Logins that wait for the exchange at start; more are asked to come again.
 const WAITING_LOGINS_MAX: usize = 65_536;
@@ -52,7 +56,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
     fn grant_epoch(&mut self, context: &mut Context<'_>, login: Login, token: Token) {
         let Device { uin, device } = login.device;
         let state = self.home.users.entry(uin).or_default().device(device);
-        let epoch = Epoch(state.appended.0 + 1);
+        let epoch = next_epoch(state.appended, self.incarnation);
         let body = EpochBody {
             uin: uin.into(),
             device: device.into(),
@@ -172,6 +176,14 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         let mail = Mail::Attached { to, device: login.device, epoch, token, resumed };
         context.post.send(context.counters, Address::Front(to.worker), mail);
     }
+}
+
+/// The epoch after `newest`. A log whose incarnation was raised may have lost the newest grant, so
+/// each incarnation begins far above what the one before can have reached.
+fn next_epoch(newest: Epoch, incarnation: Incarnation) -> Epoch {
+    let raises = (incarnation.0 - 1).min(u32::MAX >> EPOCHS_PER_INCARNATION_BITS);
+    let first = if raises == 0 { 1 } else { raises << EPOCHS_PER_INCARNATION_BITS | 1 };
+    Epoch(first.max(newest.0 + 1))
 }
 
 /// The device's session is this one now; the one before is fenced.

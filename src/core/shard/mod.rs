@@ -14,6 +14,7 @@ mod chat;
 mod commit;
 mod home;
 mod login;
+mod lost;
 mod notify;
 mod open;
 mod park;
@@ -23,12 +24,12 @@ pub use commit::DurableAck;
 pub(crate) use login::CHANNELS_PER_PAGE;
 pub use recovery::{Recovery, ReplayError};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tern_protocol::{ChannelId, Incarnation};
 
 use crate::context::Context;
 use crate::dedup::DedupTable;
-use crate::log::{Durable, Log};
+use crate::log::{Durable, Log, Offset};
 use crate::mail::Mail;
 use crate::placement::ShardId;
 use crate::time::Mono;
@@ -63,6 +64,9 @@ pub struct Shard<L, T> {
     /// Whether home shards were told of everything there was at start.
     exchange_begun: bool,
     home: Home,
+    /// Messages whose successor in their device's chain is lost; none stands for a device's
+    /// first. Whether such a device used a key after them is unknown.
+    doubts: FxHashSet<Offset>,
 }
 
 impl<L: Log, T: DedupTable> Shard<L, T> {
@@ -79,8 +83,8 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
     /// Mail for this shard.
     pub(crate) fn handle_mail(&mut self, context: &mut Context<'_>, mail: Mail) {
         match mail {
-            Mail::Send { from, device, frame } => {
-                self.offer(context, Offer { from, device, frame });
+            Mail::Send { from, device, epoch, frame } => {
+                self.offer(context, Offer { from, device, epoch, frame });
             }
             Mail::Attach { from, device, proof, network, opened } => {
                 let login = Login { from, device, proof, network, opened };

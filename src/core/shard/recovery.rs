@@ -10,12 +10,13 @@ use super::Shard;
 use super::channel::Channel;
 use super::commit::Waiting;
 use super::home::Home;
+use super::lost::Losses;
 use super::notify::Telling;
 use super::park::Parked;
 use super::records::{EntryBody, EpochBody};
-use super::state::{ChannelRow, DeviceRow, EntryRow, StateKind, WindowRow};
+use super::state::{ChannelRow, DeviceRow, EntryRow, StateKind, TombstoneRow, WindowRow};
 use crate::dedup::{DedupEntry, DedupTable, Verdict};
-use crate::log::{Log, Offset, Record, RecordKind};
+use crate::log::{Links, Log, Offset, Record, RecordKind};
 use crate::memory::MemoryTable;
 use crate::placement::{Placement, ShardId};
 
@@ -29,6 +30,9 @@ pub struct Recovery<T> {
     incarnation: Incarnation,
     channels: FxHashMap<ChannelId, Channel>,
     home: Home,
+    losses: Losses,
+    /// The newest message of each channel that was not lost: once something is lost.
+    newest: Option<FxHashMap<Offset, ChannelId>>,
 }
 
 /// A record that passed its checksum and yet makes no sense where it stands.
@@ -60,6 +64,8 @@ impl<T: DedupTable> Recovery<T> {
             incarnation: Incarnation(1),
             channels: FxHashMap::default(),
             home: Home::new(placement.shards()),
+            losses: Losses::default(),
+            newest: None,
         }
     }
 
@@ -80,7 +86,9 @@ impl<T: DedupTable> Recovery<T> {
             }),
             StateKind::Window if self.table_applied >= at => Some(()),
             StateKind::Window => self.restore_window(row),
-            StateKind::Tombstone => Some(()),
+            StateKind::Tombstone => {
+                TombstoneRow::ref_from_bytes(row).ok().and_then(|row| self.losses.restore(row))
+            }
         };
         let what = || format!("the row of kind {kind:?} is not one");
         fits.ok_or_else(|| ReplayError { at, what: what() })
@@ -134,30 +142,83 @@ impl<T: DedupTable> Recovery<T> {
         let fresh = || Channel::new(self.incarnation);
         let channel = self.channels.entry(body.channel).or_insert_with(fresh);
         let (id, expected) = (MessageId::from(body.id), channel.next_id());
-        if id != expected {
-            return Err(format!("channel {} has id {id} after {}", body.channel, expected.0 - 1));
+        let contradicts = |why: &str| {
+            Err(format!("channel {} has id {id} after {}: {why}", body.channel, expected.0 - 1))
+        };
+        let Some(missing) = id.0.checked_sub(expected.0) else {
+            return contradicts("it was given out before");
+        };
+        let newest_at = channel.newest_at();
+        let explained = self.losses.explain(record.links.channel, newest_at, at, missing);
+        if let Err(why) = explained {
+            return contradicts(why);
         }
+        channel.lose(MessageId(id.0 - 1));
         channel.appended(at);
         channel.proven(id, at);
-        self.replay_key(at, body)
+        self.losses.meet_skip(record.links.skip, channel.skip_at());
+        if let Some(newest) = &mut self.newest {
+            newest.remove(&newest_at);
+            newest.insert(at, body.channel);
+        }
+        self.replay_key(at, body, record.links.device)
     }
 
-    fn replay_key(&mut self, at: Offset, body: &PushBody) -> Result<(), String> {
+    fn replay_key(&mut self, at: Offset, body: &PushBody, before: Offset) -> Result<(), String> {
+        let after_loss = self.losses.meet_device(before);
         if at < self.table_applied {
             return Ok(()); // the table outlived the process and knows it
         }
         let (uin, device) = (Uin::from(body.sender), DeviceId::from(body.device));
         let entry = self.table.get(uin, device);
-        if DedupEntry::judge(entry.as_ref(), body.key()) != Verdict::New {
+        let verdict = DedupEntry::judge(entry.as_ref(), body.key());
+        // Behind a loss keys count as used that may come all the same.
+        let assumed = verdict == Verdict::Seen && !self.losses.is_empty();
+        if verdict != Verdict::New && !assumed {
             return Err(format!("uin {uin} device {device} used key {} twice", body.key()));
         }
         if entry.is_none() {
             let full = "no memory for the deduplication table".to_owned();
             self.table.reserve().map_err(|_| full)?;
         }
-        let entry = DedupEntry::accept(entry.as_ref(), body.key(), at);
+        let entry = DedupEntry::replay(entry.as_ref(), body.key(), at, after_loss);
         self.table.put(uin, device, entry, self.end);
         Ok(())
+    }
+
+    /// The message at `at` is lost; the next record can begin at `end`. `links` are its own, if
+    /// its header is whole; without them nothing is known of what stood between `at` and `end`.
+    /// Comes in the order of the log, between the records.
+    pub fn lost(&mut self, at: Offset, end: Offset, links: Option<Links>) {
+        let covered = self.end > at; // by the rows
+        self.end = self.end.max(end);
+        let Some(links) = links else { return self.losses.add_range(at, end) };
+        let explained = covered || self.lose_next_of(links.channel);
+        self.losses.add_place(at, end, links, explained);
+    }
+
+    /// A lost message follows the message at `before` in its channel. Counts it, if that one is
+    /// the newest of some channel.
+    fn lose_next_of(&mut self, before: Offset) -> bool {
+        let newest = self.newest.get_or_insert_with(|| {
+            self.channels.iter().map(|(id, channel)| (channel.newest_at(), *id)).collect()
+        });
+        let before = self.losses.readable(before).and_then(Offset::some);
+        let Some(channel) = before.and_then(|at| newest.get(&at)) else { return false };
+        let channel = self.channels.get_mut(channel).expect("it is one of them");
+        channel.lose(channel.next_id());
+        true
+    }
+
+    /// Lost places, and where a reader who comes to one goes on.
+    pub fn tombstones(&self) -> Vec<TombstoneRow> {
+        self.losses.tombstones().collect()
+    }
+
+    /// Lost messages whose header is whole and whose channel still can't be told: its counter
+    /// would give their ids once more.
+    pub fn unexplained(&self) -> Vec<Offset> {
+        self.losses.unexplained()
     }
 
     /// The log's incarnation was raised at this place of the log: what comes after may differ
@@ -205,6 +266,7 @@ impl<T: DedupTable> Recovery<T> {
             telling,
             exchange_begun: false,
             home: self.home,
+            doubts: self.losses.doubts(),
         }
     }
 }
@@ -233,6 +295,9 @@ impl Recovery<MemoryTable> {
         }
         for row in self.table.rows() {
             emit(StateKind::Window, &[row.as_bytes()])?;
+        }
+        for row in self.losses.rows() {
+            emit(StateKind::Tombstone, &[row.as_bytes()])?;
         }
         Ok(())
     }

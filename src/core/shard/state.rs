@@ -8,6 +8,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use tern_protocol::ChannelId;
 
+use crate::log::{Links, Offset};
+
 /// What a row is about.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
@@ -109,7 +111,8 @@ pub struct WindowRow {
     pub last: U64,
 }
 
-/// A place in the log whose message is lost, and what is known of its links. Key: the place.
+/// A place in the log whose message is lost, and what is known of its links; or a range of which
+/// nothing is known. Key: the place, then the state.
 #[derive(
     Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
 )]
@@ -117,14 +120,47 @@ pub struct WindowRow {
 pub struct TombstoneRow {
     /// Where.
     pub at: U64,
-    /// The newest message of the same channel before it that can be read, or 0.
+    /// Where the next record can begin; 0 for a place within a range.
+    pub end: U64,
+    /// The previous message of the same channel, or the newest one before it that can be read;
+    /// or 0.
     pub channel: U64,
     /// The previous message of the same device, or 0.
     pub device: U64,
     /// The skip link, or 0.
     pub skip: U64,
+    /// The bits of [`tombstone`].
+    pub state: U32,
+    /// Zero.
+    pub reserved: U32,
+}
+
+/// Bits of [`TombstoneRow::state`].
+pub mod tombstone {
+    /// The links are those of the record's own header, which is whole.
+    pub const WHOLE: u32 = 1;
+    /// Its channel is known, and the channel's counter counts it.
+    pub const EXPLAINED: u32 = 1 << 1;
+    /// A later message of the same device is known.
+    pub const FOLLOWED: u32 = 1 << 2;
+    /// Not one place: nothing is known of any record between `at` and `end`.
+    pub const RANGE: u32 = 1 << 3;
+    /// All of them.
+    pub const ALL: u32 = WHOLE | EXPLAINED | FOLLOWED | RANGE;
+}
+
+impl TombstoneRow {
+    /// What a reader that comes to this place is told of its links.
+    pub fn links(&self) -> Links {
+        let offset = |at: U64| Offset(at.get());
+        Links {
+            channel: offset(self.channel),
+            device: offset(self.device),
+            skip: offset(self.skip),
+        }
+    }
 }
 
 const _: () = assert!(size_of::<ChannelRow>() == 48 && size_of::<EntryRow>() == 24);
 const _: () = assert!(size_of::<DeviceRow>() == 48 && size_of::<WindowRow>() == 40);
-const _: () = assert!(size_of::<TombstoneRow>() == 32);
+const _: () = assert!(size_of::<TombstoneRow>() == 48);
