@@ -148,6 +148,11 @@ impl Run {
         if self.durability == Durability::Disk || batch.always_sync {
             segment.file.file().sync().map_err(|error| failed("sync", error))?;
         }
+        // Other bytes of the file are gone: the disk did not keep its word, or somebody cut it.
+        if segment.file.faults() > 0 {
+            let path = segment.path.display();
+            return Err(format!("read {path}: it was cut by another program, or the disk fails"));
+        }
         segment.file.settle(from + batch.bytes.len());
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The I/O thread: everything that may wait for the disk and must not do so on a worker.
 //! It prepares segments ahead, reads cold pages, and makes room for deduplication tables.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -13,7 +14,8 @@ use tern_core::placement::ShardId;
 
 use crate::dedup::Supply;
 use crate::prepare::Preparer;
-use crate::shared::ShardShared;
+use crate::shared::{ReadFault, ShardShared};
+use crate::sigbus;
 
 /// Time between two attempts to get room on a full disk: short against a person who makes room,
 /// long against what an attempt costs.
@@ -98,7 +100,7 @@ impl IoThread {
         let Mailbox { handle, requests } = mailbox;
         let thread = thread::Builder::new()
             .name("tern-io".into())
-            .spawn(move || Run { shards }.serve(&requests))?;
+            .spawn(move || Run { shards, faults: Cell::new(0) }.serve(&requests))?;
         Ok(Self { handle, thread })
     }
 
@@ -111,6 +113,8 @@ impl IoThread {
 
 struct Run {
     shards: Vec<Cared>,
+    /// Pages that were known to be unreadable when it was last said.
+    faults: Cell<u64>,
 }
 
 impl Run {
@@ -136,6 +140,21 @@ impl Run {
         for shard in &self.shards {
             shard.preparer.prepare_spare();
             shard.supply.serve();
+        }
+        self.tell_faults();
+    }
+
+    /// Says which files could not be read, once for each time that there are more.
+    fn tell_faults(&self) {
+        let faults = sigbus::faults();
+        if self.faults.replace(faults) == faults {
+            return;
+        }
+        for Cared { shared, .. } in &self.shards {
+            for ReadFault { path, pages } in shared.read_faults() {
+                let (shard, path) = (shared.id.0, path.display());
+                tracing::error!(shard, pages, "can't read {path}: its messages are told as lost");
+            }
         }
     }
 

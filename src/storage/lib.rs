@@ -12,8 +12,9 @@
 //! 7. [`backup`]: a consistent copy while all of this runs, and the way back.
 //! 8. [`inspect`]: tools look at a folder from outside.
 //!
-//! A record is copied once, into the batch; readers borrow it from the mapping (`map`). All
-//! `unsafe` is in `map` and in the slots of `dedup`.
+//! A record is copied once, into the batch; readers borrow it from the mapping (`map`), also where
+//! a page of it can't be given (`sigbus`). All `unsafe` is in these two and in the slots of
+//! `dedup`.
 #![deny(unsafe_code)]
 
 mod disk;
@@ -38,6 +39,7 @@ mod io;
 mod map;
 mod prepare;
 mod segment;
+mod sigbus;
 
 mod reader;
 
@@ -57,6 +59,8 @@ pub use io::{IoHandle, Warmed};
 pub use log::{MappedLog, PENDING_BYTES_MAX};
 pub use reader::{MappedReader, WARM_BYTES};
 pub use recovery::{Opened, Raised, RecoveryReport, ShardScan, Visitor};
+pub use shared::ReadFault;
+pub use sigbus::guard_mappings;
 pub use stats::ShardStats;
 pub use storage::{
     SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Storage, StorageConfig,

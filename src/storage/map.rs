@@ -4,7 +4,8 @@
 //! A [`SettledFile`] has a *settled end*: bytes before it never change again, bytes behind it are
 //! written by [`SettledFile::write`] only. References are handed out to settled bytes alone, so
 //! that no reference ever sees its bytes change. What this relies on from outside: no other
-//! process writes to or cuts the files of the data folder while its lock is held.
+//! process writes to or cuts the files of the data folder while its lock is held. If one does all
+//! the same, or the disk can't give a page, [`crate::sigbus`] puts zeros there and counts it.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use crate::disk::DiskFile;
+use crate::sigbus::Guard;
 
 /// Size of a page of memory in bytes. The kernel's may be larger: then residency is asked for,
 /// and populated, in its own steps, see [`SettledFile::pages`].
@@ -26,6 +28,8 @@ const PAGES_ASKED_MAX: usize = 64;
 #[derive(Debug)]
 pub(crate) struct SettledFile {
     file: Arc<dyn DiskFile>,
+    /// Before the mapping, since fields are dropped in order.
+    guard: Guard,
     map: MmapRaw,
     settled: AtomicUsize,
     page_bytes: usize,
@@ -37,8 +41,9 @@ impl SettledFile {
         let len = file.bytes()? as usize; // fits: this crate is for 64-bit machines
         assert!(settled <= len, "settled {settled} of {len} bytes");
         let map = MmapOptions::new().len(len).map_raw_read_only(file.handle())?;
+        let guard = Guard::new(map.as_ptr() as usize, len);
         let page_bytes = rustix::param::page_size();
-        Ok(Self { file, map, settled: AtomicUsize::new(settled), page_bytes })
+        Ok(Self { file, guard, map, settled: AtomicUsize::new(settled), page_bytes })
     }
 
     /// The file, for its length and its sync.
@@ -49,6 +54,12 @@ impl SettledFile {
     /// Bytes of the file that can be mapped.
     pub(crate) fn len(&self) -> usize {
         self.map.len()
+    }
+
+    /// Pages that could not be given when they were read, and are zeros since then. If this grew
+    /// during a read, what was read is worth nothing.
+    pub(crate) fn faults(&self) -> u64 {
+        self.guard.faults()
     }
 
     /// Bytes from the start that will not change any more.
@@ -99,17 +110,22 @@ impl SettledFile {
     /// Reads a range into the page cache and maps it, waiting for the disk.
     ///
     /// # Errors
-    /// When the disk can't give it; touching it would kill the process.
+    /// When the disk can't give it; touching it would give zeros, or end the process if nobody
+    /// guards mappings.
     pub(crate) fn populate(&self, from: usize, to: usize) -> io::Result<()> {
         let (start, len) = self.pages(from, to);
         if len == 0 {
             return Ok(());
         }
         match self.map.advise_range(Advice::PopulateRead, start, len) {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.touch(start, len),
-            result => return result,
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                let before = self.faults();
+                self.touch(start, len);
+                let gave_all = self.faults() == before;
+                if gave_all { Ok(()) } else { Err(io::Error::other("the disk gave no page")) }
+            }
+            result => result,
         }
-        Ok(())
     }
 
     /// Reads a byte of each page, for kernels before 5.14.

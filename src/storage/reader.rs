@@ -93,8 +93,14 @@ impl ShardView {
         if at < recent {
             self.window.warm(&self.shared, segment, at)?;
         }
+        let faults = segment.file.faults();
         match segment.parse(at) {
-            Ok((_, Content::Record(record))) => Ok(read(record)),
+            // Bytes may have turned to zeros behind the checksum's back: ask again, for if it was
+            // this record, its checksum fails from now on.
+            Ok((_, Content::Record(record))) => {
+                let value = read(record);
+                if segment.file.faults() == faults { Ok(value) } else { Err(ReadError::Cold) }
+            }
             _ => Err(ReadError::LOST),
         }
     }

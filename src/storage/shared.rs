@@ -25,6 +25,15 @@ pub(crate) enum Room {
     None = 1,
 }
 
+/// A segment of which pages could not be read from the disk by whoever touched them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReadFault {
+    /// Its file.
+    pub path: PathBuf,
+    /// How many pages; their messages are told as lost until the server is started again.
+    pub pages: u64,
+}
+
 /// One shard, as all threads see it.
 #[derive(Debug)]
 pub(crate) struct ShardShared {
@@ -107,6 +116,16 @@ impl ShardShared {
         if !self.failed.swap(true, Ordering::AcqRel) {
             tracing::error!(shard = self.id.0, "log failed, it takes no more messages: {what}");
         }
+    }
+
+    /// Segments with pages that the disk did not give.
+    pub(crate) fn read_faults(&self) -> Vec<ReadFault> {
+        let list = self.segments.load();
+        let fault = |segment: &Arc<Segment>| {
+            let pages = segment.file.faults();
+            (pages > 0).then(|| ReadFault { path: segment.path.clone(), pages })
+        };
+        list.0.iter().filter_map(fault).collect()
     }
 
     /// Adds a segment behind all others. For the one thread that writes the list.

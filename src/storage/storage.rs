@@ -17,7 +17,7 @@ use crate::prepare::{Limits, RunIdentity};
 use crate::reader::MappedReader;
 use crate::recovery::ShardScan;
 use crate::shard::ShardContext;
-use crate::shared::ShardShared;
+use crate::shared::{ReadFault, ShardShared};
 use crate::stats::ShardStats;
 
 /// Bytes of the first segments: with 4 shards, an active and a spare one each, a new folder takes
@@ -165,6 +165,12 @@ impl Storage {
     /// When the file system refuses.
     pub fn snapshot(&self) -> Result<LogSnapshot, IoError> {
         LogSnapshot::of_running(&self.folder, self.shards.iter().map(|shard| &*shard.shared))
+    }
+
+    /// Segments of a shard that can't be read in full, for the operator. Needs
+    /// [`crate::guard_mappings`]; without it the process ends at the first such page.
+    pub fn read_faults(&self, shard: ShardId) -> Vec<ReadFault> {
+        self.shards[usize::from(shard.0)].shared.read_faults()
     }
 
     /// Ends the threads after everything that the logs handed over. Drop the logs first: one that

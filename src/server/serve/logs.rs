@@ -19,7 +19,7 @@ use tern_core::{Recovery, Shard, Worker};
 use tern_protocol::Incarnation;
 use tern_storage::{
     Folder, FolderError, FolderOptions, Id, IoHandle, MappedLog, MappedReader, Opened, Raised,
-    RecoverError, Storage, StorageConfig, Visitor,
+    ReadFault, RecoverError, Storage, StorageConfig, Visitor,
 };
 
 use super::table::{CountedTable, TableCounts};
@@ -347,7 +347,17 @@ impl OpenLogs {
             let why = storage.failure(*id)?;
             Some(format!("the log of shard {} takes no more messages: {why}", id.0))
         };
-        self.tables.iter().filter_map(failure).collect()
+        let unreadable = |(id, _): &(ShardId, _)| {
+            storage.read_faults(*id).into_iter().map(|ReadFault { path, pages }| {
+                let path = path.display();
+                format!(
+                    "{pages} pages of {path} can't be read, their messages are told as lost: \
+                     check the disk, and that no other program writes to the data folder"
+                )
+            })
+        };
+        let failures = self.tables.iter().filter_map(failure);
+        failures.chain(self.tables.iter().flat_map(unreadable)).collect()
     }
 
     /// Bytes of disk that the logs hold.

@@ -169,6 +169,7 @@ from! {
 /// When it can't start.
 pub fn run(options: &Options, mut tell: impl FnMut(Event)) -> Result<(), ServeError> {
     abort_on_panic();
+    tern_storage::guard_mappings()?;
     let ground = Ground::take(options)?;
     tell(Event::Plan(ground.plan()));
     let server = match Running::start(ground, options, &mut tell) {

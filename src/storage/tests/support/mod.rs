@@ -136,7 +136,15 @@ pub fn copy_dir(from: &Path, to: &Path) {
 
 impl Running {
     pub fn try_open(&self) -> Result<(Opened, ShmTable, Told), RecoverError> {
-        let mut scan = self.storage.scan_shard(SHARD)?;
+        self.try_open_shard(SHARD)
+    }
+
+    pub fn open_shard(&self, shard: ShardId) -> (Opened, ShmTable, Told) {
+        self.try_open_shard(shard).unwrap()
+    }
+
+    fn try_open_shard(&self, shard: ShardId) -> Result<(Opened, ShmTable, Told), RecoverError> {
+        let mut scan = self.storage.scan_shard(shard)?;
         let (table, _) = scan.attach_table()?;
         let mut told = Told::default();
         let opened = scan.replay(&mut told)?;
