@@ -324,7 +324,7 @@ mod tests {
             assert!(holds(at << 40) && holds((at << 40) + 4095) && !holds((at << 40) + 4096));
         }
         drop(first);
-        assert!(!holds(1 << 40) && !holds(3 * CHUNK_SLOTS << 40));
+        assert!(!holds(1 << 40) && !holds((3 * CHUNK_SLOTS) << 40));
     }
 
     /// Mappings come and go on some threads while others look: a slot is never seen with the

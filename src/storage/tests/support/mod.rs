@@ -15,7 +15,15 @@ use tern_storage::{
     ShmTable, Storage, StorageConfig, Visitor,
 };
 
+pub mod countdown;
+
 pub mod faulty;
+
+pub mod quick;
+
+pub mod random;
+
+pub mod trace;
 
 /// The shard that most tests use.
 pub const SHARD: ShardId = ShardId(0);
