@@ -5,11 +5,12 @@
 
 use std::collections::VecDeque;
 use std::net::UdpSocket;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
 use quinn_proto::Endpoint;
 use quinn_udp::{UdpSockRef, UdpSocketState};
@@ -78,7 +79,7 @@ impl<Q> Questions<Q> {
 }
 
 /// A worker's socket, and what quinn-udp knows of it; its receiver and its sender share it.
-pub(super) type Socket = Arc<(mio::net::UdpSocket, UdpSocketState)>;
+pub(super) type Socket = Arc<(UdpSocket, UdpSocketState)>;
 
 /// A cold read.
 pub(super) type Warm = (ShardId, Offset, Waiter);
@@ -145,6 +146,8 @@ pub(super) struct Driver<M, R> {
     turns: Histogram,
     stat: ThreadStat,
     publish_at: Instant,
+    /// Whether the poll tells when the socket takes more.
+    watches_writable: bool,
     mail_held: bool,
     spin: Duration,
     epoch: Instant,
@@ -165,10 +168,10 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         let placement = parts.seat.doors.placement();
         let (id, now) = (parts.seat.id, Instant::now());
         let state = UdpSocketState::new(UdpSockRef::from(&parts.socket.as_fd()))?;
-        let mut socket = mio::net::UdpSocket::from_std(parts.socket);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        parts.seat.poll.registry().register(&mut socket, SOCKET, interest)?;
-        let socket = Arc::new((socket, state));
+        let registry = parts.seat.poll.registry();
+        let descriptor = parts.socket.as_raw_fd();
+        registry.register(&mut SourceFd(&descriptor), SOCKET, Interest::READABLE)?;
+        let socket = Arc::new((parts.socket, state));
         Ok(Self {
             machine: parts.machine,
             reader: parts.reader,
@@ -203,6 +206,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
             turns: Histogram::default(),
             stat: ThreadStat::default(),
             publish_at: now,
+            watches_writable: false,
             mail_held: false,
             spin: parts.spin,
             epoch: parts.epoch,
@@ -268,6 +272,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
 
     /// Waits for something to do: spins for a while if so set, then sleeps.
     fn sleep(&mut self, events: &mut Events) {
+        self.watch();
         let now = Instant::now();
         let deadline = self.next_deadline();
         let busy = self.has_work() || deadline.is_some_and(|at| at <= now);
@@ -278,6 +283,24 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         self.counts.sleeps += 1;
         self.poll(events, deadline.map(|at| at.saturating_duration_since(now)));
         self.seat.rise();
+    }
+
+    /// Has the poll tell that the socket takes more only while that is waited for: each datagram
+    /// sent makes room, so otherwise each would wake this thread. The kernel looks at the socket
+    /// when it is asked, so room that came in between is told too.
+    fn watch(&mut self) {
+        let wanted = !self.sender.writable;
+        if wanted == self.watches_writable {
+            return;
+        }
+        let writable = wanted.then_some(Interest::WRITABLE);
+        let interest = writable.map_or(Interest::READABLE, |more| Interest::READABLE | more);
+        let descriptor = self.sender.descriptor();
+        let registry = self.seat.poll.registry();
+        registry
+            .reregister(&mut SourceFd(&descriptor), SOCKET, interest)
+            .expect("the socket was registered at the start, and stays open");
+        self.watches_writable = wanted;
     }
 
     /// Whether something came while spinning.
@@ -321,7 +344,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         self.receiver.readable || sends || !self.to_read.is_empty() || !self.to_serve.is_empty()
     }
 
-    fn next_deadline(&self) -> Option<Instant> {
+    fn next_deadline(&mut self) -> Option<Instant> {
         let core = self.machine.poll_timeout().map(|(at, _)| self.instant_of(at));
         let mail = self.mail_held.then(|| self.now + MAIL_RETRY);
         let resets = self.resets.poll_timeout();

@@ -1,53 +1,67 @@
 //! One deadline per connection in one binary heap, found again by the connection's index.
 //!
 //! A connection's deadline moves with nearly every packet, mostly to later. So a later deadline
-//! is not written: the old, earlier entry stays, fires early, and the owner then says the true
-//! one. Only an earlier deadline moves its entry. There is never more than one entry per index.
+//! is only noted: its entry stays where it is, and goes down to its true place when it has come to
+//! the top, before anybody is told. So moving costs nothing in the steady state, and nobody is
+//! woken for a deadline that has moved. There is never more than one entry per index.
 
 use std::time::Instant;
 
-/// "Not in the heap" in [`Timers::places`].
+/// "Not in the heap" in [`Slot::place`].
 const NOWHERE: u32 = u32::MAX;
 
+/// An entry of the heap; `at` is no later than the deadline of `index`.
 #[derive(Clone, Copy)]
 struct Entry {
     at: Instant,
     index: u32,
 }
 
+/// What is known of one index.
+#[derive(Clone, Copy)]
+struct Slot {
+    /// The place in the heap, or [`NOWHERE`].
+    place: u32,
+    /// The deadline; of account only while there is a place.
+    due: Instant,
+}
+
 /// Deadlines by index.
 #[derive(Default)]
 pub(super) struct Timers {
     heap: Vec<Entry>,
-    /// By index: the place in `heap`, or [`NOWHERE`].
-    places: Vec<u32>,
+    slots: Vec<Slot>,
 }
 
 impl Timers {
     /// The earliest deadline.
-    pub(super) fn next(&self) -> Option<Instant> {
+    pub(super) fn next(&mut self) -> Option<Instant> {
+        self.settle();
         self.heap.first().map(|entry| entry.at)
     }
 
-    /// Makes sure that `index` fires no later than `at`.
-    pub(super) fn fire_by(&mut self, index: u32, at: Instant) {
-        if self.places.len() <= index as usize {
-            self.places.resize(index as usize + 1, NOWHERE);
+    /// Sets the deadline of `index`, instead of the one before.
+    pub(super) fn set(&mut self, index: u32, at: Instant) {
+        let slot = index as usize;
+        if self.slots.len() <= slot {
+            self.slots.resize(slot + 1, Slot { place: NOWHERE, due: at });
         }
-        let place = self.places[index as usize];
-        if place == NOWHERE {
+        self.slots[slot].due = at;
+        let place = self.slots[slot].place as usize;
+        if self.slots[slot].place == NOWHERE {
             let place = self.heap.len();
             self.heap.push(Entry { at, index });
-            self.places[index as usize] = place as u32; // fits: no more entries than indices
+            self.slots[slot].place = place as u32; // fits: no more entries than indices
             self.rise(place);
-        } else if at < self.heap[place as usize].at {
-            self.heap[place as usize].at = at;
-            self.rise(place as usize);
+        } else if at < self.heap[place].at {
+            self.heap[place].at = at;
+            self.rise(place);
         }
     }
 
     /// Takes out one index whose deadline has come.
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<u32> {
+        self.settle();
         let first = *self.heap.first()?;
         (first.at <= now).then(|| {
             self.take(0);
@@ -57,15 +71,26 @@ impl Timers {
 
     /// Forgets an index.
     pub(super) fn remove(&mut self, index: u32) {
-        match self.places.get(index as usize) {
-            Some(&place) if place != NOWHERE => self.take(place as usize),
+        match self.slots.get(index as usize) {
+            Some(&Slot { place, .. }) if place != NOWHERE => self.take(place as usize),
             _ => {}
+        }
+    }
+
+    /// Moves entries down from the top until the top's deadline is its true one.
+    fn settle(&mut self) {
+        while let Some(&Entry { at, index }) = self.heap.first()
+            && let due = self.slots[index as usize].due
+            && at < due
+        {
+            self.heap[0].at = due;
+            self.sink(0);
         }
     }
 
     fn take(&mut self, place: usize) {
         let taken = self.heap.swap_remove(place);
-        self.places[taken.index as usize] = NOWHERE;
+        self.slots[taken.index as usize].place = NOWHERE;
         if place < self.heap.len() {
             self.note(place);
             self.sink(place);
@@ -75,7 +100,7 @@ impl Timers {
 
     fn note(&mut self, place: usize) {
         let index = self.heap[place].index;
-        self.places[index as usize] = place as u32; // fits: see `fire_by`
+        self.slots[index as usize].place = place as u32; // fits: see `set`
     }
 
     fn swap(&mut self, a: usize, b: usize) {
@@ -114,16 +139,19 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_later_deadline_keeps_the_earlier_entry() {
+    fn a_deadline_that_moved_later_fires_then_and_not_before() {
         let start = Instant::now();
         let after = |ms| start + Duration::from_millis(ms);
         let mut timers = Timers::default();
-        timers.fire_by(3, after(10));
-        timers.fire_by(3, after(20));
-        assert_eq!(timers.next(), Some(after(10)));
-        timers.fire_by(3, after(5));
-        assert_eq!(timers.pop_due(after(4)), None);
-        assert_eq!(timers.pop_due(after(5)), Some(3));
+        timers.set(3, after(10));
+        timers.set(4, after(15));
+        timers.set(3, after(20));
+        assert_eq!(timers.next(), Some(after(15)));
+        assert_eq!(timers.pop_due(after(14)), None);
+        assert_eq!(timers.pop_due(after(15)), Some(4));
+        assert_eq!(timers.pop_due(after(19)), None);
+        timers.set(3, after(16));
+        assert_eq!(timers.pop_due(after(16)), Some(3));
         assert_eq!(timers.next(), None, "one entry an index");
     }
 
@@ -155,9 +183,8 @@ mod tests {
                 }
                 _ => {
                     let at = now + Duration::from_millis(random(500));
-                    timers.fire_by(index, at);
-                    let slot = &mut model[index as usize];
-                    *slot = Some(slot.map_or(at, |old| old.min(at)));
+                    timers.set(index, at);
+                    model[index as usize] = Some(at);
                 }
             }
             assert_eq!(timers.next(), model.iter().flatten().min().copied());

@@ -1,5 +1,7 @@
 //! Datagrams out: the sending end of the socket, and the turn's round of sending.
 
+use std::os::fd::{AsRawFd as _, RawFd};
+
 use quinn_proto::Transmit;
 use quinn_udp::UdpSockRef;
 use tern_core::log::Reader;
@@ -56,6 +58,11 @@ impl Sender {
 
     pub(super) fn into_socket(self) -> Socket {
         self.socket
+    }
+
+    /// The socket, for the poll.
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.socket.0.as_raw_fd()
     }
 
     /// Whether nothing waits for the socket.
@@ -169,8 +176,9 @@ impl<M: Machine, R: Reader> Driver<M, R> {
             self.sender.send_or_hold(&mut self.counts, transmit)?;
         }
         link.queued.send = more;
-        if let Some(at) = link.poll_timeout() {
-            self.timers.fire_by(index, at);
+        match link.poll_timeout() {
+            Some(at) => self.timers.set(index, at),
+            None => self.timers.remove(index),
         }
         if !more {
             self.take_endpoint_events(index);
