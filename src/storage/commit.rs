@@ -14,7 +14,7 @@ use crossbeam::queue::ArrayQueue;
 use tern_core::placement::ShardId;
 
 use crate::batch::Batch;
-use crate::format::Durability;
+use crate::header::Durability;
 use crate::shared::ShardShared;
 
 /// Places in a commit thread's ring for each of its shards: one batch under way, and at the end

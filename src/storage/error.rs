@@ -67,6 +67,13 @@ pub enum RecoverError {
         /// What is wrong.
         why: String,
     },
+    /// A segment whose header can't be used: without it nothing in the file can be proven.
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// Written by another version of the format.
     Version {
         /// The file.
@@ -105,13 +112,6 @@ pub struct IoError {
     pub path: PathBuf,
     /// The answer.
     pub source: io::Error,
-}
-
-impl RecoverError {
-    /// A segment's header that can't be used.
-    pub(crate) fn header(path: &Path, why: &str) -> Self {
-        Self::Damaged { path: path.into(), at: 0, to: 0, why: format!("its header {why}") }
-    }
 }
 
 /// Names the file and the deed that a refused call was about.
@@ -188,6 +188,11 @@ impl fmt::Display for RecoverError {
                 }
                 write!(f, ". Nothing was changed: restore the file from a backup")
             }
+            Self::Header { path, why } => write!(
+                f,
+                "the header of {} {why}. Nothing was changed: restore the file from a backup",
+                path.display()
+            ),
             Self::Version { path, found } => version(f, path, *found),
             Self::Unknown { path, at, kind, version } => write!(
                 f,

@@ -22,7 +22,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::disk::{Disk, RealDisk};
 use crate::error::{FolderError, IoError, Naming};
-use crate::format::{Durability, FORMAT_VERSION, Id, SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::format::{FORMAT_VERSION, Id};
+use crate::header::{Durability, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::segment::Segment;
 
 /// Shards of a new folder if none are asked for: enough for the cores of one machine, few enough

@@ -1,22 +1,16 @@
-//! How records and segment headers stand on disk; FORMAT.md draws them.
+//! How records stand on disk; FORMAT.md draws them. Segment headers are in `header`.
 //!
-//! Everything is little-endian. A record is valid only at its own offset in its own segment: its
-//! checksum is seeded with both, so that no message body, and no old record, can pose as one.
-
-use std::path::Path;
+//! Everything is little-endian. A record is valid only at its own offset in its own segment: the
+//! checksum of its header is seeded with both, so that no message body, and no old record, can
+//! pose as one. The header has the checksum of the body, and a checksum of its own: where only
+//! the body is damaged, the header still proves what stood there and where it led.
 
 use tern_core::log::{Links, Offset, Record, RecordKind};
-use tern_protocol::Incarnation;
-use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::error::RecoverError;
-
 /// Version of the data folder's format; a reader refuses any other.
-pub const FORMAT_VERSION: u32 = 1;
-
-/// Bytes before the first record of a segment: one page, so that it is written in one piece.
-pub const SEGMENT_HEADER_BYTES: usize = 4096;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Bytes of a record before its body.
 pub const RECORD_HEADER_BYTES: usize = 40;
@@ -29,7 +23,7 @@ pub const RECORD_ALIGN: usize = 8;
 pub const BODY_BYTES_MAX: usize = 128 * 1024;
 
 /// Version of a record; with any other the log was written by a newer server.
-const RECORD_VERSION: u8 = 1;
+const RECORD_VERSION: u8 = 2;
 
 /// Kind of a record that storage keeps for itself; [`RecordKind`] uses the numbers below 0x80.
 const MARK_KIND: u8 = 0x80;
@@ -37,24 +31,24 @@ const MARK_KIND: u8 = 0x80;
 /// Bytes of a whole mark.
 pub(crate) const MARK_BYTES: usize = RECORD_HEADER_BYTES + size_of::<MarkBody>();
 
-/// First bytes of a segment.
-const SEGMENT_MAGIC: [u8; 8] = *b"TERNSEG\n";
-
 /// 16 bytes that name a data folder, a boot, or a segment's salt.
 pub type Id = [u8; 16];
 
 /// The fixed part of a record.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
-pub(crate) struct RecordHeader {
+struct RecordHeader {
     /// Bytes of the whole record with its padding.
     len: U32,
-    /// CRC-32C of seed, offset and everything but this field.
-    crc: U32,
+    /// CRC-32C of salt, offset, and the header but this field.
+    header_crc: U32,
     kind: u8,
     version: u8,
-    reserved: U16,
-    body_len: U32,
+    /// Bytes of zeros behind the body.
+    pad: u8,
+    reserved: u8,
+    /// CRC-32C of the body and its padding.
+    body_crc: U32,
     channel: U64,
     device: U64,
     skip: U64,
@@ -74,23 +68,6 @@ const MARK_CLEAN: u32 = 1;
 
 const _: () = assert!(size_of::<RecordHeader>() == RECORD_HEADER_BYTES);
 const _: () = assert!(MARK_BYTES == 56 && MARK_BYTES.is_multiple_of(RECORD_ALIGN));
-const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(RECORD_ALIGN));
-
-impl RecordHeader {
-    fn new(kind: u8, links: Links, body_bytes: usize) -> Self {
-        Self {
-            len: U32::new(record_bytes(body_bytes) as u32), // fits: bounded by `BODY_BYTES_MAX`
-            crc: U32::ZERO,
-            kind,
-            version: RECORD_VERSION,
-            reserved: U16::ZERO,
-            body_len: U32::new(body_bytes as u32), // fits, as above
-            channel: U64::new(links.channel.0),
-            device: U64::new(links.device.0),
-            skip: U64::new(links.skip.0),
-        }
-    }
-}
 
 /// What a mark says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,15 +87,40 @@ pub enum Content<'a> {
     Mark(Mark),
 }
 
+/// What the header of a record proves, whatever became of its body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Head {
+    /// Bytes of the whole record.
+    pub bytes: usize,
+    /// What core appended; `None` for a mark, storage's own.
+    pub kind: Option<RecordKind>,
+    /// What it points to.
+    pub links: Links,
+}
+
 /// Why there is no valid record at a place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Bad {
     /// Zeros: nothing was written here.
     Empty,
-    /// Bounds or checksum do not fit.
+    /// Bounds or checksum of the header do not fit.
     Broken,
-    /// Valid, of a kind or version that only a newer server knows.
+    /// The header is whole, and the body is not.
+    Body(Head),
+    /// A whole header of a kind or version that only a newer server knows.
     Unknown(u8, u8),
+}
+
+/// A record of any kind: what its framing says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Frame<'a> {
+    /// Bytes of the whole record.
+    pub(crate) bytes: usize,
+    pub(crate) kind: u8,
+    pub(crate) version: u8,
+    pub(crate) links: Links,
+    /// `None` if it does not fit its checksum, or is not all there.
+    pub(crate) body: Option<&'a [u8]>,
 }
 
 /// Bytes of a record with a body of this length.
@@ -135,10 +137,10 @@ impl Seed {
         Self(crc32c::crc32c(salt))
     }
 
-    fn checksum(self, at: u64, record: &[u8]) -> u32 {
+    fn checksum(self, at: u64, header: &[u8; RECORD_HEADER_BYTES]) -> u32 {
         let crc = crc32c::crc32c_append(self.0, &at.to_le_bytes());
-        let crc = crc32c::crc32c_append(crc, &record[..4]);
-        crc32c::crc32c_append(crc, &record[8..])
+        let crc = crc32c::crc32c_append(crc, &header[..4]);
+        crc32c::crc32c_append(crc, &header[8..])
     }
 
     /// Appends a record to `buffer`, to stand at `at`.
@@ -150,12 +152,26 @@ impl Seed {
         links: Links,
         body: &[&[u8]],
     ) {
-        let body_bytes: usize = body.iter().map(|part| part.len()).sum();
-        let (start, header) = (buffer.len(), RecordHeader::new(kind as u8, links, body_bytes));
-        buffer.extend_from_slice(header.as_bytes());
+        self.push_frame(buffer, at, kind as u8, links, body);
+    }
+
+    /// Appends a record of any kind to `buffer`, to stand at `at`.
+    pub(crate) fn push_frame(
+        self,
+        buffer: &mut Vec<u8>,
+        at: u64,
+        kind: u8,
+        links: Links,
+        body: &[&[u8]],
+    ) {
+        let start = buffer.len();
+        buffer.extend_from_slice(&[0; RECORD_HEADER_BYTES]);
         body.iter().for_each(|part| buffer.extend_from_slice(part));
+        let body_bytes = buffer.len() - start - RECORD_HEADER_BYTES;
         buffer.resize(start + record_bytes(body_bytes), 0);
-        self.sign(at, &mut buffer[start..]);
+        let (header, body) = buffer[start..].split_at_mut(RECORD_HEADER_BYTES);
+        let header = header.first_chunk_mut().expect("it was split there");
+        *header = self.header(at, kind, links, body_bytes, body);
     }
 
     /// The bytes of a mark, to stand at `at`.
@@ -165,29 +181,84 @@ impl Seed {
             flags: U32::new(if mark.clean { MARK_CLEAN } else { 0 }),
             reserved: U32::ZERO,
         };
-        let header = RecordHeader::new(MARK_KIND, Links::default(), size_of::<MarkBody>());
+        let (body, links) = (body.as_bytes(), Links::default());
         let mut bytes = [0; MARK_BYTES];
-        bytes[..RECORD_HEADER_BYTES].copy_from_slice(header.as_bytes());
-        bytes[RECORD_HEADER_BYTES..].copy_from_slice(body.as_bytes());
-        self.sign(at, &mut bytes);
+        bytes[..RECORD_HEADER_BYTES].copy_from_slice(&self.header(
+            at,
+            MARK_KIND,
+            links,
+            body.len(),
+            body,
+        ));
+        bytes[RECORD_HEADER_BYTES..].copy_from_slice(body);
         bytes
     }
 
-    fn sign(self, at: u64, record: &mut [u8]) {
-        let crc = self.checksum(at, record);
-        record[4..8].copy_from_slice(&crc.to_le_bytes());
+    /// The header of a record whose body has `body_bytes` bytes; `padded` is with its padding.
+    fn header(
+        self,
+        at: u64,
+        kind: u8,
+        links: Links,
+        body_bytes: usize,
+        padded: &[u8],
+    ) -> [u8; RECORD_HEADER_BYTES] {
+        let mut header = RecordHeader {
+            len: U32::new((RECORD_HEADER_BYTES + padded.len()) as u32), // fits: `BODY_BYTES_MAX`
+            header_crc: U32::ZERO,
+            kind,
+            version: RECORD_VERSION,
+            pad: (padded.len() - body_bytes) as u8, // fits: less than `RECORD_ALIGN`
+            reserved: 0,
+            body_crc: U32::new(crc32c::crc32c(padded)),
+            channel: U64::new(links.channel.0),
+            device: U64::new(links.device.0),
+            skip: U64::new(links.skip.0),
+        };
+        let crc = self.checksum(at, zerocopy::transmute_ref!(&header));
+        header.header_crc = U32::new(crc);
+        zerocopy::transmute!(header)
     }
 
-    /// The record at the start of `bytes`, which stand at `at`, and its length.
-    pub(crate) fn parse(self, at: u64, bytes: &[u8]) -> Result<(usize, Content<'_>), Bad> {
-        let (header, _) = RecordHeader::ref_from_prefix(bytes).map_err(|_| Bad::Empty)?;
+    /// The record of any kind at the start of `bytes`, which stand at `at`.
+    pub(crate) fn parse_frame(self, at: u64, bytes: &[u8]) -> Result<Frame<'_>, Bad> {
+        let head = bytes.first_chunk::<RECORD_HEADER_BYTES>().ok_or(Bad::Empty)?;
+        let header: &RecordHeader = zerocopy::transmute_ref!(head);
         let len = record_len(header)?;
-        let record = bytes.get(..len).ok_or(Bad::Broken)?;
-        if self.checksum(at, record) != header.crc.get() {
+        if self.checksum(at, head) != header.header_crc.get() {
             return Err(Bad::Broken);
         }
-        let body = &record[RECORD_HEADER_BYTES..][..header.body_len.get() as usize];
-        Ok((len, content(header, body)?))
+        let padded = bytes.get(RECORD_HEADER_BYTES..len);
+        let whole = padded.filter(|padded| crc32c::crc32c(padded) == header.body_crc.get());
+        Ok(Frame {
+            bytes: len,
+            kind: header.kind,
+            version: header.version,
+            links: Links {
+                channel: Offset(header.channel.get()),
+                device: Offset(header.device.get()),
+                skip: Offset(header.skip.get()),
+            },
+            body: whole.map(|padded| &padded[..padded.len() - usize::from(header.pad)]),
+        })
+    }
+
+    /// The record or mark at the start of `bytes`, which stand at `at`, and its length.
+    pub(crate) fn parse(self, at: u64, bytes: &[u8]) -> Result<(usize, Content<'_>), Bad> {
+        let Frame { bytes: len, kind, version, links, body } = self.parse_frame(at, bytes)?;
+        let unknown = Bad::Unknown(kind, version);
+        if version != RECORD_VERSION {
+            return Err(unknown);
+        }
+        if kind == MARK_KIND {
+            let body = body.ok_or(Bad::Body(Head { bytes: len, kind: None, links }))?;
+            let mark = MarkBody::ref_from_bytes(body).map_err(|_| unknown)?;
+            let clean = mark.flags.get() & MARK_CLEAN != 0;
+            return Ok((len, Content::Mark(Mark { proven: mark.proven.get(), clean })));
+        }
+        let kind = RecordKind::from_disk(kind).ok_or(unknown)?;
+        let body = body.ok_or(Bad::Body(Head { bytes: len, kind: Some(kind), links }))?;
+        Ok((len, Content::Record(Record { kind, links, body })))
     }
 
     /// The mark at the start of `bytes`, if there is one; cheap where there is none.
@@ -209,184 +280,15 @@ pub(crate) fn record_len_of(bytes: &[u8]) -> Result<usize, Bad> {
 }
 
 fn record_len(header: &RecordHeader) -> Result<usize, Bad> {
-    let (len, body_len) = (header.len.get() as usize, header.body_len.get() as usize);
-    if len == 0 && header.crc.get() == 0 {
+    let (len, pad) = (header.len.get() as usize, usize::from(header.pad));
+    if len == 0 && header.header_crc.get() == 0 {
         return Err(Bad::Empty);
     }
-    if body_len > BODY_BYTES_MAX || len != record_bytes(body_len) {
+    let body = len.checked_sub(RECORD_HEADER_BYTES + pad).ok_or(Bad::Broken)?;
+    if body > BODY_BYTES_MAX || len != record_bytes(body) {
         return Err(Bad::Broken);
     }
     Ok(len)
-}
-
-fn content<'a>(header: &RecordHeader, body: &'a [u8]) -> Result<Content<'a>, Bad> {
-    let unknown = Bad::Unknown(header.kind, header.version);
-    if header.version != RECORD_VERSION {
-        return Err(unknown);
-    }
-    if header.kind == MARK_KIND {
-        let mark = MarkBody::ref_from_bytes(body).map_err(|_| unknown)?;
-        let clean = mark.flags.get() & MARK_CLEAN != 0;
-        return Ok(Content::Mark(Mark { proven: mark.proven.get(), clean }));
-    }
-    let kind = RecordKind::from_disk(header.kind).ok_or(unknown)?;
-    let links = Links {
-        channel: Offset(header.channel.get()),
-        device: Offset(header.device.get()),
-        skip: Offset(header.skip.get()),
-    };
-    Ok(Content::Record(Record { kind, links, body }))
-}
-
-/// How far an ack's promise goes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[repr(u8)]
-pub enum Durability {
-    /// After `fdatasync`: survives a power cut.
-    #[default]
-    Disk = 1,
-    /// After the write to the page cache: survives `kill -9`, not a power cut.
-    Process = 2,
-}
-
-/// What a segment says of itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SegmentHeader {
-    /// The data folder that it belongs to.
-    pub folder: Id,
-    /// The shard that it belongs to.
-    pub shard: u16,
-    /// From 1, without a hole.
-    pub number: u64,
-    /// Offset of the segment's first byte.
-    pub base: u64,
-    /// Bytes of the segment as allocated; the next one's base is `base + capacity`.
-    pub capacity: u64,
-    /// What its checksums are seeded with.
-    pub salt: Id,
-    /// Life of the log.
-    pub incarnation: Incarnation,
-    /// Where the data of the previous segment ends, if recovery cut it; else 0.
-    pub cut: u64,
-    /// Durability of the run that made the segment.
-    pub durability: Durability,
-    /// The boot in which it was made.
-    pub boot: Id,
-    /// Milliseconds since 1970 UTC when it was made; for people.
-    pub created_ms: u64,
-    /// Names the opening of the log in which it was made: a deduplication table of another one
-    /// may have missed records.
-    pub opening: Id,
-}
-
-#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct SegmentPage {
-    magic: [u8; 8],
-    version: U32,
-    shard: U16,
-    durability: u8,
-    reserved_a: u8,
-    folder: Id,
-    number: U64,
-    base: U64,
-    capacity: U64,
-    salt: Id,
-    incarnation: U32,
-    reserved_b: U32,
-    cut: U64,
-    boot: Id,
-    created_ms: U64,
-    opening: Id,
-    reserved_c: [u8; 12],
-    /// CRC-32C of the bytes before it.
-    crc: U32,
-}
-
-/// Bytes of the segment header in use; the rest of its page is zero.
-const SEGMENT_PAGE_USED: usize = 144;
-const _: () = assert!(size_of::<SegmentPage>() == SEGMENT_PAGE_USED);
-
-impl SegmentHeader {
-    /// The page to write.
-    pub(crate) fn encode(&self) -> Box<[u8]> {
-        let mut page = SegmentPage {
-            magic: SEGMENT_MAGIC,
-            version: U32::new(FORMAT_VERSION),
-            shard: U16::new(self.shard),
-            durability: self.durability as u8,
-            reserved_a: 0,
-            folder: self.folder,
-            number: U64::new(self.number),
-            base: U64::new(self.base),
-            capacity: U64::new(self.capacity),
-            salt: self.salt,
-            incarnation: U32::new(self.incarnation.0),
-            reserved_b: U32::ZERO,
-            cut: U64::new(self.cut),
-            boot: self.boot,
-            created_ms: U64::new(self.created_ms),
-            opening: self.opening,
-            reserved_c: [0; 12],
-            crc: U32::ZERO,
-        };
-        page.crc = U32::new(crc32c::crc32c(&page.as_bytes()[..SEGMENT_PAGE_USED - 4]));
-        let mut bytes = vec![0; SEGMENT_HEADER_BYTES];
-        bytes[..SEGMENT_PAGE_USED].copy_from_slice(page.as_bytes());
-        bytes.into_boxed_slice()
-    }
-
-    /// Reads a page; `path` is for the error.
-    pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Self, RecoverError> {
-        let damaged = |why| RecoverError::header(path, why);
-        let (page, _) = SegmentPage::ref_from_prefix(bytes).map_err(|_| damaged("is cut off"))?;
-        if page.magic != SEGMENT_MAGIC {
-            return Err(damaged("does not begin like a segment"));
-        }
-        if page.version.get() != FORMAT_VERSION {
-            return Err(RecoverError::Version { path: path.into(), found: page.version.get() });
-        }
-        if crc32c::crc32c(&page.as_bytes()[..SEGMENT_PAGE_USED - 4]) != page.crc.get() {
-            return Err(damaged("has a wrong checksum"));
-        }
-        match page.durability {
-            1 | 2 => Ok(Self::from_page(page)),
-            _ => Err(damaged("names an unknown durability")),
-        }
-    }
-
-    /// Takes a page at its word, whatever its checksum says; `None` if it is cut off.
-    pub(crate) fn believe(bytes: &[u8]) -> Option<Self> {
-        SegmentPage::ref_from_prefix(bytes).ok().map(|(page, _)| Self::from_page(page))
-    }
-
-    fn from_page(page: &SegmentPage) -> Self {
-        let process = page.durability == Durability::Process as u8;
-        Self {
-            folder: page.folder,
-            shard: page.shard.get(),
-            number: page.number.get(),
-            base: page.base.get(),
-            capacity: page.capacity.get(),
-            salt: page.salt,
-            incarnation: page.incarnation.into(),
-            cut: page.cut.get(),
-            durability: if process { Durability::Process } else { Durability::Disk },
-            boot: page.boot,
-            created_ms: page.created_ms.get(),
-            opening: page.opening,
-        }
-    }
-
-    /// Offset of the segment's first record.
-    pub fn first(&self) -> u64 {
-        self.base + SEGMENT_HEADER_BYTES as u64
-    }
-
-    /// Offset behind the segment.
-    pub fn end(&self) -> u64 {
-        self.base + self.capacity
-    }
 }
 
 #[cfg(test)]
@@ -407,17 +309,34 @@ mod tests {
     }
 
     #[test]
+    fn bodies_of_every_length_come_back() {
+        let seed = Seed::new(&[7; 16]);
+        for len in (0..70).chain([BODY_BYTES_MAX - 1, BODY_BYTES_MAX]) {
+            let (body, mut buffer) = (vec![len as u8; len], vec![9; 3]);
+            seed.push_record(&mut buffer, 64, RecordKind::Epoch, Links::default(), &[&body]);
+            let (bytes, content) = seed.parse(64, &buffer[3..]).unwrap();
+            assert_eq!((bytes, record_len_of(&buffer[3..])), (buffer.len() - 3, Ok(bytes)));
+            assert!(matches!(content, Content::Record(r) if r.body == body), "{len} bytes");
+        }
+    }
+
+    #[test]
     fn every_bit_of_a_record_counts() {
         let seed = Seed::new(&[7; 16]);
+        let links = Links { channel: Offset(8), device: Offset(16), skip: Offset(24) };
         let mut buffer = Vec::new();
-        seed.push_record(&mut buffer, 8, RecordKind::Entry, Links::default(), &[b"abc"]);
+        seed.push_record(&mut buffer, 8, RecordKind::Entry, links, &[b"abc"]);
+        let head = Head { bytes: 48, kind: Some(RecordKind::Entry), links };
         for bit in 0..buffer.len() * 8 {
             buffer[bit / 8] ^= 1 << (bit % 8);
-            assert!(seed.parse(8, &buffer).is_err(), "bit {bit}");
+            let bad = seed.parse(8, &buffer).expect_err("a bit is wrong");
+            let in_body = bit / 8 >= RECORD_HEADER_BYTES;
+            assert_eq!(bad == Bad::Body(head), in_body, "bit {bit}: {bad:?}");
             buffer[bit / 8] ^= 1 << (bit % 8);
         }
         for len in 0..buffer.len() {
-            assert!(seed.parse(8, &buffer[..len]).is_err(), "{len} bytes");
+            let bad = seed.parse(8, &buffer[..len]).expect_err("it is cut off");
+            assert_eq!(bad == Bad::Body(head), len >= RECORD_HEADER_BYTES, "{len} bytes");
         }
     }
 }

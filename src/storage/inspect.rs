@@ -15,7 +15,8 @@ use crate::folder::{self, FOLDER_FILE, FolderPage, LOCK_FILE};
 use crate::format::{Id, Seed};
 use crate::segment;
 
-pub use crate::format::{Bad, Content, Mark, RECORD_ALIGN, SegmentHeader};
+pub use crate::format::{Bad, Content, Head, Mark, RECORD_ALIGN};
+pub use crate::header::SegmentHeader;
 
 /// What the folder file says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,6 +80,12 @@ impl Decoder {
     /// When the page is damaged, or of another version.
     pub fn new(path: &Path, page: &[u8]) -> Result<Self, RecoverError> {
         Ok(Self::of(SegmentHeader::decode(path, page)?))
+    }
+
+    /// Whether a first page is as it was written: a header stands twice in it, and either copy is
+    /// enough to read the segment.
+    pub fn is_whole(&self, page: &[u8]) -> bool {
+        self.header.is_whole(page)
     }
 
     /// From a damaged first page, taken at its word: only a record that fits its checksum shows

@@ -33,6 +33,7 @@ mod dedup;
 mod batch;
 mod commit;
 mod format;
+mod header;
 mod log;
 
 mod io;
@@ -52,9 +53,8 @@ pub use dedup::{ShmTable, TableFacts, TableView, TornEntry};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::{FolderError, IoError, RecoverError};
 pub use folder::{Folder, FolderOptions, SHARDS_DEFAULT};
-pub use format::{
-    BODY_BYTES_MAX, Durability, FORMAT_VERSION, Id, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES,
-};
+pub use format::{BODY_BYTES_MAX, FORMAT_VERSION, Id, RECORD_HEADER_BYTES};
+pub use header::{Durability, SEGMENT_HEADER_BYTES};
 pub use io::{IoHandle, Warmed};
 pub use log::{MappedLog, PENDING_BYTES_MAX};
 pub use reader::{MappedReader, WARM_BYTES};

@@ -21,7 +21,8 @@ use tern_protocol::{ChannelId, MessageId};
 
 use crate::batch::Batch;
 use crate::commit::CommitHandle;
-use crate::format::{BODY_BYTES_MAX, Durability, MARK_BYTES, record_bytes};
+use crate::format::{BODY_BYTES_MAX, MARK_BYTES, record_bytes};
+use crate::header::Durability;
 use crate::io::IoHandle;
 use crate::reader::ShardView;
 use crate::segment::Segment;

@@ -10,7 +10,8 @@ use tern_protocol::Incarnation;
 
 use crate::disk::{Disk, is_full};
 use crate::folder::{random_id, wall_ms};
-use crate::format::{Durability, Id, SegmentHeader};
+use crate::format::Id;
+use crate::header::{Durability, SegmentHeader};
 use crate::map::PAGE_BYTES;
 use crate::segment::Segment;
 use crate::shared::{Room, ShardShared};

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tern_core::dedup::DedupTable;
-use tern_core::log::{Offset, Record};
+use tern_core::log::{Links, Offset, Record};
+use tern_core::shard::state::StateKind;
 use tern_core::shard::{Recovery, ReplayError};
 use tern_protocol::Incarnation;
 
@@ -18,7 +19,8 @@ use crate::backup;
 use crate::dedup::{Attached, ShmTable};
 use crate::error::{Naming, RecoverError};
 use crate::folder::{INCARNATION_FIRST, random_id};
-use crate::format::{Content, Id, SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::format::{Content, Id};
+use crate::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::log::MappedLog;
 use crate::prepare::Next;
 use crate::scan::{STEP_BYTES, Steps, Walk, files, open_all, why_raised};
@@ -35,6 +37,24 @@ pub trait Visitor {
 
     /// What comes from here on is of a new incarnation; a log begins with 1.
     fn raise(&mut self, incarnation: Incarnation);
+
+    /// The next row of the checkpoint that the log is replayed from; all of them come before any
+    /// record. `at` is where the records begin.
+    ///
+    /// # Errors
+    /// When the row is not what its kind says, or, as by default, when rows mean nothing to it.
+    fn state(&mut self, at: Offset, kind: StateKind, _row: &[u8]) -> Result<(), ReplayError> {
+        Err(ReplayError { at, what: format!("a row of kind {kind:?} is not understood") })
+    }
+
+    /// The message at `at` is lost, in the place of its record; `end` is as there. What it pointed
+    /// to is known if its header was whole.
+    ///
+    /// # Errors
+    /// When nothing can go on without it, as by default.
+    fn lost(&mut self, at: Offset, _end: Offset, _links: Option<Links>) -> Result<(), ReplayError> {
+        Err(ReplayError { at, what: "a message was lost here".to_owned() })
+    }
 }
 
 impl<T: DedupTable> Visitor for Recovery<T> {
@@ -44,6 +64,10 @@ impl<T: DedupTable> Visitor for Recovery<T> {
 
     fn raise(&mut self, incarnation: Incarnation) {
         Recovery::raise(self, incarnation);
+    }
+
+    fn state(&mut self, at: Offset, kind: StateKind, row: &[u8]) -> Result<(), ReplayError> {
+        self.restore(at, kind, row)
     }
 }
 
@@ -207,6 +231,7 @@ impl ShardScan {
         let shared = &context.shared;
         let mut list = Vec::new();
         for (segment, end) in &self.segments {
+            heal_header(segment)?;
             context.limits.hold(shared, segment.file.len() as u64);
             list.push(Arc::new(Segment::open(&*context.disk, &segment.path, Some(*end))?));
         }
@@ -282,6 +307,16 @@ impl ShardScan {
         disk.sync_dir(dir).naming("sync", dir)?;
         Ok(())
     }
+}
+
+/// Writes both copies of a header again where one is damaged, while the other still is not.
+fn heal_header(segment: &Segment) -> Result<(), RecoverError> {
+    if !segment.has_whole_header() {
+        let file = segment.file.file();
+        file.write_at(0, &segment.header.encode()).naming("write to", &segment.path)?;
+        file.sync().naming("sync", &segment.path)?;
+    }
+    Ok(())
 }
 
 fn raise(visitor: &mut impl Visitor, known: &mut Incarnation, incarnation: Incarnation) {

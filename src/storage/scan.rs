@@ -8,7 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{IoError, Naming, RecoverError};
-use crate::format::{Bad, Content, Durability, Mark, RECORD_ALIGN};
+use crate::format::{Bad, Content, Mark, RECORD_ALIGN};
+use crate::header::Durability;
 use crate::map::PAGE_BYTES;
 use crate::recovery::{Raised, RecoveryReport};
 use crate::segment::{Segment, segment_number};
@@ -156,7 +157,7 @@ impl Walk {
             let why = "it has records behind its end".into();
             return Err(RecoverError::Damaged { path, at: cut, to: at, why });
         }
-        self.report.torn |= bad == Bad::Broken;
+        self.report.torn |= bad != Bad::Empty;
         Ok(())
     }
 }

@@ -8,9 +8,8 @@ use tern_core::log::ReadError;
 
 use crate::disk::Disk;
 use crate::error::RecoverError;
-use crate::format::{
-    Bad, Content, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, Seed, SegmentHeader, record_len_of,
-};
+use crate::format::{Bad, Content, RECORD_HEADER_BYTES, Seed, record_len_of};
+use crate::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::map::SettledFile;
 
 /// How the names of segments end.
@@ -70,7 +69,7 @@ impl Segment {
         let file = disk.open(path).map_err(name)?;
         let len = file.bytes().map_err(name)? as usize; // fits: this crate is for 64-bit machines
         if len < SEGMENT_HEADER_BYTES {
-            return Err(RecoverError::header(path, "is cut off"));
+            return Err(RecoverError::Header { path: path.into(), why: "is cut off" });
         }
         let file = SettledFile::new(file, SEGMENT_HEADER_BYTES).map_err(name)?;
         file.populate(0, SEGMENT_HEADER_BYTES).map_err(name)?;
@@ -82,6 +81,12 @@ impl Segment {
 
     fn mapped(path: &Path, header: SegmentHeader, file: SettledFile) -> io::Result<Self> {
         Ok(Self { seed: Seed::new(&header.salt), header, path: path.into(), file })
+    }
+
+    /// Whether both copies of the header are as they were written.
+    pub(crate) fn has_whole_header(&self) -> bool {
+        let page = self.file.bytes(0, SEGMENT_HEADER_BYTES).expect("settled when it was opened");
+        self.header.is_whole(page)
     }
 
     /// Offset behind the last settled byte.

@@ -33,6 +33,8 @@ pub(crate) struct SegmentFile {
     pub(crate) decoder: Option<Decoder>,
     /// What is wrong with the header.
     pub(crate) complaint: Option<String>,
+    /// Whether one of the two copies of the header is damaged.
+    pub(crate) is_half: bool,
     file: File,
 }
 
@@ -42,10 +44,14 @@ impl SegmentFile {
         let file = File::open(path)?;
         let bytes = file.metadata()?.len();
         let path = path.to_owned();
-        let mut segment = Self { path, number, bytes, decoder: None, complaint: None, file };
+        let mut segment =
+            Self { path, number, bytes, decoder: None, complaint: None, is_half: false, file };
         let page = segment.window().at(0)[..].to_vec();
         match Decoder::new(&segment.path, &page[..page.len().min(SEGMENT_HEADER_BYTES)]) {
-            Ok(decoder) => segment.decoder = Some(decoder),
+            Ok(decoder) => {
+                segment.is_half = !decoder.is_whole(&page);
+                segment.decoder = Some(decoder);
+            }
             Err(error) => {
                 segment.decoder = salvage(&page, number, bytes, base);
                 segment.complaint = Some(error.to_string());

@@ -361,6 +361,10 @@ impl Segment {
                 complaints.push("its salt is intact, so its records were read all the same".into());
             }
             Some(header) => {
+                if self.file.is_half {
+                    let what = "one of the two copies of its header is damaged; a start mends it";
+                    complaints.push(what.into());
+                }
                 let facts = folder.facts.as_ref();
                 if facts.is_ok_and(|facts| facts.id != header.folder) || header.shard != id.0 {
                     complaints.push("it belongs to another data folder or shard".into());

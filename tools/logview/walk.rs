@@ -5,10 +5,10 @@
 
 use std::ops::ControlFlow;
 
-use tern_core::log::Record;
+use tern_core::log::{Record, RecordKind};
 use tern_protocol::frames::PushBody;
-use tern_storage::RECORD_HEADER_BYTES;
-use tern_storage::inspect::{Bad, Content, Decoder, Mark, RECORD_ALIGN};
+use tern_storage::inspect::{Bad, Content, Decoder, Head, Mark, RECORD_ALIGN};
+use tern_storage::{BODY_BYTES_MAX, RECORD_HEADER_BYTES};
 use zerocopy::FromBytes;
 
 use crate::segment::{SegmentFile, Window};
@@ -106,12 +106,15 @@ pub(crate) fn walk<E>(
 /// Describes what is no record, up to where one is.
 fn gap(window: &mut Window<'_>, decoder: &Decoder, at: u64, end: u64, bad: Bad) -> Gap {
     let base = decoder.header.base;
-    let guess = looks_like(window.at(at - base));
-    let (to, zeros) = next_record(window, decoder, at, end);
+    let (guess, behind) = match bad {
+        Bad::Body(head) => (damaged_body(&head, window.at(at - base)), at + head.bytes as u64),
+        _ => (looks_like(window.at(at - base)), at),
+    };
+    let (to, zeros) = next_record(window, decoder, behind.min(end), end);
     let looks = match bad {
         _ if window.is_unreadable(at - base) => Looks::Unreadable,
         Bad::Unknown(kind, version) => Looks::Unknown(kind, version),
-        _ if zeros => Looks::Zeros,
+        Bad::Empty | Bad::Broken if zeros => Looks::Zeros,
         _ => Looks::Bytes(guess),
     };
     Gap { at, to, looks }
@@ -143,17 +146,31 @@ fn next_record(
     (None, zeros)
 }
 
+/// What a record with a whole header was, and what is left of its body.
+fn damaged_body(head: &Head, bytes: &[u8]) -> String {
+    let body = bytes.get(RECORD_HEADER_BYTES..).unwrap_or_default();
+    let what = match (head.kind, PushBody::ref_from_prefix(body)) {
+        (Some(RecordKind::Message), Ok((push, _))) if push.channel.is_valid() => {
+            format!("a message, perhaps {} of {}", push.id, push.channel)
+        }
+        (Some(RecordKind::Message), _) => "a message".into(),
+        (Some(RecordKind::Epoch), _) => "a login's epoch".into(),
+        (Some(RecordKind::Entry), _) => "an entry into a channel".into(),
+        (None, _) => "a mark".into(),
+    };
+    let cut = if bytes.len() < head.bytes { ", cut off" } else { "" };
+    format!("{what} of {} bytes whose header is whole and whose body is damaged{cut}", head.bytes)
+}
+
 /// What a record with a wrong checksum seems to be, by the fields of its header.
 fn looks_like(bytes: &[u8]) -> String {
-    let word = |at: usize| {
-        let bytes = bytes.get(at..at + 4)?;
-        Some(u32::from_le_bytes(bytes.try_into().expect("4 bytes")))
-    };
-    let (Some(len), Some(body_len)) = (word(0), word(12)) else {
+    let Some(header) = bytes.first_chunk::<RECORD_HEADER_BYTES>() else {
         return "the rest is shorter than a record".into();
     };
-    let proper = (RECORD_HEADER_BYTES + body_len as usize).next_multiple_of(RECORD_ALIGN);
-    if len as usize != proper {
+    let len = u32::from_le_bytes(*header.first_chunk().expect("a header has 40 bytes"));
+    let (least, pad) = (RECORD_HEADER_BYTES as u32, header[10]);
+    let proper = len >= least && len.is_multiple_of(RECORD_ALIGN as u32);
+    if !proper || len as usize > RECORD_HEADER_BYTES + BODY_BYTES_MAX || pad >= 8 {
         let some = bytes.iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>();
         return format!("no record's header, it begins {some}");
     }

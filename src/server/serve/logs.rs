@@ -12,9 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tern_core::config::Config;
-use tern_core::log::{Offset, Record};
+use tern_core::log::{Links, Offset, Record};
 use tern_core::placement::{Placement, ShardId, WorkerId};
 use tern_core::shard::ReplayError;
+use tern_core::shard::state::StateKind;
 use tern_core::{Recovery, Shard, Worker};
 use tern_protocol::Incarnation;
 use tern_storage::{
@@ -279,6 +280,14 @@ impl Visitor for Watched<'_> {
 
     fn raise(&mut self, incarnation: Incarnation) {
         self.recovery.raise(incarnation);
+    }
+
+    fn state(&mut self, at: Offset, kind: StateKind, row: &[u8]) -> Result<(), ReplayError> {
+        Visitor::state(&mut self.recovery, at, kind, row)
+    }
+
+    fn lost(&mut self, at: Offset, end: Offset, links: Option<Links>) -> Result<(), ReplayError> {
+        Visitor::lost(&mut self.recovery, at, end, links)
     }
 }
 

@@ -16,6 +16,9 @@ use tern_storage::{SEGMENT_HEADER_BYTES, TableView};
 /// Place of the salt, by FORMAT.md.
 const SALT: usize = 56;
 
+/// Where the second copy of a segment's header stands.
+const SECOND_COPY: usize = 2048;
+
 #[test]
 fn a_live_log_is_read_from_outside() {
     let rig = Rig::new();
@@ -50,6 +53,10 @@ fn a_damaged_header_is_believed_only_as_far_as_records_fit() {
     let good = fs::read(path).unwrap();
     let mut bytes = good.clone();
     bytes[40] ^= 1; // the base
+    let decoder = Decoder::new(path, &bytes).unwrap();
+    assert_eq!(decoder.header.base, 0, "its second copy is whole");
+    assert!(!decoder.is_whole(&bytes) && decoder.is_whole(&good));
+    bytes[SECOND_COPY + 40] ^= 1;
     assert!(Decoder::new(path, &bytes).is_err());
     let believed = Decoder::believing(&bytes).unwrap();
     assert_eq!(believed.header.base, 1);
