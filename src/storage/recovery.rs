@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tern_core::dedup::DedupTable;
 use tern_core::log::{Links, Offset, Record};
-use tern_core::shard::state::StateKind;
+use tern_core::shard::state::{StateKind, TombstoneRow};
 use tern_core::shard::{Recovery, ReplayError};
 use tern_protocol::Incarnation;
 
@@ -55,6 +55,18 @@ pub trait Visitor {
     fn lost(&mut self, at: Offset, _end: Offset, _links: Option<Links>) -> Result<(), ReplayError> {
         Err(ReplayError { at, what: "a message was lost here".to_owned() })
     }
+
+    /// After the last record: places that later links point to and whose own links are known from
+    /// elsewhere, for readers.
+    fn tombstones(&self) -> Vec<TombstoneRow> {
+        Vec::new()
+    }
+
+    /// After the last record: lost messages of which nothing tells the channel. Their ids would be
+    /// given once more, so the log takes nothing then.
+    fn unexplained(&self) -> Vec<Offset> {
+        Vec::new()
+    }
 }
 
 impl<T: DedupTable> Visitor for Recovery<T> {
@@ -68,6 +80,19 @@ impl<T: DedupTable> Visitor for Recovery<T> {
 
     fn state(&mut self, at: Offset, kind: StateKind, row: &[u8]) -> Result<(), ReplayError> {
         self.restore(at, kind, row)
+    }
+
+    fn lost(&mut self, at: Offset, end: Offset, links: Option<Links>) -> Result<(), ReplayError> {
+        Recovery::lost(self, at, end, links);
+        Ok(())
+    }
+
+    fn tombstones(&self) -> Vec<TombstoneRow> {
+        Recovery::tombstones(self)
+    }
+
+    fn unexplained(&self) -> Vec<Offset> {
+        Recovery::unexplained(self)
     }
 }
 

@@ -15,7 +15,7 @@ use tern_core::config::Config;
 use tern_core::log::{Links, Offset, Record};
 use tern_core::placement::{Placement, ShardId, WorkerId};
 use tern_core::shard::ReplayError;
-use tern_core::shard::state::StateKind;
+use tern_core::shard::state::{StateKind, TombstoneRow};
 use tern_core::{Recovery, Shard, Worker};
 use tern_protocol::Incarnation;
 use tern_storage::{
@@ -288,6 +288,14 @@ impl Visitor for Watched<'_> {
 
     fn lost(&mut self, at: Offset, end: Offset, links: Option<Links>) -> Result<(), ReplayError> {
         Visitor::lost(&mut self.recovery, at, end, links)
+    }
+
+    fn tombstones(&self) -> Vec<TombstoneRow> {
+        self.recovery.tombstones()
+    }
+
+    fn unexplained(&self) -> Vec<Offset> {
+        self.recovery.unexplained()
     }
 }
 
