@@ -46,6 +46,7 @@ counters! {
     reads_cold: "reads left to the I/O thread because they would have waited for the disk",
     notifies: "channel changes told to home shards",
     notifies_repeated: "channel changes told again for want of a confirmation",
+    channels_expired: "channels whose oldest messages were deleted past their retention",
     mail_refused: "requests refused because another worker's mailbox was full",
     mail_coalesced: "hints merged because another worker's mailbox was full",
 }

@@ -29,7 +29,8 @@ pub enum Input {
     Directory(Answer),
     /// What [`Effect::Warm`] asked for is in memory now.
     Warmed(Waiter),
-    /// The operator ends sessions of a user, or of one device, with this code.
+    /// The operator ends sessions of a user, or of one device, with this code. A device that is
+    /// revoked is gone for good: shards forget what they know of it.
     Kick {
         /// Whose.
         uin: Uin,

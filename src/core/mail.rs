@@ -33,7 +33,8 @@ pub struct Grant {
     pub from: MessageId,
     /// Last id: durable. Less than `from` if there is none.
     pub to: MessageId,
-    /// Where the record of `to` is; only within this node.
+    /// Where the record of `to` is, or if it is lost, the newest one before it that could be read
+    /// at start; only within this node.
     pub at: Offset,
     /// Life of the shard's log.
     pub incarnation: Incarnation,
@@ -41,6 +42,14 @@ pub struct Grant {
     pub restarted_at: MessageId,
     /// That `to` is durable.
     pub proven: Proven,
+}
+
+impl Grant {
+    /// Whether this one was given after `old`: of the newest message, or of what has expired, it
+    /// says more.
+    pub fn is_newer_than(&self, old: &Self) -> bool {
+        (self.incarnation, self.to, self.from) > (old.incarnation, old.to, old.from)
+    }
 }
 
 /// Shows that a value was built from a proof of durability.

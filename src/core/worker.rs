@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use tern_protocol::Code;
+
 use crate::config::Config;
 use crate::context::Context;
 use crate::counters::Counters;
@@ -90,6 +92,9 @@ impl<L: Log, T: DedupTable, R: Reader> Worker<L, T, R> {
                 front.handle_kick(&mut context, uin, device, code);
                 for shard in shards.all.iter_mut() {
                     shard.handle_kick(&mut context, uin, device, code);
+                    if let Some(device) = device.filter(|_| code == Code::DeviceRevoked) {
+                        shard.forget_device(uin, device);
+                    }
                 }
             }
             Input::Drain => front.handle_drain(&mut context),

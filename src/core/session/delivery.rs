@@ -1,21 +1,19 @@
 //! What goes out to one device: per channel the range between what was pushed and what may be
-//! read, within a window of unacked pushes, straight from the log.
+//! read, within a window of unacked pushes, straight from the log. Each id of it is pushed, or
+//! named in a gap with its reason, in order.
 
 use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
-use tern_protocol::frames::{ChannelState, Gap, PushBody};
+use tern_protocol::frames::{ChannelState, Gap};
 use tern_protocol::{ChannelId, Code, Incarnation, MessageId};
-use zerocopy::FromBytes;
 
+use super::page::{Item, PAGE_MESSAGES, Page};
 use crate::context::Context;
 use crate::io::{Effect, LinkId, Outgoing, Waiter};
-use crate::log::{Offset, ReadError, Reader, Record};
+use crate::log::{Offset, Reader};
 use crate::mail::Grant;
 use crate::placement::ShardId;
-
-/// Messages of one channel that are pushed before another channel's turn.
-const PAGE_MESSAGES: usize = 32;
 
 /// The deliveries of one session.
 #[derive(Default)]
@@ -25,7 +23,8 @@ pub(super) struct Delivery {
     ready: VecDeque<ChannelId>,
     unacked_messages: u64,
     unacked_bytes: u64,
-    /// A cold read is under way.
+    /// The place of the newest cold read, and whether it is under way.
+    waited_for: Offset,
     warming: bool,
 }
 
@@ -41,19 +40,6 @@ struct View {
     known: Incarnation,
     grant: Option<Grant>,
     is_ready: bool,
-}
-
-/// A page of records in the order of their ids.
-struct Page {
-    records: [(Offset, u32); PAGE_MESSAGES],
-    count: usize,
-}
-
-/// Why a page could not be read.
-enum Obstacle {
-    Cold(Offset),
-    /// Up to this id nothing can be reached, for this reason.
-    Unreadable(MessageId, Code),
 }
 
 impl Delivery {
@@ -78,7 +64,7 @@ impl Delivery {
     ) {
         let view = self.views.entry(channel).or_default();
         let first = match view.grant.replace(grant) {
-            Some(old) if (old.incarnation, old.to) >= (grant.incarnation, grant.to) => {
+            Some(old) if !grant.is_newer_than(&old) => {
                 view.grant = Some(old);
                 return;
             }
@@ -109,20 +95,26 @@ impl Delivery {
         Ok(())
     }
 
-    /// The device asks for `from` to `to` again: delivery goes back to there.
+    /// The device asks for `from` to `to` again: delivery goes back to there. What of it is past
+    /// retention meanwhile is told as such.
     ///
     /// # Errors
     /// If the range was not granted.
     pub(super) fn go_back(
         &mut self,
+        context: &mut Context<'_>,
+        link: LinkId,
         channel: ChannelId,
-        from: MessageId,
-        to: MessageId,
+        (from, to): (MessageId, MessageId),
     ) -> Result<(), Code> {
         let view = self.views.get_mut(&channel).ok_or(Code::NotGranted)?;
-        let grant = view.grant.filter(|grant| grant.from <= from && to <= grant.to);
-        grant.ok_or(Code::NotGranted)?;
-        if from <= view.pushed {
+        let grant = view.grant.filter(|grant| to <= grant.to).ok_or(Code::NotGranted)?;
+        if from < grant.from {
+            let expired_to = to.min(MessageId(grant.from.0 - 1));
+            gap(context, link, channel, from, expired_to, Code::Expired);
+        }
+        let from = from.max(grant.from);
+        if from <= to && from <= view.pushed {
             let (messages, bytes) = view.ack(view.pushed);
             self.unacked_messages -= messages;
             self.unacked_bytes -= bytes;
@@ -154,17 +146,14 @@ impl Delivery {
             let grant = view.grant.expect("a ready channel has a grant");
             let shard = context.placement.shard_of_channel(channel);
             let count = room.min(PAGE_MESSAGES as u64).min(grant.to.0 - view.pushed.0);
-            match Page::read(reader, shard, &grant, view.pushed, count) {
-                Ok(page) => self.push(context, link, channel, shard, &page),
-                Err(Obstacle::Cold(at)) => {
+            let page = (shard, channel);
+            match Page::read(reader, page, &grant, view.pushed, count, self.waited_for) {
+                Ok(page) => self.push(context, link, (shard, channel), &page),
+                Err(at) => {
                     context.counters.reads_cold += 1;
-                    self.warming = true;
+                    (self.warming, self.waited_for) = (true, at);
                     let waiter = Waiter::Link(link);
                     context.effect(Effect::Warm { shard, at, waiter });
-                }
-                Err(Obstacle::Unreadable(to, code)) => {
-                    gap(context, link, channel, view.pushed.next(), to, code);
-                    self.unacked_messages += view.step_over(to);
                 }
             }
             self.make_ready(channel);
@@ -175,20 +164,27 @@ impl Delivery {
         &mut self,
         context: &mut Context<'_>,
         link: LinkId,
-        channel: ChannelId,
-        shard: ShardId,
+        (shard, channel): (ShardId, ChannelId),
         page: &Page,
     ) {
         let view = self.views.get_mut(&channel).expect("the caller has looked it up");
-        for (at, bytes) in &page.records[..page.count] {
-            context.counters.pushes += 1;
-            context.effect(Effect::Push { link, shard, at: *at });
-            view.pushed = view.pushed.next();
-            view.unacked_bytes += u64::from(*bytes);
-            self.unacked_bytes += u64::from(*bytes);
+        for item in page.items() {
+            match item {
+                Item::Message { at, bytes } => {
+                    context.counters.pushes += 1;
+                    context.effect(Effect::Push { link, shard, at });
+                    view.pushed = view.pushed.next();
+                    view.unacked_bytes += u64::from(bytes);
+                    self.unacked_bytes += u64::from(bytes);
+                    self.unacked_messages += 1;
+                }
+                Item::Gap { to } => {
+                    gap(context, link, channel, view.pushed.next(), to, Code::Lost);
+                    self.unacked_messages += view.step_over(to);
+                }
+            }
         }
         view.sent = view.sent.max(view.pushed);
-        self.unacked_messages += page.count as u64;
     }
 
     /// Messages that may be pushed now.
@@ -246,53 +242,6 @@ impl View {
         }
         stepped
     }
-}
-
-impl Page {
-    /// Finds the records of the `count` ids after `after`, walking back from the grant's end by
-    /// skip links to the page and by previous links through it.
-    fn read<R: Reader>(
-        reader: &mut R,
-        shard: ShardId,
-        grant: &Grant,
-        after: MessageId,
-        count: u64,
-    ) -> Result<Self, Obstacle> {
-        let mut page = Self {
-            records: [(Offset::NONE, 0); PAGE_MESSAGES],
-            count: usize::try_from(count).expect("a page is small"),
-        };
-        let last = MessageId(after.0 + count);
-        let (mut id, mut at) = (grant.to, grant.at);
-        while id > after {
-            let read =
-                reader.with_record(shard, at, |record| (links_of(&record, id), record.body.len()));
-            let (links, bytes) = match read {
-                Ok((Some(links), bytes)) => (links, bytes),
-                Ok((None, _)) | Err(ReadError::Lost(_)) => {
-                    return Err(Obstacle::Unreadable(id, Code::Lost));
-                }
-                Err(ReadError::Expired) => return Err(Obstacle::Unreadable(id, Code::Expired)),
-                Err(ReadError::Cold) => return Err(Obstacle::Cold(at)),
-            };
-            if id <= last {
-                let index = (id.0 - after.0 - 1) as usize; // fits: less than `count`
-                page.records[index] = (at, bytes as u32); // fits: a record is below 64 KiB
-            }
-            (id, at) = if id.skip() >= last {
-                (id.skip(), links.skip)
-            } else {
-                (MessageId(id.0 - 1), links.channel)
-            };
-        }
-        Ok(page)
-    }
-}
-
-/// The links of a record that is the message it should be.
-fn links_of(record: &Record<'_>, id: MessageId) -> Option<crate::log::Links> {
-    let (body, _) = PushBody::ref_from_prefix(record.body).ok()?;
-    (MessageId::from(body.id) == id).then_some(record.links)
 }
 
 fn state_of(channel: ChannelId, grant: &Grant) -> ChannelState {

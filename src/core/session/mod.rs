@@ -7,6 +7,7 @@
 mod delivery;
 mod front;
 mod greeting;
+mod page;
 mod reading;
 mod sending;
 

@@ -121,7 +121,7 @@ impl<R: Reader> Front<R> {
         } else if to.0 - from.0 >= FETCH_IDS_MAX {
             Some(Code::RangeTooLong)
         } else {
-            live.delivery.go_back(fetch.channel, from, to).err()
+            live.delivery.go_back(context, link, fetch.channel, (from, to)).err()
         };
         if let Some(code) = refused {
             context.counters.frames_refused += 1;

@@ -89,9 +89,12 @@ impl Channel {
         self.restarted_at = self.restarted_at.min(self.newest.next());
     }
 
-    /// Messages up to `up_to` are past their retention.
-    pub(super) fn expire(&mut self, up_to: MessageId) {
-        self.oldest = self.oldest.max(up_to.min(self.durable).next());
+    /// Messages up to `up_to` are past their retention; says whether that is news.
+    pub(super) fn expire(&mut self, up_to: MessageId) -> bool {
+        let oldest = up_to.min(self.durable).next();
+        let is_news = self.oldest < oldest;
+        self.oldest = self.oldest.max(oldest);
+        is_news
     }
 
     /// As a row of a checkpoint, which holds durable state only; the spine follows it.

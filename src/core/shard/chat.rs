@@ -78,6 +78,9 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         if self.stopped {
             return refuse(context, &offer, Code::ShardStopped, RETRY_LATE_MS);
         }
+        if self.removed.contains(&offer.device) {
+            return refuse(context, &offer, Code::KeyUnknown, 0);
+        }
         let entry = self.table.get(offer.device.uin, offer.device.device);
         match DedupEntry::judge(entry.as_ref(), offer.key()) {
             Verdict::Seen | Verdict::Closed => {

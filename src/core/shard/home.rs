@@ -308,9 +308,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             }
             let user = self.home.users.entry(uin).or_default();
             let known = user.channels.entry(channel).or_default();
-            if known
-                .is_some_and(|known| (known.incarnation, known.to) >= (grant.incarnation, grant.to))
-            {
+            if known.is_some_and(|known| !grant.is_newer_than(&known)) {
                 continue; // said again
             }
             *known = Some(grant);

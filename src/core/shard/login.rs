@@ -135,6 +135,13 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         }
     }
 
+    /// A device was removed for good: no key of it is accepted any more, so none has to be
+    /// remembered. What of it is still on its way here is answered as unknown.
+    pub(crate) fn forget_device(&mut self, uin: Uin, device: DeviceId) {
+        self.removed.insert(Device { uin, device });
+        self.table.remove(uin, device);
+    }
+
     /// The operator ends a user's sessions, or one device's; none can be resumed.
     pub(crate) fn handle_kick(
         &mut self,

@@ -81,46 +81,49 @@ impl Losses {
         at: Offset,
         missing: u64,
     ) -> Result<(), &'static str> {
-        let (mut next, mut passed) = (link, Vec::new());
-        while self.holds(next) {
-            match self.places.get(&next) {
-                Some(place) if place.explained => next = back(next, place.links.channel),
-                Some(place) if place.whole => {
-                    passed.push(next);
-                    next = back(next, place.links.channel);
-                }
-                _ => {
-                    passed.push(next);
-                    break; // its own links are unknown
-                }
-            }
-        }
+        let passed = self.unexplained_from(link);
         let passed_count = passed.len() as u64;
         if passed_count > missing {
             return Err("its way back passes more lost messages than ids are missing");
         }
-        if passed_count < missing && self.room(newest_at, at) < missing - passed_count {
+        if passed_count < missing && self.room(newest_at, at) < missing {
             return Err("its id is ahead, and nothing lost explains those between");
         }
-        for place in passed {
-            let unknown = || Place::within_range(Links { channel: newest_at, ..Links::default() });
-            let place = self.places.entry(place).or_insert_with(unknown);
-            if !place.whole {
-                place.links.channel = newest_at;
-            }
-            place.explained = true;
-        }
+        self.set_explained(&passed, newest_at);
         Ok(())
     }
 
     /// A message that can be read has this skip link, which should lead to the message at
-    /// `skip_at`.
+    /// `skip_at`: what is lost on the way there is of the same channel.
     pub(super) fn meet_skip(&mut self, link: Offset, skip_at: Offset) {
-        if self.is_in_range(link) && self.places.get(&link).is_none_or(|place| !place.explained) {
-            let links = Links { channel: skip_at, ..Links::default() };
-            let followed = self.places.get(&link).is_some_and(|place| place.followed);
-            let place = Place { explained: true, followed, ..Place::within_range(links) };
-            self.places.insert(link, place);
+        let passed = self.unexplained_from(link);
+        self.set_explained(&passed, skip_at);
+    }
+
+    /// Lost messages of an unknown channel on the way back from a link, up to one whose own links
+    /// are unknown.
+    fn unexplained_from(&self, link: Offset) -> Vec<Offset> {
+        let (mut next, mut passed) = (link, Vec::new());
+        while self.holds(next) {
+            let place = self.places.get(&next);
+            if place.is_none_or(|place| !place.explained) {
+                passed.push(next);
+            }
+            let Some(place) = place.filter(|place| place.whole || place.explained) else { break };
+            next = back(next, place.links.channel);
+        }
+        passed
+    }
+
+    /// The channel of these is known; the newest message before them that can be read is there.
+    fn set_explained(&mut self, passed: &[Offset], readable: Offset) {
+        for at in passed {
+            let unknown = || Place::within_range(Links::default());
+            let place = self.places.entry(*at).or_insert_with(unknown);
+            if !place.whole {
+                place.links.channel = readable;
+            }
+            place.explained = true;
         }
     }
 
@@ -152,15 +155,17 @@ impl Losses {
         newest.map(|place| place.links.device).collect()
     }
 
-    /// All lost places, in their order.
+    /// The lost places of which it is known where to go on, in their order.
     pub(super) fn tombstones(&self) -> impl Iterator<Item = TombstoneRow> {
-        self.places.iter().map(|(at, place)| place.to_row(*at))
+        let known = self.places.iter().filter(|(_, place)| place.whole || place.explained);
+        known.map(|(at, place)| place.to_row(*at))
     }
 
     /// Places and ranges, as rows of a checkpoint.
     pub(super) fn rows(&self) -> Vec<TombstoneRow> {
+        let places = self.places.iter().map(|(at, place)| place.to_row(*at));
         let ranges = self.ranges.iter().map(|(at, end)| range_row(*at, *end));
-        let mut rows: Vec<TombstoneRow> = self.tombstones().chain(ranges).collect();
+        let mut rows: Vec<TombstoneRow> = places.chain(ranges).collect();
         rows.sort_unstable_by_key(|row| (row.at.get(), row.state.get()));
         rows
     }
@@ -191,11 +196,13 @@ impl Losses {
         self.ranges.range(..=at).next_back().is_some_and(|(_, end)| at < *end)
     }
 
-    /// How many records the ranges between two places may have held.
+    /// How many lost messages of an unknown channel there may be between two places.
     fn room(&self, after: Offset, before: Offset) -> u64 {
         let ranges = self.ranges.range(..before).rev().take_while(|(_, end)| **end > after);
         let bytes = ranges.map(|(at, end)| end.min(&before).0 - at.max(&after).0);
-        bytes.sum::<u64>() / RECORD_BYTES_MIN
+        let places = self.places.range(after..before);
+        let unknown = places.filter(|(_, place)| place.whole && !place.explained).count() as u64;
+        bytes.sum::<u64>() / RECORD_BYTES_MIN + unknown
     }
 }
 

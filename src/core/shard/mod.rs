@@ -12,6 +12,7 @@ pub mod state;
 mod channel;
 mod chat;
 mod commit;
+mod expiry;
 mod home;
 mod login;
 mod lost;
@@ -30,7 +31,7 @@ use tern_protocol::{ChannelId, Incarnation};
 use crate::context::Context;
 use crate::dedup::DedupTable;
 use crate::log::{Durable, Log, Offset};
-use crate::mail::Mail;
+use crate::mail::{Device, Mail};
 use crate::placement::ShardId;
 use crate::time::Mono;
 use channel::Channel;
@@ -67,6 +68,10 @@ pub struct Shard<L, T> {
     /// Messages whose successor in their device's chain is lost; none stands for a device's
     /// first. Whether such a device used a key after them is unknown.
     doubts: FxHashSet<Offset>,
+    /// Devices that were removed for good since the start, and are forgotten.
+    removed: FxHashSet<Device>,
+    /// The log may have more to say of what expired.
+    expiry_goes_on: bool,
 }
 
 impl<L: Log, T: DedupTable> Shard<L, T> {
@@ -128,6 +133,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         if !std::mem::replace(&mut self.exchange_begun, true) {
             self.notify(context);
         }
+        self.drain_expired(context);
         self.confirm_notifies(context);
         self.log.commit();
         self.handle_durable(context);
@@ -136,6 +142,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
     pub(crate) fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
         [
             (!self.exchange_begun).then_some((Mono(0), "home shards are told of everything")),
+            self.expiry_goes_on.then_some((Mono(0), "home shards are told of what expired")),
             self.parked_deadline().map(|at| (at, "a parked send is given up")),
             self.opening_deadline().map(|at| (at, "a step of opening a channel is repeated")),
             self.notify_deadline().map(|at| (at, "unconfirmed notifies are repeated")),

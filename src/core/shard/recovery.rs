@@ -1,7 +1,7 @@
 //! A shard's state from its log: the rows of a checkpoint if there is one, then each record in
 //! order; then the shard runs, or its state is written out as the rows of the next checkpoint.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tern_protocol::frames::PushBody;
 use tern_protocol::{ChannelId, DeviceId, Incarnation, MessageId, Uin};
 use zerocopy::{FromBytes, IntoBytes};
@@ -267,6 +267,8 @@ impl<T: DedupTable> Recovery<T> {
             exchange_begun: false,
             home: self.home,
             doubts: self.losses.doubts(),
+            removed: FxHashSet::default(),
+            expiry_goes_on: false,
         }
     }
 }

@@ -326,7 +326,7 @@ fn a_damaged_record_is_told_as_lost_and_the_rest_goes_on() {
             messages.push(at);
         }
     });
-    reader.damage(shard, messages[1]);
+    reader.damage(shard, messages[1], true);
     world.release_commits();
     let got = world.take(&bob);
     let gaps: Vec<_> = got

@@ -8,7 +8,7 @@ mod common;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use common::{Client, Got, World, cursor, direct};
+use common::{Client, Got, Rng, World, cursor, direct};
 use tern_core::config::Config;
 use tern_core::io::{Input, Outgoing};
 use tern_core::mail::Mail;
@@ -17,22 +17,6 @@ use tern_protocol::{ChannelId, Class, Code};
 
 /// Users 1 to 3, with two devices each.
 const DEVICES: [(u64, u32); 6] = [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2)];
-
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        // xorshift64* (Vigna 2016)
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        (self.next() >> 16) % bound
-    }
-}
 
 /// A message that a device holds until it is answered.
 #[derive(Clone)]
@@ -176,7 +160,7 @@ impl Device {
 
 /// One day: chaos, then peace, then the judgement.
 fn live_through(seed: u64) {
-    let mut rng = Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut rng = Rng::new(seed);
     let shards = 1 + rng.below(5) as u16;
     let config = Config {
         window_messages: 1 + rng.below(20) as u32,

@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, HashSet};
 use bytes::Bytes;
 use tern_core::config::Config;
 use tern_core::io::{Answer, Effect, Input, LinkId, Outgoing, Query};
-use tern_core::log::Reader;
+use tern_core::log::{Offset, Reader};
 use tern_core::mail::Mail;
 use tern_core::memory::{MemoryLog, MemoryReader, MemoryTable};
-use tern_core::placement::{Placement, WorkerId};
+use tern_core::placement::{Placement, ShardId, WorkerId};
 use tern_core::time::{Mono, Now};
 use tern_core::{Recovery, Worker};
 use tern_protocol::frames::{
@@ -73,14 +73,8 @@ impl World {
         let build = |worker| {
             let id = WorkerId(worker);
             let shards = placement.shards_of(id).map(|shard| {
-                let mut recovery =
-                    Recovery::new(shard, placement, MemoryTable::default(), Default::default());
-                reader.replay(shard, |at, end, record| {
-                    recovery.replay(at, end, record).expect("the log makes sense");
-                });
-                if incarnation > 1 {
-                    recovery.raise(Incarnation(incarnation));
-                }
+                let recovery = recover(&reader, shard, placement, incarnation);
+                reader.entomb(shard, &recovery.tombstones());
                 recovery.finish(reader.log(shard, true))
             });
             Worker::new(id, placement, config.clone(), reader.clone(), shards.collect())
@@ -180,7 +174,8 @@ impl World {
                     let answer = self.answer(query);
                     self.workers[index].handle(self.now, Input::Directory(answer));
                 }
-                Effect::Warm { waiter, .. } => {
+                Effect::Warm { shard, at, waiter } => {
+                    self.reader.warm(shard, at);
                     self.workers[index].handle(self.now, Input::Warmed(waiter));
                 }
             }
@@ -258,6 +253,27 @@ impl World {
             })
             .collect()
     }
+}
+
+/// Replays a shard's log as it was found; what nothing explains counts as accepted.
+fn recover(
+    reader: &MemoryReader,
+    shard: ShardId,
+    placement: Placement,
+    incarnation: u32,
+) -> Recovery<MemoryTable> {
+    let mut recovery = Recovery::new(shard, placement, MemoryTable::default(), Offset::NONE);
+    reader.replay_with_losses(shard, |at, end, found| match found {
+        Ok(record) => recovery.replay(at, end, record).expect("the log makes sense"),
+        Err(links) => recovery.lost(at, end, links),
+    });
+    for (channel, up_to) in reader.expired(shard) {
+        recovery.expire(channel, up_to);
+    }
+    if incarnation > 1 {
+        recovery.raise(Incarnation(incarnation));
+    }
+    recovery
 }
 
 /// A client that says frames.
@@ -426,4 +442,46 @@ pub fn closes(got: &[Got]) -> Vec<Code> {
             _ => None,
         })
         .collect()
+}
+
+/// A small source of chance, the same for the same seed.
+pub struct Rng(u64);
+
+impl Rng {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        // xorshift64* (Vigna 2016)
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        (self.next() >> 16) % bound
+    }
+}
+
+/// Tries `count` seeds, times `TERN_SOAK`, or `TERN_SEED` alone, and adds up what `body` counts.
+/// A failure names its seed.
+pub fn for_seeds<const N: usize>(
+    test: &str,
+    count: u64,
+    body: impl Fn(u64) -> [usize; N] + std::panic::RefUnwindSafe,
+) -> [usize; N] {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    if let Some(seed) = number("TERN_SEED") {
+        return body(seed);
+    }
+    let mut totals = [0; N];
+    for seed in 1..=count * number("TERN_SOAK").unwrap_or(1).max(1) {
+        let counted = std::panic::catch_unwind(|| body(seed)).unwrap_or_else(|_| {
+            panic!("replay with TERN_SEED={seed} cargo test -p tern-core --test {test}")
+        });
+        totals.iter_mut().zip(counted).for_each(|(total, counted)| *total += counted);
+    }
+    totals
 }
