@@ -6,14 +6,15 @@
 //! run, byte for byte.
 //!
 //! Rooms: [`world`] is the loop and everything on the agenda; [`server`] and [`device`] hold what
-//! runs, [`disk`] and [`carrier`] what it runs on; [`fault`] lists what goes wrong, [`mutant`] the
+//! runs, [`disk`] and [`parcel`]s on `tern-netmodel` what it runs on; [`fault`] lists what goes wrong, [`mutant`] the
 //! deliberate defects; the [`oracle`] judges by its checks; [`report`] speaks to people.
 //!
 //! Not here: real sockets, real disks and threads, which the server's own tests kill and starve.
 #![forbid(unsafe_code)]
 
+pub use tern_netmodel::random;
+
 pub mod plan;
-pub mod random;
 
 pub mod fault;
 pub mod mutant;
@@ -21,8 +22,8 @@ pub mod mutant;
 pub mod agenda;
 pub mod trace;
 
-pub mod carrier;
 pub mod disk;
+pub mod parcel;
 
 pub mod device;
 pub mod server;

@@ -8,12 +8,13 @@
 //! - [`settings`]: QUIC's transport, server and endpoint settings, each set explicitly.
 //! - [`tls`]: TLS 1.3 with the one ALPN protocol, no early data.
 //!
-//! Nothing here holds a connection; that is [`crate::worker`].
+//! The rule and the settings stand in `tern-quic`, where the simulator finds them too. Nothing
+//! here holds a connection; that is [`crate::worker`].
 
-pub mod steering;
+pub use tern_quic::steering;
 
 mod reuseport;
 pub mod sockets;
 
-pub mod settings;
+pub use tern_quic::settings;
 pub mod tls;

@@ -3,10 +3,10 @@
 use tern_client::machine::Input as ClientInput;
 use tern_core::io::Input;
 use tern_core::mail::Device;
+use tern_netmodel::carrier::Way;
 use tern_protocol::DeviceId;
 
 use super::{Happening, World};
-use crate::carrier::Way;
 use crate::disk::Death;
 use crate::fault::{Fault, Shape};
 

@@ -3,15 +3,16 @@
 
 use bytes::Bytes;
 use tern_client::machine::{Change, Effect, Input, Machine, Position, Ticket};
+use tern_netmodel::carrier::Way;
 use tern_protocol::frames::Network;
 use tern_protocol::header::HEADER_BYTES;
 use tern_protocol::{Code, Frame};
 
 use super::{Happening, World};
-use crate::carrier::{Parcel, Way};
 use crate::device::Process;
 use crate::fault::Fault;
 use crate::mutant::Mutant;
+use crate::parcel::Parcel;
 use crate::server::Shown;
 
 /// Ticks of one machine in the same millisecond, after which it counts as spinning.

@@ -2,18 +2,20 @@
 
 use tern_client::machine::Input as ClientInput;
 use tern_core::io::{Input, LinkId};
+use tern_netmodel::Conditions;
+use tern_netmodel::carrier::{Carrier, Class, Way};
 use tern_protocol::{Code, Frame};
 
 use super::{Happening, World};
-use crate::carrier::{Carrier, Parcel, StreamCarrier, Way};
 use crate::fault::Fault;
+use crate::parcel::{Parcel, Weather, at, conditions, ms};
 use crate::server::Shown;
 
 /// After this long without a packet a server forgets a connection, in ms.
 const IDLE_MS_MAX: u64 = 90_000;
 
-/// What one repair of a lost frame by the transport costs, in ms.
-const REPAIR_MS: u64 = 250;
+/// Bytes of a packet that opens a connection.
+const OPENING_BYTES: usize = 1_200;
 
 /// A connection.
 pub(super) struct Conn {
@@ -26,7 +28,7 @@ pub(super) struct Conn {
     pub(super) server_open: bool,
     /// It is lost, and the server does not learn of it.
     is_half_lost: bool,
-    carrier: Box<dyn Carrier>,
+    carrier: Carrier<Parcel>,
 }
 
 impl World {
@@ -34,7 +36,7 @@ impl World {
     pub(super) fn open_link(&mut self, install: usize) {
         let link = self.next_link;
         self.next_link += 1;
-        let carrier = Box::new(StreamCarrier::default());
+        let carrier = Carrier::new(self.net.draw(), at(self.now));
         let conn = Conn {
             install,
             seat: None,
@@ -47,36 +49,57 @@ impl World {
         if let Some(process) = self.installs[install].process.as_mut() {
             process.link = Some(link);
         }
-        let delay = self.delay(install);
+        let when = self.crossing(link, Way::ToServer);
         if self.server.is_none() && self.net.percent(50) {
-            self.agenda.add(self.now + delay, Happening::ClientNotices(link));
+            self.agenda.add(when, Happening::ClientNotices(link));
         } else {
-            self.agenda.add(self.now + delay, Happening::LinkArrives(link));
+            self.agenda.add(when, Happening::LinkArrives(link));
         }
     }
 
-    /// How long something takes on the path of an install.
-    fn delay(&mut self, install: usize) -> u64 {
-        let (latency, jitter) = self.installs[install].path;
-        let mut delay = latency + self.net.between(0, jitter);
-        if self.struck(Fault::SlowNetwork) {
-            delay += self.net.between(0, 2_000);
+    /// The conditions on the path of an install at this moment.
+    fn conditions(&mut self, install: usize) -> Conditions {
+        let is_slow = self.struck(Fault::SlowNetwork);
+        let is_lossy = self.is_on(Fault::LossyNetwork);
+        conditions(self.installs[install].path, Weather { is_slow, is_lossy })
+    }
+
+    /// Sets the conditions of a direction of a connection as they are now.
+    fn weather_of(&mut self, link: u64, way: Way) {
+        let Some(install) = self.links.get(&link).map(|conn| conn.install) else { return };
+        let conditions = self.conditions(install);
+        if let Some(conn) = self.links.get_mut(&link) {
+            conn.carrier.set(way, conditions, at(self.now));
         }
-        if self.is_on(Fault::LossyNetwork) && self.net.percent(20) {
-            self.tally.hit(Fault::LossyNetwork);
-            delay += REPAIR_MS << self.net.below(4);
-        }
-        delay
+    }
+
+    /// When something that must get through reaches the other side.
+    fn crossing(&mut self, link: u64, way: Way) -> u64 {
+        self.weather_of(link, way);
+        let now = self.now;
+        let Some(conn) = self.links.get_mut(&link) else { return now };
+        let lost = conn.carrier.counts(way).lost;
+        let when = ms(conn.carrier.crossing(way, OPENING_BYTES, at(now)));
+        self.note_losses(link, way, lost);
+        when
+    }
+
+    fn note_losses(&mut self, link: u64, way: Way, before: u64) {
+        let lost = self.links.get(&link).map_or(0, |conn| conn.carrier.counts(way).lost);
+        (before..lost).for_each(|_| self.tally.hit(Fault::LossyNetwork));
     }
 
     /// Gives a parcel to the transport.
     pub(super) fn offer(&mut self, link: u64, way: Way, parcel: Parcel) {
-        let Some(install) = self.links.get(&link).map(|conn| conn.install) else { return };
-        let (now, delay) = (self.now, self.delay(install));
+        self.weather_of(link, way);
+        let now = at(self.now);
         let Some(conn) = self.links.get_mut(&link) else { return };
-        if let Some(when) = conn.carrier.offer(way, parcel, now, delay) {
-            self.agenda.add(when, Happening::Flight(link, way));
+        let lost = conn.carrier.counts(way).lost;
+        let moments = conn.carrier.offer(way, Class::Ordered, (parcel.bytes(), parcel), now);
+        for when in moments {
+            self.agenda.add(ms(when), Happening::Flight(link, way));
         }
+        self.note_losses(link, way, lost);
     }
 
     /// The connection is there for the server.
@@ -100,8 +123,8 @@ impl World {
         );
         self.oracle.link_opened(link);
         self.worker_input(worker, Input::LinkOpened(LinkId(link)));
-        let delay = self.delay(install);
-        self.agenda.add(self.now + delay, Happening::LinkReady(link));
+        let when = self.crossing(link, Way::ToClient);
+        self.agenda.add(when, Happening::LinkReady(link));
     }
 
     /// The connection is there for the client.
@@ -206,7 +229,7 @@ impl World {
         {
             return self.agenda.add(until, Happening::Flight(link, way));
         }
-        let now = self.now;
+        let now = at(self.now);
         let Some(conn) = self.links.get_mut(&link) else { return };
         let Some(parcel) = conn.carrier.deliver(way, now) else { return };
         let (client_open, server_open) = (conn.client_open, conn.server_open);
@@ -269,9 +292,9 @@ impl World {
         let Some(conn) = self.links.get_mut(&link) else { return };
         if half {
             conn.is_half_lost = true;
-            let flights = conn.carrier.stall(Way::ToServer, late);
+            let flights = conn.carrier.stall(Way::ToServer, at(late));
             for when in flights {
-                self.agenda.add(when, Happening::Flight(link, Way::ToServer));
+                self.agenda.add(ms(when), Happening::Flight(link, Way::ToServer));
             }
         } else {
             conn.carrier.cut(Way::ToServer);
@@ -288,8 +311,8 @@ impl World {
     /// One direction of a connection stands still.
     pub(super) fn stall_link(&mut self, link: u64, way: Way, until: u64) {
         let Some(conn) = self.links.get_mut(&link) else { return };
-        for when in conn.carrier.stall(way, until) {
-            self.agenda.add(when, Happening::Flight(link, way));
+        for when in conn.carrier.stall(way, at(until)) {
+            self.agenda.add(ms(when), Happening::Flight(link, way));
         }
     }
 }

@@ -18,10 +18,10 @@ use tern_core::io::{Answer, Waiter};
 use tern_core::log::Offset;
 use tern_core::mail::Device;
 use tern_core::placement::ShardId;
+use tern_netmodel::carrier::Way;
 use tern_protocol::{DeviceId, Uin};
 
 use crate::agenda::Agenda;
-use crate::carrier::Way;
 use crate::device::{Act, Install};
 use crate::disk::{Death, Disk, SharedDisk};
 use crate::fault::{Fault, Tally};

@@ -7,13 +7,14 @@ use tern_core::placement::{Placement, ShardId, WorkerId};
 use tern_core::shard::Shard;
 use tern_core::time::Now;
 use tern_core::{Recovery, Worker};
+use tern_netmodel::carrier::Way;
 use tern_protocol::{Code, SendKey, UnixMillis};
 
 use super::{Happening, World};
-use crate::carrier::{Parcel, Way};
 use crate::disk::{Death, DiskLog, DiskReader, DiskTable};
 use crate::fault::Fault;
 use crate::mutant::Mutant;
+use crate::parcel::Parcel;
 use crate::server::{Seat, Server, Shown, encode, encode_close, encode_push};
 
 /// The server's wall clock at the beginning of the world, in ms since 1970.

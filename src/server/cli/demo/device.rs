@@ -4,9 +4,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use tern_badlink::Relay;
+
 use super::children::{Name, Nursery, Process};
 use super::ledger::{DeviceNo, Mark};
-use super::relay::Relay;
 use super::words::Order;
 
 /// A device through all its lives.

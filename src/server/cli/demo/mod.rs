@@ -5,18 +5,14 @@
 //! their addresses change, and the server and one device are killed and started again. Then it
 //! waits until everything has come, and tells from a [`ledger`] which promises held.
 //!
-//! Reading order: [`stage`] is the run, [`script`] what happens when, [`relay`] and [`link`] the
-//! bad network, [`ledger`] the judge. The devices' side is [`actor`].
+//! Reading order: [`stage`] is the run, [`script`] what happens when, [`ledger`] the judge; the bad
+//! network is that of `badlink`. The devices' side is [`actor`].
 
 pub(crate) mod actor;
 mod words;
 
 mod children;
 mod device;
-mod relay;
-
-mod link;
-mod random;
 
 mod script;
 mod stage;
@@ -32,10 +28,10 @@ use std::time::Duration;
 
 use super::{Exit, fail};
 use ledger::Verdict;
-use link::Weather;
 use report::Findings;
 use screen::Screen;
 use stage::{End, NAMES, Plan, Stage};
+use tern_netmodel::Conditions;
 
 /// Of 100 packets that come out, how many come out twice.
 const DUPLICATES_PERCENT: f64 = 1.5;
@@ -77,11 +73,12 @@ impl Args {
             seed: self.seed,
             messages: self.messages,
             sending: Duration::from_secs(self.seconds),
-            weather: Weather {
-                loss: f64::from(self.loss) / 100.0,
-                duplicates: DUPLICATES_PERCENT / 100.0,
-                delay: Duration::from_millis(self.delay),
-                jitter: Duration::from_millis(self.delay.min(JITTER_MS_MAX)),
+            weather: Conditions {
+                loss_percent: f64::from(self.loss),
+                duplicate_percent: DUPLICATES_PERCENT,
+                delay_ms: self.delay,
+                jitter_ms: self.delay.min(JITTER_MS_MAX),
+                ..Conditions::default()
             },
         }
     }

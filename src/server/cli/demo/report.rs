@@ -3,8 +3,9 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use tern_netmodel::Counts;
+
 use super::ledger::{Kind, Verdict};
-use super::link::Counts;
 
 /// Anomalies that are told one by one; the others are counted.
 const TOLD_MAX: usize = 20;
@@ -95,7 +96,7 @@ impl Findings<'_> {
     }
 
     fn write_links(&self, text: &mut String) -> std::fmt::Result {
-        let Counts { offered, forwarded, lost, duplicated, reordered } = self.counts;
+        let Counts { offered, forwarded, lost, duplicated, reordered, .. } = self.counts;
         writeln!(
             text,
             "  links              {offered} packets in, {forwarded} out: {lost} lost ({}), \

@@ -9,7 +9,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tern_badlink::{Plan as LinkPlan, Relay, Sharing};
 use tern_client::profile::Profile;
+use tern_netmodel::{Conditions, Counts, Profile as LinkProfile};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -17,8 +19,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::children::{Happening, Name, Nursery, Process, Said};
 use super::device::Device;
 use super::ledger::{DeviceNo, Ledger, Mark, Showing, Verdict};
-use super::link::{Counts, Weather};
-use super::relay::Relay;
 use super::screen::Screen;
 use super::script::{Script, Step};
 use super::story::Story;
@@ -62,7 +62,7 @@ pub struct Plan {
     /// The time over which they are sent.
     pub sending: Duration,
     /// How bad the links are.
-    pub weather: Weather,
+    pub weather: Conditions,
 }
 
 /// How a run ended.
@@ -180,7 +180,9 @@ impl Stage {
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for device in &self.devices {
-            counts += device.relay.counts();
+            let figures = device.relay.figures();
+            counts += figures.up;
+            counts += figures.down;
         }
         counts
     }
@@ -209,6 +211,18 @@ impl Stage {
         self.add_devices().await
     }
 
+    /// The link of one device: the same in all of its lives, whatever address it has.
+    fn link(&self, server: SocketAddr, device: u64) -> LinkPlan {
+        LinkPlan {
+            listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
+            server,
+            profile: LinkProfile::symmetric(self.plan.weather.clone()),
+            // Far apart, since neighbouring seeds are those of other runs.
+            seed: self.plan.seed ^ device << 32,
+            sharing: Sharing::One,
+        }
+    }
+
     async fn add_devices(&mut self) -> Result<(), Trouble> {
         let server = self.server.address.expect("set up waits for it");
         let mut profiles = Vec::new();
@@ -220,7 +234,7 @@ impl Stage {
             profiles.push((path, uin));
         }
         for (index, name) in NAMES.into_iter().enumerate() {
-            let relay = Relay::start(server, self.plan.weather, self.plan.seed, index as u64).await;
+            let relay = Relay::start(self.link(server, index as u64)).await;
             let relay = relay.map_err(|error| Trouble::System("a relay can't start", error))?;
             let (profile, uin) = profiles[index].clone();
             let to = profiles[1 - index].1;

@@ -1,7 +1,7 @@
 //! The steering rule: the first byte of a datagram's destination connection id, modulo the number
 //! of workers, names the worker.
 //!
-//! The kernel applies it to each datagram (`reuseport`); [`worker_of`] is the same rule
+//! The kernel applies it to each datagram (the server's `reuseport`); [`worker_of`] is the same rule
 //! in Rust, by which a worker recognises a stray; [`WorkerIds`] makes connection ids that obey
 //! it. So a connection stays with its worker when its client's address changes. An id that the
 //! client chose (its first Initial) is steered by the same rule, so its retransmits stay put too.
@@ -69,19 +69,36 @@ pub fn client_id_of(datagram: &[u8]) -> Option<ConnectionId> {
     (bytes <= LONGEST).then(|| ConnectionId::new(id))
 }
 
+/// Where the random bytes of connection ids come from.
+pub type IdSource = Box<dyn FnMut(&mut [u8; ID_BYTES]) + Send + Sync>;
+
 /// Makes the connection ids of one worker.
 pub struct WorkerIds {
     worker: WorkerId,
     workers: u16,
-    random: SystemRandom,
+    source: IdSource,
 }
 
 impl WorkerIds {
+    /// Ids of random bytes from the system.
+    ///
     /// # Panics
     /// If one byte can't name that many workers, or the worker is none of them.
     pub fn new(worker: WorkerId, workers: u16) -> Self {
+        let random = SystemRandom::new();
+        let fill = move |id: &mut [u8; ID_BYTES]| {
+            random.fill(id).expect("the system's random source does not fail once it works");
+        };
+        Self::with_source(worker, workers, Box::new(fill))
+    }
+
+    /// Ids of bytes from elsewhere, which must be as hard to guess where strangers can send.
+    ///
+    /// # Panics
+    /// If one byte can't name that many workers, or the worker is none of them.
+    pub fn with_source(worker: WorkerId, workers: u16, source: IdSource) -> Self {
         assert!(workers <= WORKERS_MAX && worker.0 < workers, "worker {worker:?} of {workers}");
-        Self { worker, workers, random: SystemRandom::new() }
+        Self { worker, workers, source }
     }
 
     /// The steering byte nearest below or at `byte`, wrapped so that each of the worker's bytes
@@ -97,7 +114,7 @@ impl WorkerIds {
 impl ConnectionIdGenerator for WorkerIds {
     fn generate_cid(&mut self) -> ConnectionId {
         let mut id = [0; ID_BYTES];
-        self.random.fill(&mut id).expect("the system's random source does not fail once it works");
+        (self.source)(&mut id);
         id[0] = self.steer(id[0]);
         ConnectionId::new(&id)
     }

@@ -190,12 +190,20 @@ pub fn server(
     keys: &TransportKeys,
     tls: Arc<rustls::ServerConfig>,
 ) -> ServerConfig {
-    let crypto =
-        QuicServerConfig::try_from(tls).expect("the provider has AES-128-GCM; see tls::provider");
+    let crypto = QuicServerConfig::try_from(tls).expect("the server's provider has AES-128-GCM");
+    server_over(settings, keys, Arc::new(crypto))
+}
+
+/// The same over any cryptography.
+pub fn server_over(
+    settings: &TransportSettings,
+    keys: &TransportKeys,
+    crypto: Arc<dyn quinn_proto::crypto::ServerConfig>,
+) -> ServerConfig {
     let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&keys.token);
     let mut tokens = ValidationTokenConfig::default();
     tokens.sent(ADDRESS_TOKENS).lifetime(ADDRESS_TOKEN_LIFE);
-    let mut config = ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
+    let mut config = ServerConfig::new(crypto, Arc::new(token_key));
     config
         .transport_config(Arc::new(transport(settings)))
         .validation_token_config(tokens)
@@ -214,9 +222,17 @@ pub fn server(
 /// # Panics
 /// If there are more workers than connection ids can name.
 pub fn endpoint(keys: &TransportKeys, worker: WorkerId, workers: u16) -> EndpointConfig {
+    endpoint_over(keys, move || WorkerIds::new(worker, workers))
+}
+
+/// The same with connection ids from elsewhere.
+pub fn endpoint_over(
+    keys: &TransportKeys,
+    ids: impl Fn() -> WorkerIds + Send + Sync + 'static,
+) -> EndpointConfig {
     let mut config = EndpointConfig::new(Arc::new(keys.reset_key()));
     config
-        .cid_generator(move || Box::new(WorkerIds::new(worker, workers)))
+        .cid_generator(move || Box::new(ids()))
         .supported_versions(vec![1]) // QUIC v1
         .grease_quic_bit(true)
         .min_reset_interval(RESET_INTERVAL)

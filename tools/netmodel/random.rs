@@ -1,6 +1,8 @@
 //! Random numbers that repeat: one stream per concern, so that a change in what one concern
 //! draws leaves the others as they were.
 
+use std::time::Duration;
+
 /// SplitMix64 (Steele, Lea, Flood 2014): one addition and a finalizer a number, which is enough
 /// for choices that nobody attacks.
 #[derive(Clone, Debug)]
@@ -39,6 +41,37 @@ impl Stream {
         self.below(100) < percent
     }
 
+    /// A number from 0 up to, and without, 1.
+    pub fn fraction(&mut self) -> f64 {
+        (self.draw() >> 11) as f64 / (1_u64 << 53) as f64 // exact: 53 bits
+    }
+
+    /// Whether something of this probability, 0 to 1, happens now.
+    pub fn chance(&mut self, probability: f64) -> bool {
+        self.fraction() < probability
+    }
+
+    /// How long something without memory lasts, `mean_ms` on average: von Neumann's way (1951),
+    /// which only compares, so that a seed gives the same on every machine.
+    pub fn lasting(&mut self, mean_ms: u64) -> Duration {
+        let mut whole = 0_u32;
+        loop {
+            let first = self.fraction();
+            let (mut last, mut is_odd) = (first, true);
+            loop {
+                let next = self.fraction();
+                if next >= last {
+                    break;
+                }
+                (last, is_odd) = (next, !is_odd);
+            }
+            if is_odd {
+                return Duration::from_millis(mean_ms).mul_f64(f64::from(whole) + first);
+            }
+            whole += 1;
+        }
+    }
+
     /// One of several; `None` of none.
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
         from.get(self.below(from.len() as u64) as usize).copied()
@@ -53,7 +86,7 @@ impl Stream {
 }
 
 /// The finalizer of SplitMix64: every bit of the input moves every bit of the output.
-pub(crate) fn mix(mut x: u64) -> u64 {
+pub fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
@@ -80,5 +113,24 @@ mod tests {
         let seen: Vec<u64> = (0..1_000).map(|_| stream.between(3, 5)).collect();
         assert!((3..=5).all(|n| seen.contains(&n)) && seen.iter().all(|n| (3..=5).contains(n)));
         assert_eq!(stream.below(0), 0);
+    }
+
+    #[test]
+    fn chances_come_as_often_as_said() {
+        let mut stream = Stream::of(1, "chance");
+        let hits = (0..100_000).filter(|_| stream.chance(0.2)).count();
+        assert!((19_000..21_000).contains(&hits), "{hits}");
+        assert!(!stream.chance(0.0) && stream.chance(1.0));
+    }
+
+    #[test]
+    fn times_without_memory_have_their_mean_and_their_tail() {
+        let mut stream = Stream::of(1, "lasting");
+        let times: Vec<u64> =
+            (0..100_000).map(|_| stream.lasting(1_000).as_millis() as u64).collect();
+        let mean = times.iter().sum::<u64>() / times.len() as u64;
+        assert!((980..1_020).contains(&mean), "{mean}");
+        let long = times.iter().filter(|time| **time > 3_000).count(); // e^-3: 4,979
+        assert!((4_700..5_300).contains(&long), "{long}");
     }
 }

@@ -1,0 +1,281 @@
+//! The relay: one socket towards the clients, one towards the server for each outer address.
+//!
+//! A client's packet waits on its lane's way up, then leaves by the NAT: by the socket that stands
+//! for the client's address. So the server sees as many addresses as the clients have, and a new
+//! one whenever the NAT forgets. An answer comes in by that socket, if the NAT still knows whose
+//! it is, and waits on the way down.
+//!
+//! Packets for a server that is down are gone, as on any network: nobody is told.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tern_netmodel::nat::{NatCounts, NatRules};
+use tern_netmodel::{Counts, Nat, Profile};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::lane::{Lane, LaneId, Lanes, Packet};
+use super::upstream::{Arrival, DATAGRAM_BYTES_MAX, Upstreams};
+
+/// Packets from the server that wait for the relay's task; a reader that finds it full waits.
+const ARRIVALS_MAX: usize = 256;
+
+/// Silence after which a client's address is forgotten where the profile's NAT forgets none, in
+/// ms: ten minutes, far beyond any keep-alive, so that a relay that runs for days does not fill up.
+const FORGET_MS: u64 = 600_000;
+
+/// How often what is forgotten is looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What a relay is to be.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where clients send to.
+    pub listen: SocketAddr,
+    /// Where the server is.
+    pub server: SocketAddr,
+    /// How bad the link is.
+    pub profile: Profile,
+    /// What decides about packets.
+    pub seed: u64,
+    /// Who shares a link.
+    pub sharing: Sharing,
+}
+
+/// Which clients share a link, its bandwidth and its bad times.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sharing {
+    /// Each address that clients send from has a link of its own.
+    Each,
+    /// All share one, as one phone does that changes its address.
+    One,
+}
+
+/// What a relay did.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Figures {
+    /// From the clients.
+    pub up: Counts,
+    /// To the clients.
+    pub down: Counts,
+    /// By the NAT.
+    pub nat: NatCounts,
+    /// Addresses that clients sent from.
+    pub clients: u64,
+    /// Packets of which the relay itself had too many: not what the profile wants.
+    pub overrun: u64,
+}
+
+/// A running relay; it ends when dropped.
+#[derive(Debug)]
+pub struct Relay {
+    address: SocketAddr,
+    rebinds: mpsc::Sender<()>,
+    figures: Arc<Mutex<Figures>>,
+    task: AbortHandle,
+}
+
+impl Relay {
+    /// Starts a relay on the runtime of the caller.
+    ///
+    /// # Errors
+    /// When the address to listen on can't be had.
+    pub async fn start(plan: Plan) -> io::Result<Self> {
+        let near = UdpSocket::bind(plan.listen).await?;
+        let address = near.local_addr()?;
+        let figures = Arc::new(Mutex::new(Figures::default()));
+        let (rebinds, orders) = mpsc::channel(1);
+        let task = tokio::spawn(Task::new(near, &plan, Arc::clone(&figures)).run(orders));
+        Ok(Self { address, rebinds, figures, task: task.abort_handle() })
+    }
+
+    /// Where clients find the server.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Gives the client that spoke last another address on the server's side.
+    pub fn rebind(&self) {
+        // One that is still to come does for this one too.
+        let _ = self.rebinds.try_send(());
+    }
+
+    /// What happened so far.
+    pub fn figures(&self) -> Figures {
+        *lock(&self.figures)
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn lock(figures: &Mutex<Figures>) -> MutexGuard<'_, Figures> {
+    figures.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The task of a relay.
+struct Task {
+    near: UdpSocket,
+    lanes: Lanes,
+    /// When each lane is to be looked at; a lane may stand here more than once.
+    due: BinaryHeap<Reverse<(Duration, LaneId)>>,
+    nat: Nat<SocketAddr>,
+    upstreams: Upstreams,
+    clients: HashMap<SocketAddr, LaneId>,
+    newest: Option<SocketAddr>,
+    arrivals: mpsc::Receiver<Arrival>,
+    figures: Arc<Mutex<Figures>>,
+    begun: Instant,
+}
+
+impl Task {
+    fn new(near: UdpSocket, plan: &Plan, figures: Arc<Mutex<Figures>>) -> Self {
+        let (tell, arrivals) = mpsc::channel(ARRIVALS_MAX);
+        let idle_ms = plan.profile.nat.idle_ms.or(Some(FORGET_MS));
+        let rules = NatRules { idle_ms, ..plan.profile.nat };
+        Self {
+            near,
+            lanes: Lanes::new(plan.profile.clone(), plan.seed, plan.sharing),
+            due: BinaryHeap::new(),
+            nat: Nat::new(rules, plan.seed),
+            upstreams: Upstreams::new(plan.server, tell),
+            clients: HashMap::new(),
+            newest: None,
+            arrivals,
+            figures,
+            begun: Instant::now(),
+        }
+    }
+
+    async fn run(mut self, mut orders: mpsc::Receiver<()>) {
+        let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+        let mut sweep = tokio::time::interval(SWEEP);
+        loop {
+            let due = self.due.peek().map(|Reverse((due, _))| self.begun + *due);
+            tokio::select! {
+                // An error of this socket tells of a client that is gone; the next read goes on.
+                Ok((bytes, from)) = self.near.recv_from(&mut buffer) => {
+                    self.take_up(from, &buffer[..bytes]);
+                }
+                Some((binding, bytes)) = self.arrivals.recv() => {
+                    if let Some(client) = self.nat.inbound(self.now(), binding) {
+                        self.take_down(client, bytes);
+                    }
+                }
+                () = tokio::time::sleep_until(due.unwrap_or(self.begun)), if due.is_some() => {
+                    self.land().await;
+                }
+                _ = sweep.tick() => self.sweep(),
+                order = orders.recv() => match order {
+                    Some(()) => self.rebind(),
+                    None => return,
+                },
+            }
+            self.publish();
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    fn take_up(&mut self, client: SocketAddr, bytes: &[u8]) {
+        self.newest = Some(client);
+        let id = match self.clients.get(&client) {
+            Some(id) => *id,
+            None => {
+                let Some(id) = self.lanes.open() else { return };
+                self.clients.insert(client, id);
+                lock(&self.figures).clients += 1;
+                id
+            }
+        };
+        let now = self.now();
+        self.lanes.push_up(id, now, Packet { client, bytes: bytes.into() });
+        self.plan(id);
+    }
+
+    fn take_down(&mut self, client: SocketAddr, bytes: Box<[u8]>) {
+        let Some(id) = self.clients.get(&client).copied() else { return };
+        let now = self.now();
+        self.lanes.push_down(id, now, Packet { client, bytes });
+        self.plan(id);
+    }
+
+    fn plan(&mut self, id: LaneId) {
+        if let Some(due) = self.lanes.get(id).and_then(|lane| lane.poll_timeout()) {
+            let is_first = self.due.peek().is_none_or(|Reverse((first, _))| due < *first);
+            let is_known = !is_first && self.due.len() > self.lanes.len() * 4;
+            if !is_known {
+                self.due.push(Reverse((due, id)));
+            }
+        }
+    }
+
+    /// Lets out everything that is due.
+    async fn land(&mut self) {
+        let now = self.now();
+        while let Some(Reverse((due, id))) = self.due.peek().copied() {
+            if due > now {
+                return;
+            }
+            self.due.pop();
+            while let Some(packet) = self.lanes.get(id).and_then(|lane| lane.up.poll(now)) {
+                self.leave(now, packet).await;
+            }
+            while let Some(packet) = self.lanes.get(id).and_then(|lane| lane.down.poll(now)) {
+                // What a socket refuses is as lost as any packet.
+                let _ = self.near.send_to(&packet.bytes, packet.client).await;
+            }
+            if let Some(next) = self.lanes.get(id).and_then(|lane| lane.poll_timeout()) {
+                self.due.push(Reverse((next, id)));
+            }
+        }
+    }
+
+    async fn leave(&mut self, now: Duration, packet: Packet) {
+        let way = self.nat.outbound(now, packet.client);
+        if let Some(old) = way.replaces {
+            self.upstreams.close(old);
+        }
+        // Without a socket the packet is lost; the next one tries again.
+        let _ = self.upstreams.send(way.binding, &packet.bytes).await;
+    }
+
+    fn rebind(&mut self) {
+        if let Some(old) = self.newest.and_then(|newest| self.nat.rebind(newest)) {
+            self.upstreams.close(old);
+        }
+    }
+
+    fn sweep(&mut self) {
+        let now = self.now();
+        for binding in self.nat.sweep(now) {
+            self.upstreams.close(binding);
+        }
+        let gone = self.lanes.sweep(now, Duration::from_millis(FORGET_MS));
+        self.clients.retain(|_, id| !gone.contains(id));
+    }
+
+    fn publish(&self) {
+        let mut figures = lock(&self.figures);
+        (figures.up, figures.down) = self.lanes.counts();
+        (figures.nat, figures.overrun) = (self.nat.counts(), self.lanes.overrun());
+    }
+}
+
+impl Lane {
+    fn poll_timeout(&self) -> Option<Duration> {
+        [self.up.poll_timeout(), self.down.poll_timeout()].into_iter().flatten().min()
+    }
+}
