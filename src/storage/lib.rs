@@ -13,8 +13,8 @@
 //! 8. [`inspect`]: tools look at a folder from outside.
 //!
 //! A record is copied once, into the batch; readers borrow it from the mapping (`map`), also where
-//! a page of it can't be given (`sigbus`). All `unsafe` is in these two and in the slots of
-//! `dedup`.
+//! a page of it can't be given (`sigbus`). All `unsafe` is in these two and in the region
+//! of `dedup`.
 #![deny(unsafe_code)]
 
 mod disk;

@@ -8,9 +8,14 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use tern_core::log::Offset;
 use tern_protocol::Incarnation;
 
-use super::slots::{Region, remove_unlocked};
-use super::supply::{READY, Supply, TableLife, WORD_ENTRIES, WORD_STATE, applied, set_applied};
-use super::table::{SLOTS_MIN, ShmTable};
+use super::memory::Word;
+use super::probe::find;
+use super::region::{Region, remove_unlocked};
+use super::slot::Held;
+use super::supply::{
+    READY, Supply, TableLife, WORD_ENTRIES, WORD_MOVES, WORD_STATE, applied, set_applied,
+};
+use super::table::{LOAD_MAX_FIFTHS, ShmTable};
 use crate::error::{IoError, Naming};
 use crate::format::Id;
 
@@ -63,8 +68,9 @@ impl ShmTable {
 /// A new empty table; whatever was left behind elsewhere is removed.
 fn fresh(supply: &Supply) -> Result<Region, IoError> {
     let name = supply.name();
-    let region =
-        supply.make(SLOTS_MIN, &name).naming("make the deduplication table", name.as_ref())?;
+    let region = supply
+        .make(supply.slots_first, &name)
+        .naming("make the deduplication table", name.as_ref())?;
     set_applied(region.header(), Offset::NONE);
     region.header()[WORD_STATE].store(READY, Release);
     for path in supply.candidates().filter(|path| *path != region.path) {
@@ -97,17 +103,40 @@ fn left_behind(
     if applied > end {
         return Err(Some("it knows more than the log"));
     }
-    let mut entries = 0;
-    for slot in region.slots() {
-        match slot.look() {
-            Ok(None) => {}
-            Ok(Some(held)) if held.entry.last < applied => entries += 1,
-            Ok(Some(_)) => return Err(Some("an entry is newer than the table says")),
-            Err(_) => return Err(Some("an entry is torn")),
+    if region.header()[WORD_MOVES].load(Relaxed) & 1 == 1 {
+        return Err(Some("entries were moving"));
+    }
+    let entries = count(&region, applied)?;
+    Ok((region, entries, applied))
+}
+
+/// The number of entries, all of them whole, possible, and where the search finds them.
+fn count(region: &Region, applied: Offset) -> Result<usize, &'static str> {
+    let (slots, mut entries) = (region.slots(), 0);
+    for slot in slots {
+        let words = slot.look().map_err(|_| "an entry is torn")?;
+        let Some(held) = Held::from_words(&words) else { continue };
+        if held.entry.last >= applied {
+            return Err("an entry is newer than the table says");
         }
+        if !held.is_alive() {
+            return Err("an entry has no newest key");
+        }
+        entries += 1;
     }
     if region.header()[WORD_ENTRIES].load(Relaxed) != entries as u64 {
-        return Err(Some("its count is wrong"));
+        return Err("its count is wrong");
     }
-    Ok((region, entries, applied))
+    if entries * 5 > slots.len() * LOAD_MAX_FIFTHS {
+        return Err("it is too full");
+    }
+    // Only now is there a free slot that ends each search.
+    for (index, slot) in slots.iter().enumerate() {
+        if let Some(Held { uin, device, .. }) = Held::from_words(&slot.own())
+            && find(slots, uin, device) != index
+        {
+            return Err("an entry is not where it is searched");
+        }
+    }
+    Ok(entries)
 }

@@ -1,15 +1,23 @@
 //! The deduplication table: a cache in shared memory of what the log says of each device, so that
 //! a process that was killed finds it again.
 //!
-//! - [`slots`]: a file as an array of slots, each whole or visibly not (the `unsafe` is there).
+//! - `memory`: the integers of a table, mapped or under a model checker.
+//! - [`slot`]: one device's place, whole or visibly not; [`probe`]: how a device is found, and
+//!   taken out.
+//! - [`region`]: a file as an array of slots (the `unsafe` is there).
 //! - [`supply`]: where such files come from; making one waits for the kernel, so the I/O thread
 //!   does it.
 //! - [`ShmTable`]: open addressing over one of them, or over two while the table grows.
 //! - [`attach`]: whether a table that was left behind can be believed.
 
-mod attach;
-mod slots;
+mod memory;
+mod probe;
+mod slot;
+
+mod region;
 mod supply;
+
+mod attach;
 mod table;
 mod view;
 

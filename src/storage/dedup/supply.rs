@@ -12,7 +12,9 @@ use crossbeam::queue::ArrayQueue;
 use tern_core::log::Offset;
 use tern_protocol::Incarnation;
 
-use super::slots::{Header, Region, remove_unlocked};
+use super::memory::Word;
+use super::region::{Header, Region, remove_unlocked};
+use super::table::SLOTS_MIN;
 use super::view::TableFacts;
 use crate::format::Id;
 use crate::io::IoHandle;
@@ -21,7 +23,7 @@ use crate::io::IoHandle;
 const TABLE_MAGIC: u64 = u64::from_be_bytes(*b"TERNDEDU");
 
 /// Version of the layout of a table; any other is thrown away.
-const TABLE_VERSION: u64 = 1;
+const TABLE_VERSION: u64 = 2;
 
 /// Words of the header that change only when the log is opened.
 const CONSTANT_WORDS: usize = 10;
@@ -41,6 +43,9 @@ const WORD_APPLIED: usize = 13;
 /// Word of the header with the complement of [`WORD_APPLIED`]: were that one damaged, records
 /// would be taken for known that are not.
 const WORD_APPLIED_CHECK: usize = 14;
+
+/// Word of the header that is odd while entries move within the table.
+pub(crate) const WORD_MOVES: usize = 15;
 
 /// In [`WORD_STATE`]: all entries are in this table. Anything else: some are in another.
 pub(crate) const READY: u64 = 1;
@@ -69,6 +74,8 @@ pub(crate) struct TableLife {
 #[derive(Debug)]
 pub(crate) struct Supply {
     pub(crate) identity: TableIdentity,
+    /// Slots of a new table.
+    pub(super) slots_first: usize,
     /// Where tables may be, best first.
     dirs: Vec<PathBuf>,
     life: ArcSwap<TableLife>,
@@ -86,6 +93,7 @@ impl Supply {
     pub(crate) fn new(identity: TableIdentity, dirs: Vec<PathBuf>, io: IoHandle) -> Self {
         Self {
             identity,
+            slots_first: SLOTS_MIN,
             dirs,
             life: ArcSwap::default(),
             wanted: AtomicU64::new(0),
@@ -237,6 +245,8 @@ impl Supply {
         for dir in &self.dirs {
             let (grown, place) = (dir.join(self.growing_name()), dir.join(self.name()));
             // Without the name it is not found after a restart, and is rebuilt from the log.
+            #[cfg(test)]
+            super::memory::crash::point();
             if !grown.exists() || std::fs::rename(&grown, &place).is_err() {
                 let _ = remove_unlocked(&place);
             }

@@ -1,4 +1,8 @@
-//! The table as its shard uses it: open addressing, and growth a few entries at a time.
+//! The table as its shard uses it: open addressing, growth a few entries at a time, and the way
+//! out for devices that can send no more.
+//!
+//! It never shrinks: room that devices left is taken by others, and after a restart of the
+//! machine, or any doubt, a table is filled anew in the size that it needs.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
@@ -7,15 +11,18 @@ use tern_core::dedup::{DedupEntry, DedupTable, TableFull};
 use tern_core::log::Offset;
 use tern_protocol::{DeviceId, Uin};
 
-use super::slots::{Held, Region, SLOT_BYTES, Slot};
-use super::supply::{MOVING, READY, Supply, WORD_ENTRIES, WORD_STATE, set_applied};
+use super::memory::Word;
+use super::probe::{self, find};
+use super::region::Region;
+use super::slot::{Held, SLOT_BYTES, Slot};
+use super::supply::{MOVING, READY, Supply, WORD_ENTRIES, WORD_MOVES, WORD_STATE, set_applied};
 
 /// Slots of a new table: 192 KiB a shard.
-pub(crate) const SLOTS_MIN: usize = 4096;
+pub(super) const SLOTS_MIN: usize = 4096;
 
 /// The working load factor, in fifths: at 4 of 5 slots in use a look-up that finds nothing sees
 /// 13 slots on average (Knuth 6.4), and an entry costs 60 bytes.
-const LOAD_MAX_FIFTHS: usize = 4;
+pub(super) const LOAD_MAX_FIFTHS: usize = 4;
 
 /// The next table is asked for at this many of 20 slots in use, so that it is ready at 16.
 const LOAD_ASK_TWENTIETHS: usize = 15;
@@ -74,13 +81,12 @@ impl ShmTable {
     fn move_some(&mut self) {
         let Some((old, moved)) = &mut self.old else { return };
         let slots = old.slots();
-        for slot in &slots[*moved..(*moved + MOVED_PER_PUT).min(slots.len())] {
-            if let Some(held) = slot.get() {
-                let place = find(&self.main, held.uin, held.device);
-                // One that is there already was put later than the one that moves.
-                if place.is_free() {
-                    insert(&self.main, place, &held);
-                }
+        let some = &slots[*moved..(*moved + MOVED_PER_PUT).min(slots.len())];
+        for held in some.iter().filter_map(|slot| Held::from_words(&slot.own())) {
+            let index = find(self.main.slots(), held.uin, held.device);
+            // One that is there already was put later than the one that moves.
+            if held.is_alive() && self.main.slots()[index].is_free() {
+                insert(&self.main, index, &held);
             }
         }
         *moved = (*moved + MOVED_PER_PUT).min(slots.len());
@@ -89,6 +95,23 @@ impl ShmTable {
             self.emptied = self.old.take().map(|(old, _)| old);
             self.hand_over_emptied();
         }
+    }
+
+    /// Takes a device out that can send no more; nothing happens if it is not there. What moves
+    /// for it lies in the same run of slots, see [`probe`].
+    pub fn remove(&mut self, uin: Uin, device: DeviceId) {
+        let index = find(self.main.slots(), uin, device);
+        let here = !self.main.slots()[index].is_free();
+        if here {
+            take_out(&self.main, index);
+        }
+        // Nothing moves in a table that is moved out of: it could get behind the mover. One that
+        // has been moved stands there still, and must not be found instead.
+        let there = self.old.as_ref().and_then(|(old, _)| alive(old, uin, device));
+        if let Some((slot, held)) = there {
+            slot.write(&held.removed().words());
+        }
+        self.entries -= usize::from(here || there.is_some());
     }
 
     fn hand_over_emptied(&mut self) {
@@ -100,9 +123,9 @@ impl ShmTable {
 
 impl DedupTable for ShmTable {
     fn get(&self, uin: Uin, device: DeviceId) -> Option<DedupEntry> {
-        let found = find(&self.main, uin, device).get();
-        let found = found.or_else(|| find(&self.old.as_ref()?.0, uin, device).get());
-        found.map(|held| held.entry)
+        let found = alive(&self.main, uin, device);
+        let found = found.or_else(|| alive(&self.old.as_ref()?.0, uin, device));
+        found.map(|(_, held)| held.entry)
     }
 
     fn reserve(&mut self) -> Result<(), TableFull> {
@@ -127,53 +150,41 @@ impl DedupTable for ShmTable {
     fn put(&mut self, uin: Uin, device: DeviceId, entry: DedupEntry, applied: Offset) {
         assert!(uin.0 != 0, "0 is no user");
         let held = Held { uin, device, entry };
-        let place = find(&self.main, uin, device);
-        if place.is_free() {
-            let moved =
-                self.old.as_ref().is_some_and(|(old, _)| find(old, uin, device).get().is_some());
-            if !moved {
+        assert!(held.is_alive(), "the newest key of a device was used");
+        let index = find(self.main.slots(), uin, device);
+        let slot = &self.main.slots()[index];
+        if slot.is_free() {
+            if self.old.as_ref().is_none_or(|(old, _)| alive(old, uin, device).is_none()) {
                 let room = (self.entries + 1) * 5 <= self.main.slots().len() * LOAD_MAX_FIFTHS;
                 assert!(room, "no room was reserved");
                 self.entries += 1;
             }
-            insert(&self.main, place, &held);
+            insert(&self.main, index, &held);
         } else {
-            place.put(&held);
+            slot.write(&held.words());
         }
         set_applied(self.main.header(), applied);
         self.move_some();
     }
 }
 
+/// The slot of a device that a table which is moved out of still speaks for.
+fn alive(region: &Region, uin: Uin, device: DeviceId) -> Option<(&Slot, Held)> {
+    let slot = &region.slots()[find(region.slots(), uin, device)];
+    let held = Held::from_words(&slot.own()).filter(Held::is_alive)?;
+    Some((slot, held))
+}
+
 /// Fills a free slot.
-fn insert(region: &Region, place: &Slot, held: &Held) {
-    place.put(held);
+fn insert(region: &Region, index: usize, held: &Held) {
+    region.slots()[index].write(&held.words());
     let entries = &region.header()[WORD_ENTRIES];
     entries.store(entries.load(Relaxed) + 1, Release);
 }
 
-/// The slot of a device, or the free one where it would be.
-fn find(region: &Region, uin: Uin, device: DeviceId) -> &Slot {
-    let slots = region.slots();
-    let start = home(uin, device, slots.len());
-    let found = slots[start..]
-        .iter()
-        .chain(&slots[..start])
-        .find(|slot| slot.is_free() || slot.is_of(uin, device));
-    found.expect("a table always has free slots")
-}
-
-/// Where the search for a device begins.
-pub(super) fn home(uin: Uin, device: DeviceId, slots: usize) -> usize {
-    let mixed = mix(mix(uin.0) ^ u64::from(device.0));
-    // The high half of the product: an even spread over any number of slots.
-    ((u128::from(mixed) * slots as u128) >> 64) as usize
-}
-
-/// The finalizer of SplitMix64 (Steele, Lea, Flood 2014). Part of the table's layout.
-fn mix(mut x: u64) -> u64 {
-    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
+/// Frees a slot.
+fn take_out(region: &Region, index: usize) {
+    probe::take_out(&region.header()[WORD_MOVES], region.slots(), index);
+    let entries = &region.header()[WORD_ENTRIES];
+    entries.store(entries.load(Relaxed) - 1, Release);
 }

@@ -7,9 +7,10 @@ use tern_core::dedup::DedupEntry;
 use tern_core::log::Offset;
 use tern_protocol::{DeviceId, Incarnation, Uin};
 
-use super::slots::{Held, Region, Slot};
-use super::supply::facts;
-use super::table::home;
+use super::probe::look_up;
+use super::region::Region;
+use super::slot::{Held, Slot, Torn};
+use super::supply::{WORD_MOVES, facts};
 use crate::format::Id;
 
 /// Attempts to read an entry that is being written, other threads let run in between. A write
@@ -66,8 +67,8 @@ impl TableView {
         facts(self.region.header(), self.region.slots().len())
     }
 
-    /// All entries, in the order of their slots; while entries are put, or moved, some may be
-    /// missing.
+    /// All entries, in the order of their slots; while entries are put, or move, some may be
+    /// missing, or come twice.
     pub fn entries(
         &self,
     ) -> impl Iterator<Item = Result<(Uin, DeviceId, DedupEntry), TornEntry>> + '_ {
@@ -78,25 +79,31 @@ impl TableView {
     /// The entry of a device.
     ///
     /// # Errors
-    /// When an entry on the way to it stays half written.
+    /// When an entry on the way to it stays half written, or entries don't stop moving.
     pub fn get(&self, uin: Uin, device: DeviceId) -> Result<Option<DedupEntry>, TornEntry> {
-        let slots = self.region.slots();
-        let start = home(uin, device, slots.len());
-        for slot in slots[start..].iter().chain(&slots[..start]) {
-            let Some(held) = patiently(slot)? else { return Ok(None) };
-            if (held.uin, held.device) == (uin, device) {
-                return Ok(Some(held.entry));
+        for _ in 0..ATTEMPTS {
+            match self.try_get(uin, device) {
+                Ok(entry) => return Ok(entry),
+                Err(Torn) => std::thread::yield_now(),
             }
         }
-        Ok(None)
+        Err(TornEntry)
+    }
+
+    /// One attempt of [`get`](Self::get).
+    pub(super) fn try_get(&self, uin: Uin, device: DeviceId) -> Result<Option<DedupEntry>, Torn> {
+        let (header, slots) = (self.region.header(), self.region.slots());
+        let words = look_up(&header[WORD_MOVES], slots, uin, device)?;
+        let held = words.and_then(|words| Held::from_words(&words));
+        Ok(held.filter(Held::is_alive).map(|held| held.entry))
     }
 }
 
 fn patiently(slot: &Slot) -> Result<Option<Held>, TornEntry> {
     for _ in 0..ATTEMPTS {
         match slot.look() {
-            Ok(held) => return Ok(held),
-            Err(_) => std::thread::yield_now(),
+            Ok(words) => return Ok(Held::from_words(&words).filter(Held::is_alive)),
+            Err(Torn) => std::thread::yield_now(),
         }
     }
     Err(TornEntry)

@@ -9,7 +9,7 @@ const UNSAFE: [(&str, &str); 6] = [
     ("src/storage/benches/commit/place.rs", "measures stores through a mapping"),
     ("src/storage/map.rs", "reads log segments through a mapping"),
     ("src/storage/sigbus.rs", "keeps a page that can't be read from ending the process"),
-    ("src/storage/dedup/slots.rs", "keeps the deduplication table in shared memory"),
+    ("src/storage/dedup/region.rs", "keeps the deduplication table in shared memory"),
 ];
 
 /// Crates whose root forbids `unsafe` outright.

@@ -2,23 +2,19 @@
 //! this crate with `unsafe` in it.
 //!
 //! Everything in the mapping is an atomic integer, so whatever another process does to it, a
-//! value read here is some integer and never undefined. A slot is written under a version word
-//! that is odd meanwhile; a reader that sees it odd, or changed, tries again (Boehm, "Can seqlocks
-//! get along with programming language memory models?", 2012). A checksum finds what was damaged.
+//! value read here is some integer and never undefined.
 #![allow(unsafe_code)]
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::fs::FallocateFlags;
-use tern_core::dedup::DedupEntry;
-use tern_core::log::Offset;
-use tern_protocol::{DeviceId, Epoch, SendCounter, Uin};
+
+use super::memory::Mapped64;
+use super::slot::{SLOT_BYTES, Slot};
 
 /// Bytes of the header: one page, so that the slots begin on a cache line.
 const HEADER_BYTES: usize = 4096;
@@ -26,112 +22,10 @@ const HEADER_BYTES: usize = 4096;
 /// Words of the header.
 pub(crate) const HEADER_WORDS: usize = HEADER_BYTES / 8;
 
-/// Bytes of a slot. With at most 4 of 5 slots in use, an entry costs 60 bytes.
-pub(crate) const SLOT_BYTES: usize = 48;
-
 /// The header: words of 64 bits, meant by [`super::supply`].
-pub(crate) type Header = [AtomicU64; HEADER_WORDS];
+pub(crate) type Header = [Mapped64; HEADER_WORDS];
 
-/// A device's place in the table.
-#[repr(C)]
-pub(crate) struct Slot {
-    /// Odd while the slot is written.
-    version: AtomicU32,
-    /// CRC-32C of what follows.
-    check: AtomicU32,
-    /// 0 if the slot is free.
-    uin: AtomicU64,
-    device: AtomicU32,
-    epoch: AtomicU32,
-    newest: AtomicU32,
-    reserved: AtomicU32,
-    window: AtomicU64,
-    last: AtomicU64,
-}
-
-const _: () = assert!(size_of::<Slot>() == SLOT_BYTES && align_of::<Slot>() == 8);
 const _: () = assert!(size_of::<Header>() == HEADER_BYTES);
-
-/// What a slot holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Held {
-    pub(crate) uin: Uin,
-    pub(crate) device: DeviceId,
-    pub(crate) entry: DedupEntry,
-}
-
-impl Held {
-    fn checksum(&self) -> u32 {
-        let mut bytes = [0; SLOT_BYTES - 8];
-        bytes[..8].copy_from_slice(&self.uin.0.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.device.0.to_le_bytes());
-        bytes[12..16].copy_from_slice(&self.entry.epoch.0.to_le_bytes());
-        bytes[16..20].copy_from_slice(&self.entry.newest.0.to_le_bytes());
-        bytes[24..32].copy_from_slice(&self.entry.window.to_le_bytes());
-        bytes[32..40].copy_from_slice(&self.entry.last.0.to_le_bytes());
-        crc32c::crc32c(&bytes)
-    }
-}
-
-impl Slot {
-    /// What the slot's one writer reads.
-    pub(crate) fn get(&self) -> Option<Held> {
-        let uin = self.uin.load(Relaxed);
-        (uin != 0).then(|| Held {
-            uin: Uin(uin),
-            device: DeviceId(self.device.load(Relaxed)),
-            entry: DedupEntry {
-                epoch: Epoch(self.epoch.load(Relaxed)),
-                newest: SendCounter(self.newest.load(Relaxed)),
-                window: self.window.load(Relaxed),
-                last: Offset(self.last.load(Relaxed)),
-            },
-        })
-    }
-
-    /// Whether the device of the slot's one writer is here.
-    pub(crate) fn is_of(&self, uin: Uin, device: DeviceId) -> bool {
-        self.uin.load(Relaxed) == uin.0 && self.device.load(Relaxed) == device.0
-    }
-
-    /// Whether nobody is here.
-    pub(crate) fn is_free(&self) -> bool {
-        self.uin.load(Relaxed) == 0
-    }
-
-    /// Writes the slot; its owner alone does.
-    pub(crate) fn put(&self, held: &Held) {
-        let version = self.version.load(Relaxed);
-        self.version.store(version.wrapping_add(1), Relaxed);
-        fence(Release);
-        self.check.store(held.checksum(), Relaxed);
-        self.device.store(held.device.0, Relaxed);
-        self.epoch.store(held.entry.epoch.0, Relaxed);
-        self.newest.store(held.entry.newest.0, Relaxed);
-        self.window.store(held.entry.window, Relaxed);
-        self.last.store(held.entry.last.0, Relaxed);
-        self.uin.store(held.uin.0, Relaxed);
-        self.version.store(version.wrapping_add(2), Release);
-    }
-
-    /// What anybody else reads: whole, or an error if it is being written, or is damaged.
-    pub(crate) fn look(&self) -> Result<Option<Held>, Torn> {
-        let before = self.version.load(Acquire);
-        let (held, check) = (self.get(), self.check.load(Relaxed));
-        fence(Acquire);
-        if before & 1 == 1 || self.version.load(Relaxed) != before {
-            return Err(Torn);
-        }
-        match held {
-            Some(held) if held.checksum() != check => Err(Torn),
-            held => Ok(held),
-        }
-    }
-}
-
-/// A slot that is not whole (now).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Torn;
 
 /// A table's file, mapped and locked against a second owner.
 #[derive(Debug)]
@@ -148,6 +42,8 @@ impl Region {
         remove_unlocked(path)?;
         let mut options = private();
         let file = options.read(true).write(true).create_new(true).open(path)?;
+        #[cfg(test)]
+        super::memory::crash::point();
         file.try_lock()?;
         let len = HEADER_BYTES + slots * SLOT_BYTES;
         let made = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, len as u64)
@@ -215,7 +111,8 @@ impl Region {
     /// The slots.
     pub(crate) fn slots(&self) -> &[Slot] {
         // SAFETY: as for `header`; `make` and `checked` see to it that the mapping has `slots`
-        // slots behind the header, and `HEADER_BYTES` is a multiple of a slot's alignment.
+        // slots behind the header, `HEADER_BYTES` is a multiple of a slot's alignment, and a slot
+        // is made of atomic integers without padding (asserted beside its definition).
         unsafe {
             let first = self.map.as_ptr().add(HEADER_BYTES).cast::<Slot>();
             std::slice::from_raw_parts(first, self.slots)
@@ -234,9 +131,10 @@ pub(crate) fn remove_unlocked(path: &Path) -> io::Result<()> {
     std::fs::remove_file(path)
 }
 
-/// For its owner alone, and never through a link that somebody else put there.
+/// For its owner alone, never through a link that somebody else put there, and without waiting for
+/// the other end of a pipe that somebody else put there.
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+    options.mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC);
     options
 }

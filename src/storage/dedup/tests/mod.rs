@@ -1,0 +1,142 @@
+//! The table against plain models, through growth, removal, kills and every doubt there is.
+
+mod beside;
+mod cost;
+mod crash;
+mod doubt;
+mod model;
+mod orders;
+mod places;
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tern_core::dedup::{DedupEntry, DedupTable};
+use tern_core::log::Offset;
+use tern_protocol::{DeviceId, Epoch, Incarnation, SendCounter, Uin};
+
+use super::{Attached, ShmTable, Supply, TableIdentity};
+use crate::format::Id;
+use crate::io::Mailbox;
+
+const LIFE: Incarnation = Incarnation(1);
+const END: Offset = Offset(1 << 40);
+
+/// Where tables are at home. Tests that make very many are done there in seconds.
+const MEMORY: &str = "/dev/shm";
+
+/// How long a lock may be held by a process that is being started: it has the descriptors of all
+/// tests until it runs its own program.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn opening(number: u8) -> Id {
+    [number; 16]
+}
+
+fn identity() -> TableIdentity {
+    TableIdentity { folder: [3; 16], shard: 2, boot: [4; 16] }
+}
+
+fn supply_of(identity: TableIdentity, dirs: &[&Path]) -> Arc<Supply> {
+    let dirs = dirs.iter().map(|dir| dir.to_path_buf()).collect();
+    Arc::new(Supply::new(identity, dirs, Mailbox::new().handle()))
+}
+
+fn supply(dir: &TempDir) -> Arc<Supply> {
+    supply_of(identity(), &[dir.path()])
+}
+
+/// A supply whose first table has this many slots.
+fn small_supply(dir: &Path, slots: usize) -> Arc<Supply> {
+    let mut supply = Supply::new(identity(), vec![dir.to_owned()], Mailbox::new().handle());
+    supply.slots_first = slots;
+    Arc::new(supply)
+}
+
+/// Attaches as the opening `number` of a log.
+fn attach(dir: &TempDir, number: u8, end: Offset) -> Attached {
+    attach_from(&supply(dir), number, end)
+}
+
+fn attach_from(supply: &Arc<Supply>, number: u8, end: Offset) -> Attached {
+    let openings = [opening(number - 1), opening(number)];
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match ShmTable::attach(supply, LIFE, openings, end) {
+            Ok(attached) => return attached,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        std::thread::yield_now();
+    }
+}
+
+fn entry(last: u64) -> DedupEntry {
+    let (epoch, newest) = (Epoch(last as u32 % 7 + 1), SendCounter(last as u32));
+    DedupEntry { epoch, newest, window: last | 1, last: Offset(last) }
+}
+
+fn device(uin: u64) -> DeviceId {
+    DeviceId(uin as u32 % 3)
+}
+
+/// Puts an entry whose record is at `last`.
+fn put(table: &mut ShmTable, uin: u64, last: u64) -> DedupEntry {
+    if table.get(Uin(uin), device(uin)).is_none() {
+        table.reserve().unwrap();
+    }
+    table.put(Uin(uin), device(uin), entry(last), Offset(last + 8));
+    entry(last)
+}
+
+/// Puts these uins, each at 8 times its number.
+fn fill(table: &mut ShmTable, uins: std::ops::Range<u64>) {
+    uins.for_each(|uin| {
+        put(table, uin, uin * 8);
+    });
+}
+
+fn remove(table: &mut ShmTable, uin: u64) {
+    table.remove(Uin(uin), device(uin));
+}
+
+fn get(table: &ShmTable, uin: u64) -> Option<DedupEntry> {
+    table.get(Uin(uin), device(uin))
+}
+
+fn only_file(dir: &TempDir) -> PathBuf {
+    let mut paths = std::fs::read_dir(dir.path()).unwrap();
+    let path = paths.next().unwrap().unwrap().path();
+    assert!(paths.next().is_none());
+    path
+}
+
+/// `count`, times the factor in `TERN_SOAK` if that is set.
+fn soaked(count: u64) -> u64 {
+    let factor = std::env::var("TERN_SOAK").map(|text| text.parse::<u64>().expect("a number"));
+    count * factor.unwrap_or(1)
+}
+
+/// Numbers that can be drawn again: SplitMix64 from the seed in `TERN_SEED`, or a fixed one.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Self {
+        let seed = std::env::var("TERN_SEED").map(|text| text.parse().expect("a number"));
+        Self(seed.unwrap_or(20_261_122))
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.0;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
