@@ -64,4 +64,8 @@ impl DedupTable for CountedTable {
         self.table.put(uin, device, entry, applied);
         self.publish();
     }
+    fn remove(&mut self, uin: Uin, device: DeviceId) {
+        self.table.remove(uin, device);
+        self.publish();
+    }
 }

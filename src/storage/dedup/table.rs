@@ -97,23 +97,6 @@ impl ShmTable {
         }
     }
 
-    /// Takes a device out that can send no more; nothing happens if it is not there. What moves
-    /// for it lies in the same run of slots, see [`probe`].
-    pub fn remove(&mut self, uin: Uin, device: DeviceId) {
-        let index = find(self.main.slots(), uin, device);
-        let here = !self.main.slots()[index].is_free();
-        if here {
-            take_out(&self.main, index);
-        }
-        // Nothing moves in a table that is moved out of: it could get behind the mover. One that
-        // has been moved stands there still, and must not be found instead.
-        let there = self.old.as_ref().and_then(|(old, _)| alive(old, uin, device));
-        if let Some((slot, held)) = there {
-            slot.write(&held.removed().words());
-        }
-        self.entries -= usize::from(here || there.is_some());
-    }
-
     fn hand_over_emptied(&mut self) {
         if let Some(region) = self.emptied.take() {
             self.emptied = self.supply.retire(region).err();
@@ -165,6 +148,22 @@ impl DedupTable for ShmTable {
         }
         set_applied(self.main.header(), applied);
         self.move_some();
+    }
+
+    fn remove(&mut self, uin: Uin, device: DeviceId) {
+        // What moves for it lies in the same run of slots, see `probe`.
+        let index = find(self.main.slots(), uin, device);
+        let here = !self.main.slots()[index].is_free();
+        if here {
+            take_out(&self.main, index);
+        }
+        // Nothing moves in a table that is moved out of: it could get behind the mover. One that
+        // has been moved stands there still, and must not be found instead.
+        let there = self.old.as_ref().and_then(|(old, _)| alive(old, uin, device));
+        if let Some((slot, held)) = there {
+            slot.write(&held.removed().words());
+        }
+        self.entries -= usize::from(here || there.is_some());
     }
 }
 
