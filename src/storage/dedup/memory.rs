@@ -108,7 +108,7 @@ pub(crate) mod crash {
             Plan::Die(at) if PASSED.get() == at => {
                 kill_process(getpid(), Signal::KILL).expect("a process may kill itself");
             }
-            Plan::Yield(every) if PASSED.get() % every == 0 => std::thread::yield_now(),
+            Plan::Yield(every) if PASSED.get().is_multiple_of(every) => std::thread::yield_now(),
             _ => {}
         }
     }
