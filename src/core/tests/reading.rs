@@ -335,6 +335,30 @@ fn what_expires_under_a_session_is_told_to_it() {
 }
 
 #[test]
+fn a_long_loss_is_told_in_few_pieces() {
+    for whole in [true, false] {
+        let (mut world, reader, _) = expired_channel(200, 1);
+        let shard = world.placement.shard_of_channel(channel());
+        let mut places = Vec::new();
+        reader.replay(shard, |at, _, record| {
+            if record.kind == RecordKind::Message {
+                places.push(at);
+            }
+        });
+        places[2..190].iter().for_each(|at| reader.damage(shard, *at, whole));
+        let bob = world.login(0, 2, 1, &[cursor(channel(), 1, 1)]);
+        let got = told(world.take(&bob));
+        assert_eq!(got, ["push 2", "LOST 3 to 128"], "from one skip link to the next");
+        bob.ack(&mut world, channel(), 128);
+        let rest = told(world.take(&bob));
+        let pushes = (191..=200).map(|id| format!("push {id}"));
+        let expected: Vec<String> =
+            std::iter::once("LOST 129 to 190".to_owned()).chain(pushes).collect();
+        assert_eq!(rest, expected);
+    }
+}
+
+#[test]
 fn the_counter_of_a_channel_outlives_all_its_messages() {
     let (mut world, reader, mut alice) = expired_channel(3, 3);
     let fresh = world.login(0, 2, 1, &[]);

@@ -69,13 +69,27 @@ impl World {
         config: Config,
         incarnation: u32,
     ) -> Self {
+        Self::opened(reader, (shards, workers), config, incarnation, &[])
+    }
+
+    /// After a recovery that opened the logs of some shards only to be read.
+    pub fn opened(
+        reader: MemoryReader,
+        (shards, workers): (u16, u16),
+        config: Config,
+        incarnation: u32,
+        read_only: &[ShardId],
+    ) -> Self {
         let placement = Placement::new(shards, workers);
         let build = |worker| {
             let id = WorkerId(worker);
             let shards = placement.shards_of(id).map(|shard| {
                 let recovery = recover(&reader, shard, placement, incarnation);
                 reader.entomb(shard, &recovery.tombstones());
-                recovery.finish(reader.log(shard, true))
+                recovery.finish(match read_only.contains(&shard) {
+                    true => reader.read_only_log(shard),
+                    false => reader.log(shard, true),
+                })
             });
             Worker::new(id, placement, config.clone(), reader.clone(), shards.collect())
         };
