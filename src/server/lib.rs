@@ -17,6 +17,8 @@ pub mod folder;
 
 pub mod directory;
 
+pub mod backup;
+
 pub mod control;
 
 pub mod cli;

@@ -43,6 +43,10 @@ const STEP_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of what is written or left out as zeros: the block of most file systems.
 const BLOCK_BYTES: usize = 4096;
 
+/// Most lives that one restored log skips: epochs follow from incarnations and have room for 4,096
+/// of them.
+const LIVES_MAX: u32 = 1_000;
+
 /// How often a snapshot is begun again because checkpoints came or went meanwhile: they do so
 /// once in minutes, and a try takes some milliseconds.
 const TRIES_MAX: u32 = 100;
@@ -378,24 +382,35 @@ impl Window<'_> {
 }
 
 /// Says in a restored copy, durably, that its shards have forgotten what came after the backup.
+/// Each log's incarnation rises by `lives`: one, and one more for each time that the same backup
+/// was restored before, whose lives are not to be lived again.
 ///
 /// # Errors
 /// When it is no data folder, or the file system refuses.
-pub fn mark_restored(data: &Path) -> Result<(), FolderError> {
+pub fn mark_restored(data: &Path, lives: u32) -> Result<(), FolderError> {
     let facts = inspect::read_folder(data)?;
     for shard in 0..facts.shards {
         let dir = crate::folder::shard_dir(data, shard);
         let path = dir.join(RESTORED_FILE);
-        RealDisk.create(&path).and_then(|file| file.sync()).naming("make", &path)?;
+        let make = |file: std::sync::Arc<dyn DiskFile>| {
+            file.write_at(0, format!("{lives}\n").as_bytes())?;
+            file.sync()
+        };
+        RealDisk.create(&path).and_then(make).naming("make", &path)?;
         RealDisk.sync_dir(&dir).naming("sync", &dir)?;
     }
     Ok(())
 }
 
-/// Whether a shard was restored, and has not yet begun its new life.
-pub(crate) fn is_restored(dir: &Path) -> Result<bool, RecoverError> {
+/// By how much the incarnation of a shard rises that was restored and has not yet begun its new
+/// life; `None` for any other. A word that can't be read is taken for one life.
+pub(crate) fn lives_restored(dir: &Path) -> Result<Option<u32>, RecoverError> {
     let path = dir.join(RESTORED_FILE);
-    Ok(path.try_exists().naming("look for", &path)?)
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text.trim().parse().unwrap_or(1).clamp(1, LIVES_MAX))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(IoError { what: "read", path, source }.into()),
+    }
 }
 
 /// The new life of a restored shard is durable.

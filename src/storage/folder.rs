@@ -24,6 +24,7 @@ use crate::disk::{Disk, RealDisk};
 use crate::error::{FolderError, IoError, Naming};
 use crate::format::{FORMAT_VERSION, Id};
 use crate::header::{Durability, SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::owner::{OwnedDisk, Owner};
 use crate::segment::Segment;
 
 /// Shards of a new folder if none are asked for: enough for the cores of one machine, few enough
@@ -90,7 +91,7 @@ pub struct Folder {
     id: Id,
     shards: u16,
     disk: Arc<dyn Disk>,
-    _lock: File,
+    owner: Arc<Owner>,
 }
 
 impl Folder {
@@ -104,7 +105,10 @@ impl Folder {
             return Err(FolderError::ShardCount { asked: options.shards });
         }
         make_dir(path)?;
-        let lock = lock(path)?;
+        let owner = Owner::new(lock(path)?, path.join(LOCK_FILE));
+        let inner = Arc::clone(&options.disk);
+        let disk: Arc<dyn Disk> = Arc::new(OwnedDisk { inner, owner: Arc::clone(&owner) });
+        let options = FolderOptions { disk, ..options };
         let file = path.join(FOLDER_FILE);
         let page = match fs::read(&file) {
             Ok(bytes) => FolderPage::decode(&file, &bytes)?,
@@ -116,7 +120,7 @@ impl Folder {
             return Err(FolderError::Shards { path: path.into(), made, asked: options.shards });
         }
         let folder =
-            Self { path: path.into(), id: page.id, shards: made, disk: options.disk, _lock: lock };
+            Self { path: path.into(), id: page.id, shards: made, disk: options.disk, owner };
         Ok(folder)
     }
 
@@ -138,6 +142,13 @@ impl Folder {
     /// Its shards.
     pub fn shard_ids(&self) -> impl Iterator<Item = ShardId> + use<> {
         (0..self.shards).map(ShardId)
+    }
+
+    /// Whether the folder is still this process's own: somebody may have removed its lock file and
+    /// started another server. Once it is not, nothing in it is changed or acked any more, and
+    /// the process should end at once.
+    pub fn is_ours(&self) -> bool {
+        self.owner.is_ours()
     }
 
     pub(crate) fn disk(&self) -> &Arc<dyn Disk> {

@@ -20,6 +20,7 @@
 mod disk;
 mod error;
 mod folder;
+mod owner;
 
 mod recovery;
 mod scan;

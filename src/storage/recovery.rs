@@ -174,10 +174,12 @@ impl ShardScan {
             ends.push(walk.segment(segment, cut)?);
         }
         let used = walk.last_used.map_or(0, |number| number as usize);
-        let raised = match backup::is_restored(&context.shared.dir)? {
-            true => Some(Raised::Restored),
-            false => why_raised(&context, &segments, used, &walk),
+        let restored = backup::lives_restored(&context.shared.dir)?;
+        let raised = match restored {
+            Some(_) => Some(Raised::Restored),
+            None => why_raised(&context, &segments, used, &walk),
         };
+        let lives = restored.unwrap_or(u32::from(raised.is_some()));
         let newest = &segments.last().expect("a shard without segments was refused").header;
         let (opening, incarnation) = (newest.opening, newest.incarnation.0);
         let mut report = walk.report;
@@ -193,7 +195,7 @@ impl ShardScan {
             empty,
             empty_header,
             proven: walk.proven,
-            incarnation: Incarnation(incarnation + u32::from(raised.is_some())),
+            incarnation: Incarnation(incarnation + lives),
             raised,
             openings: [opening, random_id()],
             report,

@@ -3,6 +3,7 @@
 //! Results go to standard output, everything else to standard error. Each command ends with an
 //! [`Exit`].
 
+mod backup;
 mod chat;
 mod demo;
 mod device;
@@ -11,6 +12,7 @@ mod folder;
 mod options;
 mod output;
 mod recv;
+mod restore;
 mod send;
 mod serve;
 mod status;
@@ -63,6 +65,10 @@ enum Command {
     Device(device::Args),
     /// Show how the server does
     Status(status::Args),
+    /// Copy a data folder into a new one, while its server runs or without one, and verify the copy
+    Backup(backup::Args),
+    /// Make a data folder from what `tern backup` made
+    Restore(restore::Args),
     /// Have the server go down in order, as SIGTERM does
     Stop(stop::Args),
     /// List what can be set, each option with its unit, default and cost
@@ -101,6 +107,8 @@ fn run(command: Command) -> Exit {
         Command::User(args) => user::run(args),
         Command::Device(args) => device::run(args),
         Command::Status(args) => status::run(&args),
+        Command::Backup(args) => backup::run(&args),
+        Command::Restore(args) => restore::run(&args),
         Command::Stop(args) => stop::run(&args),
         Command::Options(args) => options::run(&args),
     }

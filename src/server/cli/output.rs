@@ -20,6 +20,11 @@ pub(crate) fn fail(exit: Exit, reason: impl Display) -> Exit {
     exit
 }
 
+/// Says how far something is.
+pub(super) fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "tern: {text}");
+}
+
 /// Lines of columns below a head, each as wide as its widest cell; a column of numbers stands to
 /// the right.
 pub(super) fn columns(rows: &[Vec<String>]) -> String {

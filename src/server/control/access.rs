@@ -75,7 +75,7 @@ pub fn ask(options: &Options, request: &AccountRequest) -> Result<AccountReply, 
 fn ask_server(mut client: Client, request: &AccountRequest) -> Result<AccountReply, AccessError> {
     match client.ask(&Request::Account(request.clone())).map_err(AccessError::Server)? {
         Reply::Account(reply) => Ok(reply),
-        other @ (Reply::Pong(_) | Reply::Status(_) | Reply::Stopping) => {
+        other @ (Reply::Pong(_) | Reply::Status(_) | Reply::Stopping | Reply::Backup(_)) => {
             Err(AccessError::Server(ClientError::Strange(format!("{other:?}"))))
         }
     }

@@ -66,6 +66,11 @@ impl<D: Directory> Desk<D> {
                 self.server.stop(Stop::Asked);
                 Response::Ok(Reply::Stopping)
             }
+            Request::Backup(to) => match self.server.begin_backup(&to) {
+                Ok(()) => Response::Ok(Reply::Backup(self.server.backup_state())),
+                Err(reason) => Response::Refused(reason),
+            },
+            Request::BackupState => Response::Ok(Reply::Backup(self.server.backup_state())),
             Request::Account(request) => {
                 let Self { accounts, server, whereabouts } = self;
                 match handle_live(accounts, server, whereabouts, request).await {

@@ -17,10 +17,14 @@ pub mod protocol;
 mod socket;
 pub mod status;
 
+use std::path::Path;
+
 use tern_protocol::{Code, DeviceId, Uin};
 
 pub use plane::{Control, ControlError, Parts, Stop};
 use status::Status;
+
+use crate::backup::BackupState;
 
 /// What the control plane asks of the server it belongs to; nothing of it waits.
 pub trait Server: Send + Sync + 'static {
@@ -32,6 +36,15 @@ pub trait Server: Send + Sync + 'static {
 
     /// How the server does, by the figures published last.
     fn status(&self) -> Status;
+
+    /// Begins a backup into a folder.
+    ///
+    /// # Errors
+    /// When one is under way, or it can't go there; the words are for people.
+    fn begin_backup(&self, to: &Path) -> Result<(), String>;
+
+    /// How far the newest backup is, if there was one.
+    fn backup_state(&self) -> Option<BackupState>;
 
     /// Goes down in order.
     fn stop(&self, why: Stop);

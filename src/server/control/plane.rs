@@ -282,6 +282,14 @@ mod tests {
             }
         }
 
+        fn begin_backup(&self, _: &std::path::Path) -> Result<(), String> {
+            Err("not here".to_owned())
+        }
+
+        fn backup_state(&self) -> Option<crate::backup::BackupState> {
+            None
+        }
+
         fn stop(&self, why: Stop) {
             self.note(Order::Stop(why));
         }

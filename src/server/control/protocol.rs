@@ -1,8 +1,11 @@
 //! What is said over the control socket: a [`Request`] a line, a [`Response`] a line, in JSON.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::status::Status;
+use crate::backup::BackupState;
 use crate::directory::{DeviceEntry, Label, Name, User};
 
 /// Longest request in bytes; the longest that is of use holds a name and a label.
@@ -21,6 +24,10 @@ pub enum Request {
     Status,
     /// Go down in order.
     Stop,
+    /// Begin a backup into this folder, named from the root; one at a time.
+    Backup(PathBuf),
+    /// How far is the backup?
+    BackupState,
     /// About users and devices; works without a server too.
     Account(AccountRequest),
 }
@@ -89,6 +96,8 @@ pub enum Reply {
     Status(Box<Status>),
     /// To [`Request::Stop`]: it goes down.
     Stopping,
+    /// To [`Request::Backup`] and [`Request::BackupState`]; `None` if none was ever begun.
+    Backup(Option<BackupState>),
     /// To [`Request::Account`].
     Account(AccountReply),
 }

@@ -11,6 +11,7 @@
 
 mod accounts;
 mod cache;
+mod copy;
 mod name;
 mod secret;
 pub mod service;
@@ -24,6 +25,7 @@ use tern_core::mail::Device;
 use tern_protocol::{DeviceId, Uin, UnixMillis};
 
 pub use accounts::{Accounts, AddedDevice};
+pub use copy::Jump;
 pub use name::{Label, Name, NameError};
 pub use secret::{Hash, Secret};
 pub use sqlite::Sqlite;

@@ -60,7 +60,7 @@ impl Sqlite {
 
     /// Begins a transaction that will write: taking the write lock at once, since a reader that
     /// turns writer could find another before it.
-    async fn write(&self) -> Result<Transaction<'static, Engine>, DirectoryError> {
+    pub(super) async fn write(&self) -> Result<Transaction<'static, Engine>, DirectoryError> {
         Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
     }
 }
@@ -108,7 +108,9 @@ impl Directory for Sqlite {
 
     async fn users(&self) -> Result<Vec<User>, DirectoryError> {
         let rows = sqlx::query(
-            "SELECT uin, name, disabled, created_ms, device_last FROM users ORDER BY uin",
+            "SELECT uin, name, disabled, created_ms, \
+             (SELECT COUNT(*) FROM devices d WHERE d.uin = u.uin) AS devices \
+             FROM users u ORDER BY uin",
         )
         .fetch_all(&self.pool)
         .await?;
@@ -117,7 +119,9 @@ impl Directory for Sqlite {
 
     async fn user(&self, name: &str) -> Result<Option<User>, DirectoryError> {
         let row = sqlx::query(
-            "SELECT uin, name, disabled, created_ms, device_last FROM users WHERE name = ?",
+            "SELECT uin, name, disabled, created_ms, \
+             (SELECT COUNT(*) FROM devices d WHERE d.uin = u.uin) AS devices \
+             FROM users u WHERE name = ?",
         )
         .bind(name)
         .fetch_optional(&self.pool)
@@ -185,7 +189,7 @@ impl Directory for Sqlite {
 }
 
 /// Makes the file if absent, for its owner only; SQLite's own files beside it get the same mode.
-fn make_private(path: &Path) -> std::io::Result<()> {
+pub(super) fn make_private(path: &Path) -> std::io::Result<()> {
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(FILE_MODE).open(path).map(drop)
 }
@@ -245,7 +249,7 @@ fn user(row: &SqliteRow) -> Result<User, DirectoryError> {
         uin: uin_from(row.try_get("uin")?)?.0,
         name: row.try_get("name")?,
         disabled: row.try_get::<i64, _>("disabled")? != 0,
-        devices: device_from(row.try_get("device_last")?)?.0,
+        devices: device_from(row.try_get("devices")?)?.0,
         created_ms: row.try_get::<i64, _>("created_ms")?.max(0).cast_unsigned(),
     })
 }

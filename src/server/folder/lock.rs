@@ -3,8 +3,8 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use super::{FILE_MODE, FolderError};
 
@@ -17,7 +17,8 @@ const PID_BYTES_MAX: u64 = PID_WIDTH as u64 + 1;
 /// Holds the folder until it is dropped, or the process ends in any way.
 #[derive(Debug)]
 pub struct FolderLock {
-    _file: File,
+    file: File,
+    path: PathBuf,
 }
 
 impl FolderLock {
@@ -35,7 +36,17 @@ impl FolderLock {
             Err(TryLockError::Error(error)) => return Err(io(error)),
         }
         sign(&mut file).map_err(io)?;
-        Ok(Self { _file: file })
+        Ok(Self { file, path })
+    }
+
+    /// Whether the lock's name still leads to this lock: somebody may have removed the file, and
+    /// then another process can hold the folder too.
+    pub fn is_ours(&self) -> bool {
+        let same = || {
+            let (held, named) = (self.file.metadata().ok()?, std::fs::metadata(&self.path).ok()?);
+            Some((held.dev(), held.ino()) == (named.dev(), named.ino()))
+        };
+        same() == Some(true)
     }
 }
 
@@ -67,5 +78,20 @@ mod tests {
         assert!(error.to_string().contains(&format!("process {pid}")), "{error}");
         drop(held);
         folder.lock().expect("free again");
+    }
+
+    #[test]
+    fn the_text_of_a_dead_holder_is_in_nobodys_way() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let folder = DataFolder::open(parent.path()).expect("made");
+        // Of a process that lives and does not hold the lock: its number was used again.
+        std::fs::write(parent.path().join("tern.lock"), "1\n").expect("written");
+        let held = folder.lock().expect("nobody holds it");
+        let error = folder.lock().expect_err("held").to_string();
+        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        assert!(held.is_ours());
+        std::fs::remove_file(parent.path().join("tern.lock")).expect("removed");
+        let other = folder.lock().expect("an operator's force");
+        assert!(!held.is_ours() && other.is_ours());
     }
 }

@@ -2,6 +2,7 @@
 //! doors, the workers' questions to the directory, their cold reads to the I/O thread.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, OnceLock};
@@ -13,11 +14,14 @@ use tern_core::placement::{ShardId, WorkerId};
 use tern_protocol::{Code, DeviceId, Uin};
 use tern_storage::IoHandle;
 
+use super::backups::Backups;
 use super::figures;
 use super::logs::OpenLogs;
+use crate::backup::BackupState;
 use crate::control::status::{Phase, Status, Table};
 use crate::control::{Server, Stop};
 use crate::directory::service::Asker;
+use crate::folder::DataFolder;
 use crate::worker::{Command, Directory, Doors, Warmer};
 
 /// The running server.
@@ -29,6 +33,7 @@ pub(super) struct Live {
     phase: AtomicU8,
     stops: SyncSender<Stop>,
     logs: OnceLock<OpenLogs>,
+    backups: Backups,
 }
 
 impl Live {
@@ -37,6 +42,7 @@ impl Live {
         listen: SocketAddr,
         pin: String,
         stops: SyncSender<Stop>,
+        data: DataFolder,
     ) -> Self {
         Self {
             doors,
@@ -46,6 +52,7 @@ impl Live {
             phase: AtomicU8::new(to_number(Phase::Recovering)),
             stops,
             logs: OnceLock::new(),
+            backups: Backups::new(data),
         }
     }
 
@@ -104,6 +111,15 @@ impl Server for Live {
             workers: figures::of_workers(&self.doors),
             shards: self.logs.get().map_or_else(Table::default, figures::of_logs),
         }
+    }
+
+    fn begin_backup(&self, to: &Path) -> Result<(), String> {
+        let logs = self.logs.get().ok_or("the logs are being read; try again when it is ready")?;
+        self.backups.begin(to, || logs.snapshot())
+    }
+
+    fn backup_state(&self) -> Option<BackupState> {
+        self.backups.state()
     }
 
     fn stop(&self, why: Stop) {

@@ -18,9 +18,10 @@ use tern_core::shard::ReplayError;
 use tern_core::shard::state::{StateKind, TombstoneRow};
 use tern_core::{Recovery, Shard, Worker};
 use tern_protocol::Incarnation;
+use tern_storage::backup::LogSnapshot;
 use tern_storage::{
-    Folder, FolderError, FolderOptions, Id, IoHandle, MappedLog, MappedReader, Opened, Raised,
-    ReadFault, RecoverError, Storage, StorageConfig, Visitor,
+    Folder, FolderError, FolderOptions, Id, IoError, IoHandle, MappedLog, MappedReader, Opened,
+    Raised, ReadFault, RecoverError, Storage, StorageConfig, Visitor,
 };
 
 use super::table::{CountedTable, TableCounts};
@@ -380,6 +381,16 @@ impl OpenLogs {
     /// Bytes of disk that the logs hold.
     pub(super) fn bytes_reserved(&self) -> u64 {
         self.figures().iter().map(|(_, figures)| figures[0]).sum()
+    }
+
+    /// Whether the logs' folder is still this process's own; once they are closed nobody asks.
+    pub(super) fn is_ours(&self) -> bool {
+        self.storage().as_ref().is_none_or(|storage| storage.folder().is_ours())
+    }
+
+    /// The logs as they are now, to be copied; `None` once they are closed.
+    pub(super) fn snapshot(&self) -> Option<Result<LogSnapshot, IoError>> {
+        self.storage().as_ref().map(Storage::snapshot)
     }
 
     /// The way to the I/O thread.

@@ -13,6 +13,7 @@
 //! whole process at once: half a server keeps promises that the other half made no better than
 //! none, and the logs recover.
 
+mod backups;
 mod figures;
 mod live;
 mod logs;
@@ -25,7 +26,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use tern_core::placement::Placement;
@@ -47,6 +48,10 @@ use crate::worker::{Doors, QUERIES_MAX, Setup, Workers, spawn_all, take_peers};
 /// How long clients are given to hear that the server goes down, in milliseconds: three probe
 /// timeouts of a bad mobile network. Who has not heard by then finds out by a reset.
 const DRAIN_MS_MAX: u64 = 3_000;
+
+/// Time between two looks whether the data folder is still this server's, in milliseconds. Each
+/// commit looks too, so a folder that was taken gets no ack; this is how soon the process ends.
+const OWN_LOOK_MS: u64 = 500;
 
 /// Orders to stop that may wait; the first one is obeyed.
 const STOPS_MAX: usize = 4;
@@ -114,6 +119,8 @@ pub enum ServeError {
     System(io::Error),
     /// None: it was told to stop before it was ready.
     Stopped(Stop),
+    /// Another process has taken the data folder while this one ran.
+    Taken(PathBuf),
 }
 
 impl ServeError {
@@ -123,6 +130,7 @@ impl ServeError {
             Self::Folder(error) => matches!(error, FolderError::InUse { .. }),
             Self::Bind(error) => matches!(error, BindError::InUse(_)),
             Self::Logs(error) => error.is_in_use(),
+            Self::Taken(_) => true,
             Self::Tls(_) | Self::Control(_) | Self::System(_) | Self::Stopped(_) => false,
         }
     }
@@ -137,6 +145,13 @@ impl fmt::Display for ServeError {
             Self::Control(error) => error.fmt(f),
             Self::Logs(error) => error.fmt(f),
             Self::System(error) => write!(f, "the system refuses what a server needs: {error}"),
+            Self::Taken(path) => write!(
+                f,
+                "another process has taken the data folder {} while this one ran: its lock file \
+                 was removed or replaced. This server has ended without touching the folder \
+                 again; what it acked before is in it",
+                path.display()
+            ),
             Self::Stopped(why) => write!(f, "stopped {why} before it was ready"),
         }
     }
@@ -180,7 +195,12 @@ pub fn run(options: &Options, mut tell: impl FnMut(Event)) -> Result<(), ServeEr
         started => started?,
     };
     tell(Event::Ready(server.live.listen));
-    let stop = server.wait();
+    let Some(stop) = server.wait() else {
+        // Nothing is tidied up: control socket, lists and files are another server's now.
+        let path = options.data.clone();
+        std::mem::forget(server);
+        return Err(ServeError::Taken(path));
+    };
     tell(Event::Draining(stop));
     server.go_down();
     Ok(())
@@ -235,7 +255,7 @@ struct Running {
     control: Control,
     peers: PathBuf,
     stops: Receiver<Stop>,
-    _lock: FolderLock,
+    lock: FolderLock,
 }
 
 impl Running {
@@ -248,7 +268,8 @@ impl Running {
         let (doors, seats) = Doors::open(placement)?;
         let (stop, stops) = sync_channel(STOPS_MAX);
         let pin = identity.pin();
-        let live = Arc::new(Live::new(Arc::clone(&doors), sockets.address(), pin, stop));
+        let live = Live::new(Arc::clone(&doors), sockets.address(), pin, stop, data.clone());
+        let live = Arc::new(live);
         let (asker, service) = service(usize::from(placement.workers()) * QUERIES_MAX);
         let control = Control::start(control_parts(&data, options, &live, service))?;
 
@@ -276,12 +297,24 @@ impl Running {
             pin: options.pin_workers == Switch::On,
         })?;
         live.enter(Phase::Ready);
-        Ok(Self { live, workers, logs, control, peers, stops, _lock: lock })
+        Ok(Self { live, workers, logs, control, peers, stops, lock })
     }
 
-    /// Until it is to go down.
-    fn wait(&self) -> Stop {
-        self.stops.recv().expect("the control plane holds the other end")
+    /// Until it is to go down; `None` if another process has taken the data folder.
+    fn wait(&self) -> Option<Stop> {
+        loop {
+            let stop = self.stops.recv_timeout(Duration::from_millis(OWN_LOOK_MS));
+            if !self.lock.is_ours() || !self.logs.is_ours() {
+                return None;
+            }
+            match stop {
+                Ok(stop) => return Some(stop),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    unreachable!("the control plane holds the other end")
+                }
+            }
+        }
     }
 
     fn go_down(self) {

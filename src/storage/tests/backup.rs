@@ -101,7 +101,7 @@ fn a_restored_log_begins_one_new_life() {
     let to = copies.path().join("copy");
     copy(&running.storage.snapshot().unwrap(), &to);
     running.close(log);
-    mark_restored(&to).unwrap();
+    mark_restored(&to, 1).unwrap();
     let marker = to.join("log/shard-00").join(RESTORED_FILE);
     assert!(marker.exists());
     let (told, raised, incarnation) = open(&rig, &to);
@@ -120,7 +120,7 @@ fn without_room_the_word_stays_until_there_is_some() {
     let to = copies.path().join("copy");
     copy(&running.storage.snapshot().unwrap(), &to);
     running.close(log);
-    mark_restored(&to).unwrap();
+    mark_restored(&to, 1).unwrap();
     let room = std::mem::replace(&mut rig.config.bytes_max, 0);
     for _ in 0..3 {
         let (_, raised, incarnation) = open(&rig, &to);
@@ -129,6 +129,22 @@ fn without_room_the_word_stays_until_there_is_some() {
     rig.config.bytes_max = room;
     assert_eq!(open(&rig, &to).1, Some(Raised::Restored));
     assert_eq!(open(&rig, &to).1, None);
+}
+
+#[test]
+fn no_life_is_lived_twice() {
+    let (rig, copies) = (Rig::new(), tempfile::tempdir().unwrap());
+    let running = rig.start();
+    let log = running.log();
+    let snapshot = running.storage.snapshot().unwrap();
+    running.close(log);
+    let lives = [1, 2, 3].map(|lives| {
+        let to = copies.path().join(lives.to_string());
+        copy(&snapshot, &to);
+        mark_restored(&to, lives).unwrap();
+        open(&rig, &to).2
+    });
+    assert_eq!(lives, [2, 3, 4]);
 }
 
 #[test]
