@@ -92,6 +92,7 @@ pub struct Folder {
     shards: u16,
     disk: Arc<dyn Disk>,
     owner: Arc<Owner>,
+    _lock: File,
 }
 
 impl Folder {
@@ -105,7 +106,8 @@ impl Folder {
             return Err(FolderError::ShardCount { asked: options.shards });
         }
         make_dir(path)?;
-        let owner = Owner::new(lock(path)?, path.join(LOCK_FILE));
+        let (lock, lock_path) = (lock(path)?, path.join(LOCK_FILE));
+        let owner = Owner::new(&lock, lock_path.clone()).naming("read", &lock_path)?;
         let inner = Arc::clone(&options.disk);
         let disk: Arc<dyn Disk> = Arc::new(OwnedDisk { inner, owner: Arc::clone(&owner) });
         let options = FolderOptions { disk, ..options };
@@ -119,8 +121,14 @@ impl Folder {
         if options.shards != 0 && options.shards != made {
             return Err(FolderError::Shards { path: path.into(), made, asked: options.shards });
         }
-        let folder =
-            Self { path: path.into(), id: page.id, shards: made, disk: options.disk, owner };
+        let folder = Self {
+            path: path.into(),
+            id: page.id,
+            shards: made,
+            disk: options.disk,
+            owner,
+            _lock: lock,
+        };
         Ok(folder)
     }
 

@@ -14,7 +14,7 @@
 //! - A new segment never takes the name of one that somebody else has just made
 //!   ([`RealDisk`](crate::RealDisk) refuses that), and nothing is removed.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -27,29 +27,34 @@ use crate::disk::{Disk, DiskFile};
 const TAKEN: &str = "another process has taken the data folder: its lock file was removed or \
                      replaced. This process changes nothing any more";
 
-/// The held lock, compared with what its name leads to.
+/// The held lock, compared with what its name leads to. As long as the folder is open its file is
+/// too, so no other file can have its number.
 #[derive(Debug)]
 pub(crate) struct Owner {
-    lock: File,
+    held: FileId,
     path: PathBuf,
     /// Once lost, for good: the name may lead back, but somebody else may have written meanwhile.
     lost: AtomicBool,
 }
 
+/// What names a file whatever it is called: its device and its number there.
+type FileId = (u64, u64);
+
+fn id_of(file: &Metadata) -> FileId {
+    (file.dev(), file.ino())
+}
+
 impl Owner {
     /// Of a lock that was just taken under this name.
-    pub(crate) fn new(lock: File, path: PathBuf) -> Arc<Self> {
-        Arc::new(Self { lock, path, lost: AtomicBool::new(false) })
+    pub(crate) fn new(lock: &File, path: PathBuf) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self { held: id_of(&lock.metadata()?), path, lost: AtomicBool::new(false) }))
     }
 
     /// Whether the name still leads to the held lock. A name that can't be looked up at the moment
     /// leads nowhere: better stopped than doubled.
     pub(crate) fn is_ours(&self) -> bool {
-        let same = || {
-            let (held, named) = (self.lock.metadata().ok()?, std::fs::metadata(&self.path).ok()?);
-            Some((held.dev(), held.ino()) == (named.dev(), named.ino()))
-        };
-        if !self.lost.load(Ordering::Acquire) && same() != Some(true) {
+        let named = std::fs::metadata(&self.path);
+        if !named.is_ok_and(|named| id_of(&named) == self.held) {
             self.lost.store(true, Ordering::Release);
         }
         !self.lost.load(Ordering::Acquire)
@@ -145,7 +150,7 @@ mod tests {
     fn owned(dir: &Path) -> OwnedDisk {
         let path = dir.join("lock");
         let lock = File::create(&path).unwrap();
-        OwnedDisk { inner: Arc::new(RealDisk), owner: Owner::new(lock, path) }
+        OwnedDisk { inner: Arc::new(RealDisk), owner: Owner::new(&lock, path).unwrap() }
     }
 
     #[test]
