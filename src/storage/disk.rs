@@ -51,6 +51,25 @@ pub trait Disk: Send + Sync + Debug {
     /// # Errors
     /// As the file system says.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// The room of the file system that a folder is on.
+    ///
+    /// # Errors
+    /// As the file system says.
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let facts = rustix::fs::statvfs(path)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(facts.f_frsize);
+        Ok(Space { free: bytes(facts.f_bavail), total: bytes(facts.f_blocks) })
+    }
+}
+
+/// The room of a file system, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Space {
+    /// What this process may still use.
+    pub free: u64,
+    /// What there is altogether.
+    pub total: u64,
 }
 
 /// One open file.
@@ -124,6 +143,11 @@ impl Disk for RealDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
     }
+}
+
+/// A file to be read only.
+pub(crate) fn read_only(path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+    Ok(Arc::new(RealFile(File::open(path)?)))
 }
 
 #[derive(Debug)]

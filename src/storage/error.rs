@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint::CheckpointError;
+
 /// Why a data folder can't be opened.
 #[derive(Debug)]
 pub enum FolderError {
@@ -92,6 +94,17 @@ pub enum RecoverError {
         /// Its version.
         version: u8,
     },
+    /// The log does not begin with segment 1, and no checkpoint has what came before.
+    NoState {
+        /// The oldest segment.
+        path: PathBuf,
+        /// Its number.
+        oldest: u64,
+        /// What is wrong with the checkpoints that there are.
+        bad: Vec<String>,
+    },
+    /// A checkpoint that was good a moment ago.
+    Checkpoint(CheckpointError),
     /// A record passed its checksum and yet makes no sense where it stands.
     Replay {
         /// Where.
@@ -128,6 +141,16 @@ impl<T> Naming<T> for io::Result<T> {
 impl From<IoError> for FolderError {
     fn from(error: IoError) -> Self {
         Self::Io(error)
+    }
+}
+
+impl From<CheckpointError> for RecoverError {
+    fn from(error: CheckpointError) -> Self {
+        match error {
+            CheckpointError::Replay(error) => Self::Replay { at: error.at.0, why: error.what },
+            CheckpointError::Io(error) => Self::Io(error),
+            error => Self::Checkpoint(error),
+        }
     }
 }
 
@@ -200,6 +223,21 @@ impl fmt::Display for RecoverError {
                  server does not know: use the server that wrote it",
                 path.display()
             ),
+            Self::NoState { path, oldest, bad } => {
+                let before = oldest - 1;
+                write!(
+                    f,
+                    "{} is the oldest segment, and no good checkpoint has the state of the \
+                     {before} before it: to begin without it would give message ids and epochs \
+                     a second time. ",
+                    path.display()
+                )?;
+                bad.iter().try_for_each(|why| write!(f, "{why}. "))?;
+                write!(f, "Nothing was changed: restore the shard's folder from a backup")
+            }
+            Self::Checkpoint(error) => {
+                write!(f, "{error}; it was good a moment ago: start again")
+            }
             Self::Replay { at, why } => write!(
                 f,
                 "the record at offset {at} is intact but contradicts those before it: {why}. \

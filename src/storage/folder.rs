@@ -257,6 +257,7 @@ fn make_shard(path: &Path, folder: Id, shard: u16, disk: &dyn Disk) -> Result<()
         boot: boot_id(),
         created_ms: wall_ms(),
         opening: random_id(),
+        confirmed_ms: 0,
     };
     Segment::make(disk, &dir, header).naming("make a segment in", &dir)?;
     Ok(())

@@ -61,6 +61,8 @@ pub struct SegmentHeader {
     /// Names the opening of the log in which it was made: a deduplication table of another one
     /// may have missed records.
     pub opening: Id,
+    /// Confirmed milliseconds when it was made; what retention goes by.
+    pub confirmed_ms: u64,
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -82,7 +84,8 @@ struct SegmentPage {
     boot: Id,
     created_ms: U64,
     opening: Id,
-    reserved_c: [u8; 12],
+    confirmed_ms: U64,
+    reserved_c: U32,
     /// CRC-32C of the bytes before it.
     crc: U32,
 }
@@ -111,7 +114,8 @@ impl SegmentHeader {
             boot: self.boot,
             created_ms: U64::new(self.created_ms),
             opening: self.opening,
-            reserved_c: [0; 12],
+            confirmed_ms: U64::new(self.confirmed_ms),
+            reserved_c: U32::ZERO,
             crc: U32::ZERO,
         };
         page.crc = U32::new(page.checksum());
@@ -172,6 +176,7 @@ impl SegmentHeader {
             boot: page.boot,
             created_ms: page.created_ms.get(),
             opening: page.opening,
+            confirmed_ms: page.confirmed_ms.get(),
         }
     }
 
@@ -210,6 +215,7 @@ mod tests {
             boot: [8; 16],
             created_ms: 9,
             opening: [10; 16],
+            confirmed_ms: 9_000,
         }
     }
 

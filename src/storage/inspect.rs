@@ -8,9 +8,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tern_core::placement::ShardId;
+use tern_core::shard::state::StateKind;
 
+use crate::checkpoint::{self, Checkpoint, CheckpointError, CheckpointHeader, RowKey};
 use crate::dedup::table_name;
-use crate::error::{FolderError, IoError, RecoverError};
+use crate::disk::read_only;
+use crate::error::{FolderError, IoError, Naming, RecoverError};
 use crate::folder::{self, FOLDER_FILE, FolderPage, LOCK_FILE};
 use crate::format::{Id, Seed};
 use crate::segment;
@@ -111,4 +114,55 @@ impl Decoder {
     fn of(header: SegmentHeader) -> Self {
         Self { seed: Seed::new(&header.salt), header }
     }
+}
+
+/// A checkpoint, looked at from outside.
+#[derive(Debug)]
+pub struct CheckpointView(Checkpoint);
+
+impl CheckpointView {
+    /// Opens the file to read, and judges its header.
+    ///
+    /// # Errors
+    /// When the header is not good, or the file system refuses.
+    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        Checkpoint::open_any(read_only(path).naming("open", path)?, path).map(Self)
+    }
+
+    /// What it says of itself.
+    pub fn header(&self) -> &CheckpointHeader {
+        &self.0.header
+    }
+
+    /// Proves every byte of it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn verify(&self) -> Result<(), CheckpointError> {
+        self.0.verify()
+    }
+
+    /// Hands out its rows, in order; where one is bad, those before it came out.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn rows(&self, mut visit: impl FnMut(StateKind, &[u8])) -> Result<(), CheckpointError> {
+        self.0.rows(|kind, row| {
+            visit(kind, row);
+            Ok(())
+        })
+    }
+
+    /// The row with a key, looked up in place.
+    ///
+    /// # Errors
+    /// When the index or the row's block is not good.
+    pub fn find(&self, kind: StateKind, key: RowKey) -> Result<Option<Vec<u8>>, CheckpointError> {
+        self.0.find(kind, key)
+    }
+}
+
+/// The number in the name of a checkpoint's file; `None` if it is none.
+pub fn checkpoint_number(path: &Path) -> Option<u64> {
+    checkpoint::checkpoint_number(path)
 }

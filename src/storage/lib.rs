@@ -45,13 +45,22 @@ mod sigbus;
 
 mod reader;
 
+mod checkpoint;
+mod clock;
+mod keeper;
+mod maintain;
+mod retention;
+mod upkeep;
+
 pub mod backup;
 
 pub mod inspect;
 
+pub use checkpoint::{CheckpointError, CheckpointHeader, RowKey};
+pub use clock::{ClockFacts, ClockSource, Reading, SystemClock};
 pub use commit::Wake;
 pub use dedup::{ShmTable, TableFacts, TableView, TornEntry};
-pub use disk::{Disk, DiskFile, RealDisk};
+pub use disk::{Disk, DiskFile, RealDisk, Space};
 pub use error::{FolderError, IoError, RecoverError};
 pub use folder::{Folder, FolderOptions, SHARDS_DEFAULT};
 pub use format::{BODY_BYTES_MAX, FORMAT_VERSION, Id, RECORD_HEADER_BYTES};
@@ -64,5 +73,7 @@ pub use shared::ReadFault;
 pub use sigbus::guard_mappings;
 pub use stats::ShardStats;
 pub use storage::{
-    SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Storage, StorageConfig,
+    CHECKPOINT_BYTES_MIN, FREE_BYTES_MIN, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX,
+    SEGMENT_BYTES_MIN, Storage, StorageConfig,
 };
+pub use upkeep::{CheckpointFacts, Eviction, Limit, ShardUpkeep, SpaceReport};

@@ -54,6 +54,8 @@ pub struct MappedLog {
     /// Everything before is synced, whatever the durability.
     synced: u64,
     commit_wanted: bool,
+    /// What expired and was not asked for yet.
+    expired: Vec<(ChannelId, MessageId)>,
     committer: Committing,
     io: IoHandle,
 }
@@ -88,6 +90,7 @@ impl MappedLog {
             pending: 0,
             synced: end,
             commit_wanted: false,
+            expired: Vec::new(),
             committer: Committing(committer),
             io,
         }
@@ -106,7 +109,10 @@ impl MappedLog {
             return Err(AppendError::Busy);
         }
         let need = self.tail + (bytes + MARK_BYTES) as u64;
-        if self.active.as_ref().is_some_and(|active| need <= active.header.end()) {
+        if let Some(active) = &self.active
+            && need <= active.header.end()
+            && (!self.shared.is_to_close(active.header.number) || self.shared.spare.is_empty())
+        {
             return Ok(());
         }
         let Some(next) = self.shared.spare.pop() else {
@@ -255,7 +261,10 @@ impl Log for MappedLog {
     }
 
     fn poll_expired(&mut self) -> Option<(ChannelId, MessageId)> {
-        None
+        if self.expired.is_empty() {
+            self.expired = self.shared.expired.pop().unwrap_or_default();
+        }
+        self.expired.pop()
     }
 
     fn with_record<T>(

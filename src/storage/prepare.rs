@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tern_protocol::Incarnation;
 
+use crate::clock::ConfirmedClock;
 use crate::disk::{Disk, is_full};
 use crate::folder::{random_id, wall_ms};
 use crate::format::Id;
@@ -20,6 +21,12 @@ use crate::shared::{Room, ShardShared};
 /// is rare enough that making it costs nothing, and a day is then at most 1,440 files.
 const SEGMENT_FAST: Duration = Duration::from_secs(60);
 
+/// Segments leave this part of a small file system free, whatever is asked for.
+const RESERVE_PART: u64 = 50;
+
+/// Checkpoints that there is always room for: to delete anything takes two new ones.
+const CHECKPOINTS_AHEAD: u64 = 2;
+
 /// What all shards may use of the disk together, and what they do.
 #[derive(Debug)]
 pub(crate) struct Limits {
@@ -27,10 +34,14 @@ pub(crate) struct Limits {
     pub(crate) segment_bytes_min: u64,
     /// Bytes of the largest segment.
     pub(crate) segment_bytes_max: u64,
-    /// Bytes that all segments may have together.
+    /// Bytes that all segments and checkpoints may have together.
     pub(crate) bytes_max: u64,
-    /// Bytes that all segments have together.
+    /// Bytes of the file system that segments leave free.
+    pub(crate) free_bytes_min: u64,
+    /// Bytes that all segments and checkpoints have together.
     pub(crate) reserved: AtomicU64,
+    /// Bytes of the largest checkpoint of this run.
+    pub(crate) checkpoint_bytes: AtomicU64,
 }
 
 impl Limits {
@@ -40,9 +51,17 @@ impl Limits {
         shard.counts.bytes_reserved.fetch_add(bytes, Relaxed);
     }
 
-    fn release(&self, shard: &ShardShared, bytes: u64) {
+    /// Uncounts them.
+    pub(crate) fn release(&self, shard: &ShardShared, bytes: u64) {
         self.reserved.fetch_sub(bytes, Relaxed);
         shard.counts.bytes_reserved.fetch_sub(bytes, Relaxed);
+    }
+
+    /// Bytes that segments leave free on a file system of `total` bytes: on a disk that is full
+    /// no checkpoint can be made, and without one nothing can ever be deleted.
+    pub(crate) fn reserve(&self, total: u64) -> u64 {
+        let others = self.free_bytes_min.min(total / RESERVE_PART);
+        others + CHECKPOINTS_AHEAD * self.checkpoint_bytes.load(Relaxed)
     }
 }
 
@@ -78,6 +97,7 @@ pub(crate) struct Preparer {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) run: RunIdentity,
+    pub(crate) clock: Arc<ConfirmedClock>,
     /// `None` until the shard is recovered.
     next: Mutex<Option<Next>>,
 }
@@ -88,8 +108,9 @@ impl Preparer {
         disk: Arc<dyn Disk>,
         limits: Arc<Limits>,
         run: RunIdentity,
+        clock: Arc<ConfirmedClock>,
     ) -> Self {
-        Self { shared, disk, limits, run, next: Mutex::new(None) }
+        Self { shared, disk, limits, run, clock, next: Mutex::new(None) }
     }
 
     /// Recovery says what comes next.
@@ -128,10 +149,7 @@ impl Preparer {
     }
 
     fn make_of(&self, next: &Next, capacity: u64) -> io::Result<Segment> {
-        if self.limits.reserved.load(Relaxed) + capacity > self.limits.bytes_max {
-            let what = format!("the log may use {} bytes", self.limits.bytes_max);
-            return Err(io::Error::new(io::ErrorKind::StorageFull, what));
-        }
+        self.check_room(capacity)?;
         let header = SegmentHeader {
             folder: self.run.folder,
             shard: self.shared.id.0,
@@ -145,8 +163,28 @@ impl Preparer {
             boot: self.run.boot,
             created_ms: wall_ms(),
             opening: next.opening,
+            confirmed_ms: self.clock.tick(),
         };
         Segment::make(&*self.disk, &self.shared.dir, header)
+    }
+
+    /// Whether a segment of this size leaves what is to be left.
+    fn check_room(&self, capacity: u64) -> io::Result<()> {
+        let full = |what: String| Err(io::Error::new(io::ErrorKind::StorageFull, what));
+        let bound = self.limits.bytes_max;
+        if self.limits.reserved.load(Relaxed) + capacity > bound {
+            self.shared.bytes_wanted.store(capacity, Relaxed);
+            return full(format!("the logs may use {bound} bytes"));
+        }
+        self.shared.bytes_wanted.store(0, Relaxed);
+        // A file system that does not say how much it has says so when it is full.
+        let Ok(space) = self.disk.space(&self.shared.dir) else { return Ok(()) };
+        let reserve = self.limits.reserve(space.total);
+        if space.free < capacity + reserve {
+            let free = space.free;
+            return full(format!("{free} bytes are free, of which {reserve} are left to others"));
+        }
+        Ok(())
     }
 
     fn take_over(&self, next: &mut Next, segment: Segment) {

@@ -11,7 +11,7 @@ use tern_core::log::{Offset, ReadError, Reader, Record};
 use tern_core::placement::ShardId;
 
 use crate::format::{Content, RECORD_HEADER_BYTES};
-use crate::segment::{Segment, SegmentList};
+use crate::segment::Segment;
 use crate::shared::ShardShared;
 
 /// Newest bytes of a shard, written by this process, that are taken to be in memory: a server
@@ -52,7 +52,6 @@ impl Reader for MappedReader {
 #[derive(Clone, Debug)]
 pub(crate) struct ShardView {
     shared: Arc<ShardShared>,
-    list: Arc<SegmentList>,
     window: Window,
 }
 
@@ -66,8 +65,7 @@ struct Window {
 
 impl ShardView {
     pub(crate) fn new(shared: Arc<ShardShared>) -> Self {
-        let list = shared.segments.load_full();
-        Self { shared, list, window: Window::default() }
+        Self { shared, window: Window::default() }
     }
 
     /// Reads a durable record. One that is not durable is [`ReadError::LOST`] to everybody but
@@ -81,12 +79,11 @@ impl ShardView {
         if at >= proven {
             return Err(ReadError::LOST);
         }
-        if self.list.find(at).is_none() {
-            self.list = self.shared.segments.load_full();
-        }
-        let segment = match self.list.find(at) {
+        // Held while it is read, and no longer: a deleted segment gives its room back.
+        let list = self.shared.segments.load();
+        let segment = match list.find(at) {
             Some(segment) if at >= segment.header.first() => segment,
-            None if at < self.list.start() => return Err(ReadError::Expired),
+            None if at < list.start() => return Err(ReadError::Expired),
             _ => return Err(ReadError::LOST),
         };
         let recent = proven.saturating_sub(WARM_BYTES).max(self.shared.run_start());

@@ -21,6 +21,7 @@ use crate::error::{Naming, RecoverError};
 use crate::folder::{INCARNATION_FIRST, random_id};
 use crate::format::{Content, Id};
 use crate::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::keeper::Found;
 use crate::log::MappedLog;
 use crate::prepare::Next;
 use crate::scan::{STEP_BYTES, Steps, Walk, files, open_all, why_raised};
@@ -110,7 +111,7 @@ pub enum Raised {
 /// What a scan found, for people.
 #[derive(Clone, Debug, Default)]
 pub struct RecoveryReport {
-    /// Records of the log.
+    /// Records of the log; behind the checkpoint, if there is one.
     pub records: u64,
     /// Bytes of records and marks.
     pub bytes: u64,
@@ -122,6 +123,12 @@ pub struct RecoveryReport {
     pub clean: bool,
     /// Whether a write that was never acked was cut off.
     pub torn: bool,
+    /// Number of the checkpoint that the replay began with, if there was one.
+    pub checkpoint: Option<u64>,
+    /// Rows of it.
+    pub checkpoint_rows: u64,
+    /// Checkpoints that can't be used, and why.
+    pub checkpoints_bad: Vec<String>,
     /// Time of the pass that finds the end.
     pub scan_took: Duration,
     /// Time of the pass that replays.
@@ -159,6 +166,8 @@ pub struct ShardScan {
     raised: Option<Raised>,
     /// The newest opening of the log, and this one.
     openings: [Id; 2],
+    /// Checkpoints; the newest is where the replay begins. And what is before all of them.
+    found: Found,
     report: RecoveryReport,
 }
 
@@ -166,14 +175,13 @@ impl ShardScan {
     /// The first pass.
     pub(crate) fn new(context: Arc<ShardContext>) -> Result<Self, RecoverError> {
         let begin = Instant::now();
-        let segments = open_all(&context)?;
-        let mut walk = Walk::default();
-        let mut ends = Vec::new();
-        for (index, segment) in segments.iter().enumerate() {
-            let cut = segments.get(index + 1).map_or(0, |next| next.header.cut);
-            ends.push(walk.segment(segment, cut)?);
-        }
-        let used = walk.last_used.map_or(0, |number| number as usize);
+        let (found, checkpoints_bad) = Found::look(&context)?;
+        let origin = found.origin().copied();
+        let segments = open_all(&context, origin.as_ref())?;
+        let mut walk = Walk::from(origin.as_ref());
+        let ends = walk.all(&segments, origin.as_ref())?;
+        let before = origin.map_or(0, |origin| origin.start_number - 1);
+        let used = walk.last_used.map_or(0, |number| (number - before) as usize);
         let restored = backup::lives_restored(&context.shared.dir)?;
         let raised = match restored {
             Some(_) => Some(Raised::Restored),
@@ -184,6 +192,9 @@ impl ShardScan {
         let (opening, incarnation) = (newest.opening, newest.incarnation.0);
         let mut report = walk.report;
         report.segments = used;
+        report.checkpoint = origin.map(|origin| origin.number);
+        report.checkpoint_rows = origin.map_or(0, |origin| origin.rows_all());
+        report.checkpoints_bad = checkpoints_bad;
         report.end = Offset(walk.end);
         let room = |empty: &&Segment| empty.header.capacity > SEGMENT_HEADER_BYTES as u64;
         let empty_header = segments.get(used).filter(room).map(|empty| empty.header);
@@ -198,6 +209,7 @@ impl ShardScan {
             incarnation: Incarnation(incarnation + lives),
             raised,
             openings: [opening, random_id()],
+            found,
             report,
         })
     }
@@ -227,7 +239,8 @@ impl ShardScan {
     pub fn replay(mut self, visitor: &mut impl Visitor) -> Result<Opened, RecoverError> {
         let begin = Instant::now();
         let mut incarnation = INCARNATION_FIRST;
-        for (segment, end) in &self.segments {
+        let covered = self.restore(visitor, &mut incarnation)?;
+        for (segment, end) in self.segments.iter().filter(|(s, _)| s.header.base >= covered) {
             raise(visitor, &mut incarnation, segment.header.incarnation);
             let mut steps = Steps::new(segment);
             let mut at = segment.header.first();
@@ -248,6 +261,19 @@ impl ShardScan {
         raise(visitor, &mut incarnation, self.incarnation);
         self.report.replay_took = begin.elapsed();
         self.open()
+    }
+
+    /// Hands out the rows of the checkpoint; says from which offset on records follow.
+    fn restore(
+        &self,
+        visitor: &mut impl Visitor,
+        incarnation: &mut Incarnation,
+    ) -> Result<u64, RecoverError> {
+        let Some(checkpoint) = self.found.shelf.newest() else { return Ok(0) };
+        let header = &checkpoint.header;
+        raise(visitor, incarnation, header.incarnation);
+        checkpoint.rows(|kind, row| Ok(visitor.state(Offset(header.end), kind, row)?))?;
+        Ok(header.at)
     }
 
     /// Makes durable what may not be, and lets the log go on behind it.
@@ -272,6 +298,7 @@ impl ShardScan {
         if !shared.spare.is_empty() {
             backup::forget_restored(&*context.disk, &shared.dir)?;
         }
+        context.keeper.begin(self.found);
         context.supply.leave_to_io_thread();
         let log = MappedLog::new(
             Arc::clone(shared),
@@ -286,9 +313,12 @@ impl ShardScan {
 
     fn next(&self) -> Next {
         let last = self.segments.last().map(|(segment, _)| segment.header);
+        let last = last.map(|last| (last.number + 1, last.end()));
+        let origin = self.found.origin().map(|origin| (origin.at_number, origin.at));
+        let (number, base) = last.or(origin).unwrap_or((1, 0));
         Next {
-            number: last.map_or(1, |last| last.number + 1),
-            base: last.map_or(0, |last| last.end()),
+            number,
+            base,
             cut: self.report.end.0,
             incarnation: self.incarnation,
             capacity: self.context.limits.segment_bytes_min,

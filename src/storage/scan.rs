@@ -7,9 +7,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint::CheckpointHeader;
 use crate::error::{IoError, Naming, RecoverError};
-use crate::format::{Bad, Content, Mark, RECORD_ALIGN};
-use crate::header::Durability;
+use crate::format::{Bad, Content, MARK_BYTES, Mark, RECORD_ALIGN};
+use crate::header::{Durability, SEGMENT_HEADER_BYTES};
 use crate::map::PAGE_BYTES;
 use crate::recovery::{Raised, RecoveryReport};
 use crate::segment::{Segment, segment_number};
@@ -18,15 +19,25 @@ use crate::shard::ShardContext;
 /// Bytes read from the disk at once.
 pub(crate) const STEP_BYTES: usize = 4 * 1024 * 1024;
 
-/// Opens all segments of a shard and checks that they follow each other.
-pub(crate) fn open_all(context: &ShardContext) -> Result<Vec<Segment>, RecoverError> {
-    let dir = &context.shared.dir;
+/// The files of all segments of a shard, by number.
+pub(crate) fn segment_files(dir: &Path) -> Result<Vec<(u64, PathBuf)>, IoError> {
     let mut paths: Vec<_> =
         files(dir)?.into_iter().filter_map(|path| Some((segment_number(&path)?, path))).collect();
     paths.sort();
+    Ok(paths)
+}
+
+/// Opens all segments of a shard, from the oldest that `origin` keeps, and checks that they
+/// follow each other.
+pub(crate) fn open_all(
+    context: &ShardContext,
+    origin: Option<&CheckpointHeader>,
+) -> Result<Vec<Segment>, RecoverError> {
+    let dir = &context.shared.dir;
+    let (first, mut base) = origin.map_or((1, 0), |header| (header.start_number, header.start));
+    let paths = segment_files(dir)?.into_iter().filter(|(number, _)| *number >= first);
     let mut segments: Vec<Segment> = Vec::new();
-    let mut base = 0;
-    for (expected, (number, path)) in (1..).zip(paths) {
+    for (expected, (number, path)) in (first..).zip(paths) {
         let damaged = |why: String| RecoverError::Damaged { path: path.clone(), at: 0, to: 0, why };
         if number != expected {
             return Err(damaged(format!("segment {expected}, which comes before it, is missing")));
@@ -49,7 +60,27 @@ pub(crate) fn open_all(context: &ShardContext) -> Result<Vec<Segment>, RecoverEr
         let why = "all segments of this shard are missing".into();
         return Err(RecoverError::Damaged { path: dir.clone(), at: 0, to: 0, why });
     }
+    let newest = segments.last().map_or(0, |segment| segment.header.number);
+    if let Some(origin) = origin.filter(|origin| newest < origin.at_number) {
+        let why = format!("segment {}, which comes behind it, is missing", origin.at_number);
+        let path = segments.last().expect("there is one").path.clone();
+        return Err(RecoverError::Damaged { path, at: origin.end, to: origin.at, why });
+    }
     Ok(segments)
+}
+
+/// Where the data of a segment ends that a checkpoint covers: at what the first mark of the next
+/// one proves. Where that can't be told, no byte of the file changes any more either.
+fn covered_end(segment: &Segment, next: Option<&Segment>) -> u64 {
+    let proven = next.and_then(|next| {
+        next.file.populate(SEGMENT_HEADER_BYTES, SEGMENT_HEADER_BYTES + MARK_BYTES).ok()?;
+        match next.parse(next.header.first()) {
+            Ok((_, Content::Mark(mark))) => Some(mark.proven),
+            _ => None,
+        }
+    });
+    let whole = segment.settled_end();
+    proven.filter(|end| (segment.header.first()..=whole).contains(end)).unwrap_or(whole)
 }
 
 /// Whether something that was shown may be lost. `used` segments have records.
@@ -92,8 +123,37 @@ pub(crate) struct Walk {
 }
 
 impl Walk {
+    /// A walk over what a checkpoint does not cover, or over everything.
+    pub(crate) fn from(origin: Option<&CheckpointHeader>) -> Self {
+        let Some(origin) = origin else { return Self::default() };
+        Self {
+            end: origin.end,
+            proven: origin.end,
+            last_used: Some(origin.at_number - 1),
+            ..Self::default()
+        }
+    }
+
+    /// Walks all segments, those that a checkpoint covers by their headers alone; says where the
+    /// data of each ends.
+    pub(crate) fn all(
+        &mut self,
+        segments: &[Segment],
+        origin: Option<&CheckpointHeader>,
+    ) -> Result<Vec<u64>, RecoverError> {
+        let covered = origin.map_or(0, |origin| origin.at_number);
+        let end = |(index, segment): (usize, &Segment)| {
+            let next = segments.get(index + 1);
+            if segment.header.number < covered {
+                return Ok(covered_end(segment, next));
+            }
+            self.segment(segment, next.map_or(0, |next| next.header.cut))
+        };
+        segments.iter().enumerate().map(end).collect()
+    }
+
     /// Walks one segment, to `cut` if the next one names it; says where its data ends.
-    pub(crate) fn segment(&mut self, segment: &Segment, cut: u64) -> Result<u64, RecoverError> {
+    fn segment(&mut self, segment: &Segment, cut: u64) -> Result<u64, RecoverError> {
         let (mut at, mut steps) = (segment.header.first(), Steps::new(segment));
         let bad = loop {
             if cut != 0 && at >= cut {

@@ -1,6 +1,7 @@
 //! One segment of a log: a file of fixed capacity, and the list of all of a shard's.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crate::error::RecoverError;
 use crate::format::{Bad, Content, RECORD_HEADER_BYTES, Seed, record_len_of};
 use crate::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::map::SettledFile;
+use crate::scan::files;
 
 /// How the names of segments end.
 pub(crate) const SEGMENT_SUFFIX: &str = ".seg";
@@ -134,6 +136,21 @@ impl SegmentList {
 /// The file of a segment.
 pub(crate) fn segment_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:010}{SEGMENT_SUFFIX}"))
+}
+
+/// Confirmed milliseconds in the newest segment of a folder whose header can be read; 0 without
+/// one.
+pub(crate) fn newest_confirmed(dir: &Path) -> u64 {
+    let mut paths: Vec<_> = files(dir).unwrap_or_default();
+    paths.retain(|path| segment_number(path).is_some());
+    paths.sort_unstable_by_key(|path| std::cmp::Reverse(segment_number(path)));
+    paths.iter().find_map(|path| header_of(path)).map_or(0, |header| header.confirmed_ms)
+}
+
+fn header_of(path: &Path) -> Option<SegmentHeader> {
+    let mut page = vec![0; SEGMENT_HEADER_BYTES];
+    File::open(path).and_then(|mut file| file.read_exact(&mut page)).ok()?;
+    SegmentHeader::decode(path, &page).ok()
 }
 
 /// The number in the name of a segment's file.

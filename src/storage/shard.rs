@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::clock::ConfirmedClock;
 use crate::commit::CommitHandle;
 use crate::dedup::{Supply, TableIdentity};
 use crate::disk::Disk;
 use crate::io::IoHandle;
+use crate::keeper::Keeper;
 use crate::prepare::{Limits, Preparer, RunIdentity};
 use crate::shared::ShardShared;
 
@@ -18,32 +20,43 @@ pub(crate) struct ShardContext {
     pub(crate) run: RunIdentity,
     pub(crate) preparer: Arc<Preparer>,
     pub(crate) supply: Arc<Supply>,
+    pub(crate) keeper: Keeper,
     pub(crate) committer: CommitHandle,
     pub(crate) io: IoHandle,
 }
 
+/// What all shards of a folder have in common.
+pub(crate) struct Common {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) run: RunIdentity,
+    pub(crate) clock: Arc<ConfirmedClock>,
+    /// How many shards.
+    pub(crate) shards: u16,
+    /// Where their tables may be, best first.
+    pub(crate) table_dirs: Vec<PathBuf>,
+    pub(crate) io: IoHandle,
+}
+
 impl ShardContext {
-    /// A shard that is not open yet. `dirs` are where its table may be, best first.
-    pub(crate) fn new(
-        shared: Arc<ShardShared>,
-        disk: Arc<dyn Disk>,
-        limits: Arc<Limits>,
-        run: RunIdentity,
-        dirs: Vec<PathBuf>,
-        committer: CommitHandle,
-        io: &IoHandle,
-    ) -> Self {
-        let (ours, files) = (Arc::clone(&shared), Arc::clone(&disk));
+    /// A shard that is not open yet.
+    pub(crate) fn new(shared: Arc<ShardShared>, common: &Common, committer: CommitHandle) -> Self {
+        let Common { run, io, .. } = common;
+        let disk = || Arc::clone(&common.disk);
+        let limits = || Arc::clone(&common.limits);
+        let ours = || Arc::clone(&shared);
+        let clock = Arc::clone(&common.clock);
         let identity = TableIdentity { folder: run.folder, shard: shared.id.0, boot: run.boot };
         Self {
-            preparer: Arc::new(Preparer::new(ours, files, Arc::clone(&limits), run)),
-            supply: Arc::new(Supply::new(identity, dirs, io.clone())),
-            shared,
-            disk,
-            limits,
-            run,
+            preparer: Arc::new(Preparer::new(ours(), disk(), limits(), *run, clock)),
+            supply: Arc::new(Supply::new(identity, common.table_dirs.clone(), io.clone())),
+            keeper: Keeper::new(ours(), disk(), limits(), *run, common.shards),
+            disk: disk(),
+            limits: limits(),
+            run: *run,
             committer,
             io: io.clone(),
+            shared,
         }
     }
 }

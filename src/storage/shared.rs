@@ -6,11 +6,12 @@
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use crossbeam::queue::ArrayQueue;
 use tern_core::placement::ShardId;
+use tern_protocol::{ChannelId, MessageId};
 
 use crate::segment::{Segment, SegmentList};
 use crate::stats::Counts;
@@ -33,6 +34,8 @@ pub struct ReadFault {
     /// How many pages; their messages are told as lost until the server is started again.
     pub pages: u64,
 }
+/// Lists of expired messages that wait for the owner; more wait with whoever makes them.
+const EXPIRED_LISTS: usize = 4;
 
 /// One shard, as all threads see it.
 #[derive(Debug)]
@@ -40,13 +43,22 @@ pub(crate) struct ShardShared {
     pub(crate) id: ShardId,
     /// Where its segments are.
     pub(crate) dir: PathBuf,
-    /// All segments, the spare one too. Written at recovery, then by the I/O thread.
+    /// All segments, the spare one too. Written at recovery, then by the I/O thread, which adds,
+    /// and by the maintenance thread, which takes away; never without `changing`.
     pub(crate) segments: ArcSwap<SegmentList>,
+    changing: Mutex<()>,
     /// The prepared segment. Put in by the I/O thread, taken by the owner.
     pub(crate) spare: ArrayQueue<Arc<Segment>>,
     /// Ranges that the disk can't give. Written by the I/O thread.
     pub(crate) unreadable: ArcSwap<Vec<Range<u64>>>,
     pub(crate) counts: Counts,
+    /// What expired: channels, and the newest message of each that is gone. Put in by the
+    /// maintenance thread, taken by the owner.
+    pub(crate) expired: ArrayQueue<Vec<(ChannelId, MessageId)>>,
+    /// Bytes that the next segment lacks within the bound of the logs. Written by the I/O thread.
+    pub(crate) bytes_wanted: AtomicU64,
+    /// The segment with this number is to be closed. Written by the maintenance thread.
+    close: AtomicU64,
     room: AtomicU8,
     /// Everything before is durable. Written at recovery, then by the commit thread.
     proven: AtomicU64,
@@ -62,9 +74,13 @@ impl ShardShared {
             id,
             dir,
             segments: ArcSwap::default(),
+            changing: Mutex::default(),
             spare: ArrayQueue::new(1),
             unreadable: ArcSwap::default(),
             counts: Counts::default(),
+            expired: ArrayQueue::new(EXPIRED_LISTS),
+            bytes_wanted: AtomicU64::new(0),
+            close: AtomicU64::new(0),
             room: AtomicU8::new(Room::Some as u8),
             proven: AtomicU64::new(0),
             run_start: AtomicU64::new(u64::MAX),
@@ -128,8 +144,28 @@ impl ShardShared {
         list.0.iter().filter_map(fault).collect()
     }
 
-    /// Adds a segment behind all others. For the one thread that writes the list.
+    /// Asks the owner to go on in the next segment after this one.
+    pub(crate) fn ask_to_close(&self, number: u64) {
+        self.close.store(number, Ordering::Relaxed);
+    }
+
+    /// Whether that was asked.
+    pub(crate) fn is_to_close(&self, number: u64) -> bool {
+        self.close.load(Ordering::Relaxed) == number
+    }
+
+    /// Takes the segments before `number` off the list. Who reads one holds it until then.
+    pub(crate) fn withdraw(&self, number: u64) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut list = self.segments.load().0.clone();
+        list.retain(|segment| segment.header.number >= number);
+        self.counts.segments.store(list.len() as u64, Ordering::Relaxed);
+        self.segments.store(Arc::new(SegmentList(list)));
+    }
+
+    /// Adds a segment behind all others. For the one thread that makes segments.
     pub(crate) fn publish(&self, segment: Arc<Segment>) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut list = self.segments.load().0.clone();
         assert!(list.last().is_none_or(|last| last.header.end() == segment.header.base));
         list.push(segment);

@@ -25,7 +25,7 @@ pub(crate) struct Counts {
 /// Counts of a shard at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ShardStats {
-    /// Bytes of disk that the shard's segments hold.
+    /// Bytes of disk that the shard's segments and checkpoints hold.
     pub bytes_reserved: u64,
     /// Bytes of records appended since the start, with headers and marks.
     pub bytes_used: u64,

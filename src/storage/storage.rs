@@ -4,22 +4,27 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use tern_core::placement::ShardId;
 
 use crate::backup::LogSnapshot;
+use crate::clock::{ClockFacts, ClockSource, ConfirmedClock, SystemClock};
 use crate::commit::{Committer, Wake};
 use crate::error::{IoError, RecoverError};
 use crate::folder::{Folder, boot_id, make_dir};
 use crate::format::{BODY_BYTES_MAX, Id};
 use crate::header::{Durability, SEGMENT_HEADER_BYTES};
 use crate::io::{Cared, IoHandle, IoThread, Mailbox};
+use crate::maintain::{Maintainer, Maintenance, Policy};
 use crate::prepare::{Limits, RunIdentity};
 use crate::reader::MappedReader;
 use crate::recovery::ShardScan;
-use crate::shard::ShardContext;
+use crate::segment::newest_confirmed;
+use crate::shard::{Common, ShardContext};
 use crate::shared::{ReadFault, ShardShared};
 use crate::stats::ShardStats;
+use crate::upkeep::{Eviction, ShardUpkeep, SpaceReport};
 
 /// Bytes of the first segments: with 4 shards, an active and a spare one each, a new folder takes
 /// 32 MiB.
@@ -31,6 +36,16 @@ pub const SEGMENT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// Bytes that the smallest segment has at least: room for the longest record twice over.
 pub const SEGMENT_BYTES_MIN: u64 = 2 * (BODY_BYTES_MAX + SEGMENT_HEADER_BYTES) as u64;
+
+/// Bytes of sealed segments that are worth a checkpoint: replayed in a fraction of a second.
+pub const CHECKPOINT_BYTES_MIN: u64 = 64 * 1024 * 1024;
+
+/// Bytes that the log leaves to the other files of a server: its directory, its dumps, its text.
+pub const FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
+
+/// Time between two looks at what is due: a look costs some microseconds, and a full disk or a
+/// sealed segment should not wait long for one.
+const MAINTAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// How storage works; all of it may differ from start to start.
 #[derive(Clone, Debug)]
@@ -49,6 +64,19 @@ pub struct StorageConfig {
     pub dedup_dir: PathBuf,
     /// The id of this boot, if it is not what the kernel says.
     pub boot: Option<Id>,
+    /// Confirmed time after which messages are deleted; `None` is never.
+    pub retention: Option<Duration>,
+    /// What happens when `bytes_max` is used up.
+    pub eviction: Eviction,
+    /// Bytes of sealed segments that are worth a checkpoint at least.
+    pub checkpoint_bytes_min: u64,
+    /// Bytes of the file system that the log leaves free, beside room for checkpoints; on a small
+    /// one less.
+    pub free_bytes_min: u64,
+    /// Time between two looks at what is due.
+    pub maintain_every: Duration,
+    /// What the time is.
+    pub clock: Arc<dyn ClockSource>,
 }
 
 impl Default for StorageConfig {
@@ -61,6 +89,12 @@ impl Default for StorageConfig {
             segment_bytes_max: SEGMENT_BYTES_MAX,
             dedup_dir: PathBuf::from("/dev/shm"),
             boot: None,
+            retention: None,
+            eviction: Eviction::Refuse,
+            checkpoint_bytes_min: CHECKPOINT_BYTES_MIN,
+            free_bytes_min: FREE_BYTES_MIN,
+            maintain_every: MAINTAIN_EVERY,
+            clock: Arc::new(SystemClock),
         }
     }
 }
@@ -75,6 +109,10 @@ pub struct Storage {
     committers: Vec<Committer>,
     /// `None` only while it is dropped.
     io: Option<IoThread>,
+    /// As above.
+    maintainer: Option<Maintainer>,
+    maintenance: Arc<Maintenance>,
+    clock: Arc<ConfirmedClock>,
     warmer: IoHandle,
     /// Last, so that the lock is let go when everything has ended.
     folder: Folder,
@@ -93,6 +131,7 @@ impl Storage {
         assert!(config.commit_threads > 0, "somebody must commit");
         assert!(config.segment_bytes_min >= SEGMENT_BYTES_MIN, "a record must fit twice");
         assert!(config.segment_bytes_min <= config.segment_bytes_max);
+        assert!(config.retention.is_none_or(|age| !age.is_zero()), "retention 0 keeps nothing");
         make_dir(&folder.dedup_dir()).map_err(|error| error.source)?;
         let run = RunIdentity {
             folder: folder.id(),
@@ -103,7 +142,9 @@ impl Storage {
             segment_bytes_min: config.segment_bytes_min,
             segment_bytes_max: config.segment_bytes_max,
             bytes_max: config.bytes_max,
+            free_bytes_min: config.free_bytes_min,
             reserved: AtomicU64::new(0),
+            checkpoint_bytes: AtomicU64::new(0),
         });
         let shared: Vec<_> = folder
             .shard_ids()
@@ -112,18 +153,30 @@ impl Storage {
         let committers = start_committers(&config, &shared, &wake)?;
         let mailbox = Mailbox::new();
         let warmer = mailbox.handle();
+        let clock = Arc::new(open_clock(&folder, &config, run.boot));
+        let common = Common {
+            disk: Arc::clone(folder.disk()),
+            limits: Arc::clone(&limits),
+            run,
+            clock: Arc::clone(&clock),
+            shards: folder.shards(),
+            table_dirs: vec![config.dedup_dir.clone(), folder.dedup_dir()],
+            io: warmer.clone(),
+        };
         let shards: Vec<_> = shared
             .into_iter()
             .map(|shared| {
                 let committer = committers[usize::from(shared.id.0) % committers.len()].handle();
-                let dirs = vec![config.dedup_dir.clone(), folder.dedup_dir()];
-                let disk = Arc::clone(folder.disk());
-                let limits = Arc::clone(&limits);
-                Arc::new(ShardContext::new(shared, disk, limits, run, dirs, committer, &warmer))
+                Arc::new(ShardContext::new(shared, &common, committer))
             })
             .collect();
         let io = IoThread::start(mailbox, shards.iter().map(|shard| cared(shard)).collect())?;
-        Ok(Self { shards, committers, io: Some(io), warmer, folder })
+        let policy = policy(&config);
+        let (all, ours, door) = (shards.clone(), Arc::clone(&clock), warmer.clone());
+        let maintenance = Arc::new(Maintenance::new(all, limits, policy, ours, door, wake));
+        let maintainer = Some(Maintainer::start(Arc::clone(&maintenance))?);
+        let io = Some(io);
+        Ok(Self { shards, committers, io, maintainer, maintenance, clock, warmer, folder })
     }
 
     /// The data folder.
@@ -174,6 +227,27 @@ impl Storage {
         self.shards[usize::from(shard.0)].shared.read_faults()
     }
 
+    /// Checkpoints and deletion in a shard.
+    pub fn upkeep(&self, shard: ShardId) -> ShardUpkeep {
+        self.shards[usize::from(shard.0)].keeper.facts(self.clock.facts().confirmed_ms)
+    }
+
+    /// The clock that retention goes by.
+    pub fn clock(&self) -> ClockFacts {
+        self.clock.facts()
+    }
+
+    /// What the disk holds, and for how long that goes well at the present rate.
+    pub fn space(&self) -> SpaceReport {
+        self.maintenance.space()
+    }
+
+    /// Does all the upkeep that is due, on this thread, also what failed a moment ago. A thread
+    /// of the storage does the same by itself; this is for who wants to wait for it.
+    pub fn maintain(&self) {
+        self.maintenance.pass(true);
+    }
+
     /// Ends the threads after everything that the logs handed over. Drop the logs first: one that
     /// is still open is left without the mark of a clean end.
     pub fn shutdown(self) {
@@ -183,10 +257,30 @@ impl Storage {
 
 impl Drop for Storage {
     fn drop(&mut self) {
+        if let Some(maintainer) = self.maintainer.take() {
+            maintainer.stop();
+        }
         self.committers.drain(..).for_each(Committer::stop);
         if let Some(io) = self.io.take() {
             io.stop();
         }
+    }
+}
+
+/// The clock of a folder, not before the newest segment of any shard.
+fn open_clock(folder: &Folder, config: &StorageConfig, boot: Id) -> ConfirmedClock {
+    let newest = folder.shard_ids().map(|shard| newest_confirmed(&folder.shard_dir(shard)));
+    let floor = newest.max().unwrap_or(0);
+    let (disk, source) = (Arc::clone(folder.disk()), Arc::clone(&config.clock));
+    ConfirmedClock::open(disk, folder.path(), folder.id(), boot, source, floor)
+}
+
+fn policy(config: &StorageConfig) -> Policy {
+    Policy {
+        retention: config.retention,
+        eviction: config.eviction,
+        checkpoint_bytes_min: config.checkpoint_bytes_min,
+        every: config.maintain_every,
     }
 }
 

@@ -15,6 +15,8 @@ use tern_storage::{
     ShmTable, Storage, StorageConfig, Visitor,
 };
 
+pub mod chat;
+
 pub mod countdown;
 
 pub mod faulty;
@@ -124,6 +126,7 @@ impl Rig {
 pub fn segments_at(path: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(path.join("log/shard-00")).unwrap();
     let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|suffix| suffix == "seg"));
     paths.sort();
     paths
 }
