@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tern_protocol::frame::{encode, frame_bytes};
 use tern_protocol::frames::{
     Close, Cursor, Hello, LoggedIn, Login, Network, Ping, Pong, PushBody, Send, SendAck,
@@ -25,6 +26,9 @@ const RECEIVE_ACK_AFTER: Duration = Duration::from_millis(50);
 
 /// What was received is acknowledged after this many messages at the latest, as in the SDK.
 const RECEIVE_ACK_MESSAGES: u32 = 16;
+
+/// What is added to 5/4 of the round trip before a send by datagram counts as lost, as in the SDK.
+const REPAIR_SLACK: Duration = Duration::from_millis(20);
 
 /// Least bytes of a content: it carries the message's tag.
 pub const CONTENT_BYTES_MIN: usize = size_of::<u64>();
@@ -74,8 +78,14 @@ pub struct Device {
     epoch: Option<Epoch>,
     counter: u32,
     predecessors: BTreeMap<ChannelId, u32>,
-    /// Unanswered sends in the order of their counters: counter and tag.
-    unanswered: VecDeque<(u32, u64)>,
+    /// Unanswered sends in the order of their counters.
+    unanswered: VecDeque<Unanswered>,
+    /// Whether it says that it can do datagrams, and whether the server can too.
+    offers_datagrams: bool,
+    uses_datagrams: bool,
+    /// Frames that leave by datagram.
+    datagrams: VecDeque<Bytes>,
+    rtt: Duration,
     /// Messages that wait for room in the window.
     waiting: VecDeque<Message>,
     cursors: BTreeMap<ChannelId, Reading>,
@@ -88,23 +98,38 @@ pub struct Device {
     outbox: Vec<u8>,
 }
 
+/// A send that is not answered.
+struct Unanswered {
+    counter: u32,
+    tag: u64,
+    frame: Bytes,
+    /// When it left by datagram; `None` once it left by stream.
+    free: Option<Instant>,
+}
+
 /// How far a channel was read.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Reading {
     cursor: MessageId,
     acked: MessageId,
     incarnation: u32,
+    /// What came ahead of its turn: the tags of others' messages.
+    held: BTreeMap<MessageId, Option<u64>>,
 }
 
 impl Device {
     /// A device that has just connected, with its greeting and login to say.
-    pub fn new(identity: Identity, network: Network) -> Self {
+    pub fn new(identity: Identity, network: Network, offers_datagrams: bool) -> Self {
         let mut device = Self {
             network,
             epoch: None,
             counter: 0,
             predecessors: BTreeMap::new(),
             unanswered: VecDeque::new(),
+            offers_datagrams,
+            uses_datagrams: false,
+            datagrams: VecDeque::new(),
+            rtt: Duration::ZERO,
             waiting: VecDeque::new(),
             cursors: BTreeMap::new(),
             unacked: 0,
@@ -127,18 +152,40 @@ impl Device {
     }
 
     /// Sends a message, at once or as soon as the window has room.
-    pub fn send(&mut self, message: Message) {
+    pub fn send(&mut self, now: Instant, message: Message) {
         self.waiting.push_back(message);
-        self.fill_window();
+        self.fill_window(now);
+    }
+
+    /// The next frame that leaves by datagram.
+    pub fn poll_datagram(&mut self) -> Option<Bytes> {
+        self.datagrams.pop_front()
+    }
+
+    /// The round trip of the path; repairs are timed by it.
+    pub fn set_rtt(&mut self, rtt: Duration) {
+        self.rtt = rtt;
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.ack_at, self.beat_at].into_iter().flatten().min()
+        [self.ack_at, self.beat_at, self.repair_at()].into_iter().flatten().min()
+    }
+
+    /// When the oldest send that left by datagram counts as lost.
+    fn repair_at(&self) -> Option<Instant> {
+        let free = self.unanswered.iter().find_map(|send| send.free);
+        free.map(|at| at + self.rtt * 5 / 4 + REPAIR_SLACK)
     }
 
     /// Says what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
+        while self.repair_at().is_some_and(|at| at <= now) {
+            let lost = self.unanswered.iter_mut().find(|send| send.free.is_some());
+            let lost = lost.expect("one is due");
+            lost.free = None;
+            self.outbox.extend_from_slice(&lost.frame);
+        }
         if self.ack_at.is_some_and(|at| at <= now) {
             self.say_receive_ack();
         }
@@ -181,6 +228,14 @@ impl Device {
         self.inbox.drain(..self.inbox.len() - left);
     }
 
+    /// Takes a datagram: one whole frame.
+    pub fn handle_datagram(&mut self, now: Instant, bytes: &[u8], tell: &mut impl FnMut(Event)) {
+        match Frame::parse(bytes) {
+            Ok((Frame::Push(body, content), _)) => self.handle_push(now, body, content, tell),
+            _ => tell(Event::Failed(Kind(0), Code::Malformed)),
+        }
+    }
+
     fn handle_frame(
         &mut self,
         now: Instant,
@@ -189,12 +244,15 @@ impl Device {
         tell: &mut impl FnMut(Event),
     ) {
         match frame {
-            Frame::Welcome(_) => {}
+            Frame::Welcome(welcome) => {
+                let both = welcome.capabilities.get() & self.capabilities();
+                self.uses_datagrams = both & capabilities::DATAGRAMS != 0;
+            }
             Frame::LoggedIn(logged_in) => {
                 self.handle_logged_in(now, logged_in, share);
                 tell(Event::Online);
             }
-            Frame::SendAck(ack) => self.handle_ack(ack, tell),
+            Frame::SendAck(ack) => self.handle_ack(now, ack, tell),
             Frame::Push(body, content) => self.handle_push(now, body, content, tell),
             Frame::Channel(state) => {
                 self.cursors.entry(state.channel).or_default().incarnation =
@@ -203,6 +261,9 @@ impl Device {
             Frame::Pong(pong) => {
                 self.handle_pong(now, pong);
                 tell(Event::Beat);
+            }
+            Frame::SendRefused(no) if Code(no.code.get()) == Code::Predecessor => {
+                self.send_again(no.counter.get());
             }
             Frame::SendRefused(SendRefused { code, .. }) | Frame::Close(Close { code, .. }, _) => {
                 tell(Event::Failed(frame.kind(), Code(code.get())));
@@ -213,22 +274,30 @@ impl Device {
         }
     }
 
+    /// What waited too long for the send before it leaves again, behind that one's repair.
+    fn send_again(&mut self, counter: u32) {
+        if let Some(send) = self.unanswered.iter_mut().find(|send| send.counter == counter) {
+            send.free = None;
+            self.outbox.extend_from_slice(&send.frame);
+        }
+    }
+
     fn handle_logged_in(&mut self, now: Instant, logged_in: &LoggedIn, share: f64) {
         self.epoch = Some(logged_in.epoch.into());
         self.heartbeat = Duration::from_millis(u64::from(logged_in.heartbeat_ms.get()));
         self.beat_at = Some(now + self.heartbeat.mul_f64(share));
         self.say_cursors(Kind::Cursors, Flags::LAST, &[]);
-        self.fill_window();
+        self.fill_window(now);
     }
 
-    fn handle_ack(&mut self, ack: &SendAck, tell: &mut impl FnMut(Event)) {
+    fn handle_ack(&mut self, now: Instant, ack: &SendAck, tell: &mut impl FnMut(Event)) {
         let counter = ack.counter.get();
-        let Some(place) = self.unanswered.iter().position(|(own, _)| *own == counter) else {
+        let Some(place) = self.unanswered.iter().position(|send| send.counter == counter) else {
             return;
         };
-        let (_, tag) = self.unanswered.remove(place).expect("its place was just found");
-        tell(Event::Acked(tag));
-        self.fill_window();
+        let answered = self.unanswered.remove(place).expect("its place was just found");
+        tell(Event::Acked(answered.tag));
+        self.fill_window(now);
     }
 
     fn handle_push(
@@ -243,19 +312,20 @@ impl Device {
         if id <= reading.cursor {
             return;
         }
-        if id != reading.cursor.next() {
+        if id != reading.cursor.next() && !self.uses_datagrams {
             return tell(Event::Failed(Kind::Push, Code::Lost));
         }
-        reading.cursor = id;
-        self.unacked += 1;
-        self.ack_at.get_or_insert(now + RECEIVE_ACK_AFTER);
+        let is_own = sender == self.identity.uin;
+        let tag = content.first_chunk().filter(|_| !is_own);
+        reading.held.insert(id, tag.map(|tag| u64::from_le_bytes(*tag)));
+        while let Some(tag) = reading.held.remove(&reading.cursor.next()) {
+            reading.cursor = reading.cursor.next();
+            self.unacked += 1;
+            self.ack_at.get_or_insert(now + RECEIVE_ACK_AFTER);
+            tag.into_iter().for_each(|tag| tell(Event::Received(tag)));
+        }
         if self.unacked >= RECEIVE_ACK_MESSAGES {
             self.say_receive_ack();
-        }
-        if sender != self.identity.uin
-            && let Some(tag) = content.first_chunk()
-        {
-            tell(Event::Received(u64::from_le_bytes(*tag)));
         }
     }
 
@@ -265,18 +335,21 @@ impl Device {
     }
 
     /// Sends what waits, as far as the oldest unanswered and the newest counter stay near enough.
-    fn fill_window(&mut self) {
+    fn fill_window(&mut self, now: Instant) {
         let Some(epoch) = self.epoch else { return };
         while let Some(message) = self.waiting.front().copied() {
-            let oldest = self.unanswered.front().map_or(self.counter + 1, |(oldest, _)| *oldest);
+            let oldest = self.unanswered.front().map_or(self.counter + 1, |send| send.counter);
             if self.counter + 1 - oldest >= UNACKED_SENDS_MAX {
                 return;
             }
             self.waiting.pop_front();
             self.counter += 1;
-            self.unanswered.push_back((self.counter, message.tag));
-            self.say_send(epoch, message);
+            self.say_send(now, epoch, message);
         }
+    }
+
+    fn capabilities(&self) -> u64 {
+        if self.offers_datagrams { capabilities::DATAGRAMS } else { capabilities::NONE }
     }
 
     fn say_hello(&mut self) {
@@ -285,7 +358,7 @@ impl Device {
             version: VERSION.into(),
             network: self.network.to_wire(),
             reserved: 0,
-            capabilities: capabilities::NONE.into(),
+            capabilities: self.capabilities().into(),
         };
         self.say(Kind::Hello, Flags::NONE, &hello, &[]);
     }
@@ -300,7 +373,7 @@ impl Device {
         self.say(Kind::Login, Flags::NONE, &login, &[]);
     }
 
-    fn say_send(&mut self, epoch: Epoch, message: Message) {
+    fn say_send(&mut self, now: Instant, epoch: Epoch, message: Message) {
         let predecessor = self.predecessors.insert(message.channel, self.counter).unwrap_or(0);
         let head = Send {
             channel: message.channel,
@@ -314,7 +387,17 @@ impl Device {
         };
         let mut content = vec![0; message.content_bytes.max(CONTENT_BYTES_MIN)];
         content[..CONTENT_BYTES_MIN].copy_from_slice(&message.tag.to_le_bytes());
-        self.say(Kind::Send, Flags::NONE, &head, &content);
+        let mut frame = vec![0; frame_bytes::<Send>(content.len())];
+        encode(Kind::Send, Flags::NONE, &head, &content, &mut frame);
+        let frame = Bytes::from(frame);
+        let (counter, tag) = (self.counter, message.tag);
+        let free = self.uses_datagrams.then_some(now);
+        self.unanswered.push_back(Unanswered { counter, tag, frame: frame.clone(), free });
+        if self.uses_datagrams {
+            self.datagrams.push_back(frame);
+        } else {
+            self.outbox.extend_from_slice(&frame);
+        }
     }
 
     /// Acknowledges every channel that was read further.
@@ -354,7 +437,7 @@ mod tests {
 
     fn device() -> Device {
         let identity = Identity { uin: Uin(1), device: DeviceId(1), secret: [7; SECRET_BYTES] };
-        Device::new(identity, Network::Wired)
+        Device::new(identity, Network::Wired, false)
     }
 
     fn said(device: &mut Device) -> Vec<Kind> {
@@ -402,7 +485,7 @@ mod tests {
     fn sends_wait_for_the_login_and_for_the_window() {
         let mut device = device();
         assert_eq!(said(&mut device), [Kind::Hello, Kind::Login]);
-        (0..100).for_each(|tag| device.send(message(tag)));
+        (0..100).for_each(|tag| device.send(Instant::now(), message(tag)));
         assert!(said(&mut device).is_empty());
         log_in(&mut device);
         let sends = |kinds: &[Kind]| kinds.iter().filter(|kind| **kind == Kind::Send).count();

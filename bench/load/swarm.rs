@@ -17,6 +17,7 @@ use tern_protocol::{Code, Kind};
 
 use super::device::{Device, Event, Identity, Message};
 use super::pacing::Random;
+use super::path::{Path, Way, Weather};
 use super::socket::Socket;
 use super::tls::client_config;
 use crate::error::BenchError;
@@ -45,6 +46,10 @@ pub struct Swarm {
     random: Random,
     scratch: Vec<u8>,
     events: VecDeque<(usize, Instant, Event)>,
+    /// The bad path, if there is one.
+    path: Option<Path>,
+    /// Whether devices say that they can do datagrams.
+    datagrams: bool,
 }
 
 /// One device's connection.
@@ -57,6 +62,8 @@ struct Line {
     armed: Option<Instant>,
     is_busy: bool,
     is_gone: bool,
+    to_server: Way,
+    to_device: Way,
 }
 
 impl Swarm {
@@ -78,7 +85,28 @@ impl Swarm {
             random: Random::new(seed),
             scratch: Vec::new(),
             events: VecDeque::new(),
+            path: None,
+            datagrams: false,
         })
+    }
+
+    /// Puts all devices that connect from now on behind a path in this weather, with or without
+    /// datagrams.
+    pub fn set_path(&mut self, weather: Option<Weather>, datagrams: bool, seed: u64) {
+        self.path = weather.map(|weather| Path::new(weather, seed));
+        self.datagrams = datagrams;
+    }
+
+    /// From now on the path loses packets.
+    pub fn begin_to_lose(&mut self) {
+        if let Some(path) = &mut self.path {
+            path.begin_to_lose();
+        }
+    }
+
+    /// Share of the packets that a bad path has lost.
+    pub fn lost(&self) -> Option<f64> {
+        self.path.as_ref().map(Path::lost)
     }
 
     /// Connects one more device and has it log in; its number.
@@ -97,10 +125,12 @@ impl Swarm {
             handle,
             connection: Box::new(connection),
             stream: None,
-            device: Device::new(identity, network),
+            device: Device::new(identity, network, self.datagrams),
             armed: None,
             is_busy: false,
             is_gone: false,
+            to_server: Way::default(),
+            to_device: Way::default(),
         });
         self.mark_busy(index);
         Ok(index)
@@ -108,7 +138,7 @@ impl Swarm {
 
     /// Has a device send a message.
     pub fn send(&mut self, device: usize, message: Message) {
-        self.lines[device].device.send(message);
+        self.lines[device].device.send(Instant::now(), message);
         self.mark_busy(device);
     }
 
@@ -119,6 +149,7 @@ impl Swarm {
     pub fn turn(&mut self) -> Result<(), BenchError> {
         let mut now = Instant::now();
         while self.receive(&mut now)? {}
+        self.land(now);
         while let Some(&Reverse((at, index))) = self.timers.peek()
             && at <= now
         {
@@ -147,7 +178,9 @@ impl Swarm {
             return Ok(());
         }
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
-        self.socket.wait(Some(timer.map_or(until, |at| at.min(until))))
+        let path = self.path.as_ref().and_then(Path::next);
+        let next = [timer, path].into_iter().flatten().fold(until, Instant::min);
+        self.socket.wait(Some(next))
     }
 
     fn mark_busy(&mut self, index: usize) {
@@ -157,17 +190,24 @@ impl Swarm {
     }
 
     fn receive(&mut self, now: &mut Instant) -> Result<bool, BenchError> {
-        let Self { socket, endpoint, lines, by_handle, busy, scratch, .. } = self;
+        let Self { socket, endpoint, lines, by_handle, busy, scratch, path, .. } = self;
         let mut answers = Vec::new();
         let more = socket.receive(|datagram| {
             *now = Instant::now();
             scratch.clear();
             let data = BytesMut::from(datagram.bytes);
             let (remote, local_ip, ecn) = (datagram.remote, datagram.local_ip, datagram.ecn);
-            match endpoint.handle(*now, remote, local_ip, ecn, data, scratch) {
+            let at = path.as_ref().map_or(*now, |path| path.arrives(*now));
+            match endpoint.handle(at, remote, local_ip, ecn, data, scratch) {
                 Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                     let Some(&index) = by_handle.get(&handle) else { return };
                     let line = &mut lines[index];
+                    if let Some(path) = path {
+                        if let Some(at) = path.arrival(*now, &mut line.to_device) {
+                            path.receive(at, index, event);
+                        }
+                        return;
+                    }
                     line.connection.handle_event(event);
                     if !std::mem::replace(&mut line.is_busy, true) {
                         busy.push_back(index);
@@ -185,6 +225,21 @@ impl Swarm {
         Ok(more)
     }
 
+    /// Lets packets of the bad path arrive.
+    fn land(&mut self, now: Instant) {
+        let Self { path: Some(path), socket, lines, busy, .. } = self else { return };
+        while let Some((transmit, bytes)) = path.poll_sent(now) {
+            socket.send(&transmit, &bytes);
+        }
+        while let Some((index, event)) = path.poll_received(now) {
+            let line = &mut lines[index];
+            line.connection.handle_event(event);
+            if !std::mem::replace(&mut line.is_busy, true) {
+                busy.push_back(index);
+            }
+        }
+    }
+
     fn fire(&mut self, now: Instant, index: usize, at: Instant) {
         let line = &mut self.lines[index];
         if line.armed != Some(at) {
@@ -194,6 +249,7 @@ impl Swarm {
         if line.connection.poll_timeout().is_some_and(|at| at <= now) {
             line.connection.handle_timeout(now);
         }
+        line.device.set_rtt(line.connection.rtt());
         if line.device.poll_timeout().is_some_and(|at| at <= now) {
             line.device.handle_timeout(now);
         }
@@ -202,18 +258,22 @@ impl Swarm {
 
     /// Everything there is to do for one line.
     fn serve(&mut self, now: Instant, index: usize) {
-        let Self { socket, endpoint, lines, timers, random, scratch, events, .. } = self;
+        let Self { socket, endpoint, lines, timers, random, scratch, events, path, .. } = self;
         let line = &mut lines[index];
         let mut tell = |event| events.push_back((index, now, event));
         loop {
             line.take_endpoint_events(endpoint);
             let took = line.take_events(now, random, &mut tell);
             line.write(&mut tell);
-            let sent = line.transmit(now, socket, scratch);
+            let sent = match path {
+                Some(path) => line.take_off(now, path),
+                None => line.transmit(now, socket, scratch),
+            };
             if !took && !sent {
                 break;
             }
         }
+        line.device.set_rtt(line.connection.rtt());
         let timeouts = [line.connection.poll_timeout(), line.device.poll_timeout()];
         let next = timeouts.into_iter().flatten().min();
         if let Some(at) = next
@@ -248,6 +308,11 @@ impl Line {
                 QuicEvent::Connected => self.stream = self.connection.streams().open(Dir::Bi),
                 QuicEvent::Stream(StreamEvent::Readable { id }) => {
                     self.read(now, id, random, tell);
+                }
+                QuicEvent::DatagramReceived => {
+                    while let Some(frame) = self.connection.datagrams().recv() {
+                        self.device.handle_datagram(now, &frame, tell);
+                    }
                 }
                 QuicEvent::ConnectionLost { reason } if !self.is_gone => {
                     self.is_gone = true;
@@ -289,6 +354,11 @@ impl Line {
 
     fn write(&mut self, tell: &mut impl FnMut(Event)) {
         let Some(id) = self.stream else { return };
+        while let Some(frame) = self.device.poll_datagram() {
+            if self.connection.datagrams().send(frame.clone(), false).is_err() {
+                self.device.outbox().extend_from_slice(&frame); // it fits none
+            }
+        }
         let outbox = self.device.outbox();
         if self.is_gone || outbox.is_empty() {
             return;
@@ -300,6 +370,22 @@ impl Line {
                 outbox.clear();
                 tell(Event::Failed(Kind::Close, Code::Offline));
             }
+        }
+    }
+
+    /// Gives what the connection has to send to the path, packet by packet; whether it had
+    /// anything.
+    fn take_off(&mut self, now: Instant, path: &mut Path) -> bool {
+        let mut sent = false;
+        loop {
+            let mut bytes = Vec::new();
+            let Some(transmit) = self.connection.poll_transmit(now, 1, &mut bytes) else {
+                return sent;
+            };
+            if let Some(at) = path.arrival(now, &mut self.to_server) {
+                path.send(at, transmit, bytes);
+            }
+            sent = true;
         }
     }
 

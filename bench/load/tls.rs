@@ -24,6 +24,9 @@ const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// Bytes that the server may send ahead, as in the SDK.
 const RECEIVE_WINDOW_BYTES: u32 = 256 << 10;
 
+/// Bytes of datagrams that may wait to be read, as in the SDK.
+const DATAGRAMS_IN_BYTES: usize = 512 << 10;
+
 /// The settings of every connection to a server whose certificate has this SHA-256.
 pub fn client_config(pin: [u8; 32]) -> ClientConfig {
     let mut provider = ring::default_provider();
@@ -55,7 +58,7 @@ fn transport() -> TransportConfig {
         .stream_receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
         .mtu_discovery_config(None)
-        .datagram_receive_buffer_size(None);
+        .datagram_receive_buffer_size(Some(DATAGRAMS_IN_BYTES));
     transport
 }
 

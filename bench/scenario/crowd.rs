@@ -35,17 +35,15 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Logs them in.
+    /// Logs them in; only then does a bad path lose packets.
     ///
     /// # Errors
     /// When one of them can't.
     pub fn log_in(
-        server: &Server,
+        mut swarm: Swarm,
         identities: Vec<Identity>,
         network: Network,
-        seed: u64,
     ) -> Result<Self, BenchError> {
-        let mut swarm = Swarm::new(server.address(), server.pin(), seed)?;
         let uins = identities.iter().map(|identity| identity.uin).collect();
         let (total, mut asked, mut online) = (identities.len(), 0, 0);
         let mut progress = Progress::new("logged in");
@@ -70,6 +68,7 @@ impl Crowd {
             progress.show(online, total);
             swarm.wait(Instant::now() + PROGRESS_EVERY, Wait::Sleep)?;
         }
+        swarm.begin_to_lose();
         Ok(Self { swarm, uins })
     }
 

@@ -9,7 +9,7 @@ use tern_protocol::frames::Network;
 use super::crowd::{Books, Crowd};
 use super::parse_seconds;
 use crate::error::BenchError;
-use crate::load::Event;
+use crate::load::{Event, Swarm};
 use crate::report::Figure;
 use crate::system::Server;
 
@@ -37,7 +37,8 @@ impl Idle {
         let identities = server.add_users(self.sessions as usize)?;
 
         let empty = Books::read(server)?;
-        let mut crowd = Crowd::log_in(server, identities, Network::Cellular, SEED)?;
+        let swarm = Swarm::new(server.address(), server.pin(), SEED)?;
+        let mut crowd = Crowd::log_in(swarm, identities, Network::Cellular)?;
         let full = Books::read(server)?;
         crowd.rest(Instant::now() + SETTLE, |_| {})?;
 

@@ -14,7 +14,7 @@ use tern_protocol::frames::Network;
 use super::crowd::{Books, Crowd, Progress, check};
 use super::parse_seconds;
 use crate::error::BenchError;
-use crate::load::{Arrivals, CONTENT_BYTES_MIN, Event, Message, Schedule, Wait};
+use crate::load::{Arrivals, CONTENT_BYTES_MIN, Event, Message, Schedule, Swarm, Wait, Weather};
 use crate::measure::latency::Latency as Histogram;
 use crate::measure::process::Thread;
 use crate::report::Figure;
@@ -38,31 +38,31 @@ const LAST_ANSWERS: Duration = Duration::from_secs(10);
 pub struct Latency {
     /// Messages a second, all pairs together
     #[arg(long, default_value_t = 2_000.0)]
-    rate: f64,
+    pub(super) rate: f64,
     /// How long to measure
     #[arg(long, value_name = "S", default_value_t = 20.0, value_parser = parse_seconds)]
-    seconds: f64,
+    pub(super) seconds: f64,
     /// How long to send before that
     #[arg(long, value_name = "S", default_value_t = 3.0, value_parser = parse_seconds)]
-    warmup: f64,
+    pub(super) warmup: f64,
     /// Pairs of devices, each device of a user of its own
     #[arg(long, default_value_t = 8)]
-    pairs: usize,
+    pub(super) pairs: usize,
     /// Bytes of content of each message
     #[arg(long, default_value_t = 100)]
-    bytes: usize,
+    pub(super) bytes: usize,
     /// When the server may ack: disk or process, see its options
     #[arg(long, default_value = "disk")]
-    durability: String,
+    pub(super) durability: String,
     /// How messages are spread over time
     #[arg(long, value_enum, default_value_t = Arrivals::Poisson)]
-    arrivals: Arrivals,
+    pub(super) arrivals: Arrivals,
     /// One seed gives one schedule
     #[arg(long, default_value_t = 1)]
-    seed: u64,
+    pub(super) seed: u64,
     /// Poll instead of sleeping: no wake-up of the load in the latencies; needs a core of its own
     #[arg(long)]
-    spin: bool,
+    pub(super) spin: bool,
 }
 
 /// A run in progress.
@@ -110,8 +110,20 @@ impl Latency {
     }
 
     pub(super) fn measure(&self, server: &Server) -> Result<Vec<Figure>, BenchError> {
+        self.measure_over(server, None, false)
+    }
+
+    /// The same over a path in this weather, with or without datagrams.
+    pub(super) fn measure_over(
+        &self,
+        server: &Server,
+        weather: Option<Weather>,
+        datagrams: bool,
+    ) -> Result<Vec<Figure>, BenchError> {
         let identities = server.add_users(2 * self.pairs)?;
-        let crowd = Crowd::log_in(server, identities, Network::Wired, self.seed)?;
+        let mut swarm = Swarm::new(server.address(), server.pin(), self.seed)?;
+        swarm.set_path(weather, datagrams, self.seed);
+        let crowd = Crowd::log_in(swarm, identities, Network::Wired)?;
         let mut run = Run::new(self, crowd);
 
         let (from, to) = self.measured();
@@ -123,7 +135,11 @@ impl Latency {
         run.go_on(to + TAIL)?;
         run.finish()?;
 
-        Ok(run.figures(&before, &after, sent_after - sent_before))
+        let mut figures = run.figures(&before, &after, sent_after - sent_before);
+        if let Some(lost) = run.crowd.swarm.lost() {
+            figures.push(Figure::new("path", "packets lost", "%", 100.0 * lost));
+        }
+        Ok(figures)
     }
 
     /// The measured stretch, since the start.

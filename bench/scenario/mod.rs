@@ -3,6 +3,7 @@
 mod crowd;
 mod idle;
 mod latency;
+mod loss;
 
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub use crowd::OTHERS;
 pub enum Scenario {
     /// Pairs of devices talk to each other at a fixed rate: latency, and cost per message
     Latency(latency::Latency),
+    /// The same over a path that delays and loses packets: what a bad network costs a message
+    Loss(loss::Loss),
     /// Sessions that are logged in and say nothing: memory of each, and what they cost at rest
     Idle(idle::Idle),
 }
@@ -32,6 +35,7 @@ impl Scenario {
     pub fn check(&self) -> Result<(), BenchError> {
         match self {
             Self::Latency(latency) => latency.check(),
+            Self::Loss(loss) => loss.check(),
             Self::Idle(_) => Ok(()),
         }
     }
@@ -40,6 +44,7 @@ impl Scenario {
     pub fn server_options(&self) -> Vec<(String, String)> {
         match self {
             Self::Latency(latency) => latency.server_options(),
+            Self::Loss(loss) => loss.server_options(),
             Self::Idle(_) => Vec::new(),
         }
     }
@@ -52,6 +57,7 @@ impl Scenario {
         let server = Server::start(plan)?;
         let measured = match self {
             Self::Latency(latency) => latency.measure(&server),
+            Self::Loss(loss) => loss.measure(&server),
             Self::Idle(idle) => idle.measure(&server),
         };
         let figures = measured.map_err(|error| server.with_words(error))?;

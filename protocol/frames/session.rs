@@ -5,11 +5,13 @@ use zerocopy::little_endian::{U16, U32, U64};
 use super::wire_struct;
 use crate::limits::SECRET_BYTES;
 
-/// Bits of the `capabilities` fields. None is defined yet; unknown ones are ignored, so either
-/// side may announce what the other does not know.
+/// Bits of the `capabilities` fields. Unknown ones are ignored, so either side may announce what
+/// the other does not know.
 pub mod capabilities {
     /// Nothing beyond this version.
     pub const NONE: u64 = 0;
+    /// SEND and PUSH may also come by QUIC datagram, lost or out of order.
+    pub const DATAGRAMS: u64 = 1;
 }
 
 /// The kind of network a client is on, by which the server chooses its heartbeat.

@@ -37,6 +37,9 @@ pub struct Config {
     /// Heartbeat on cellular and unknown networks in ms: below the 30 s after which many NATs
     /// forget a UDP binding (RFC 9308 §3.2).
     pub heartbeat_cellular_ms: u32,
+    /// Whether the transport can carry single frames that may be lost and overtake each other, and
+    /// repairs them; announced to clients.
+    pub datagrams: bool,
 }
 
 impl Default for Config {
@@ -56,6 +59,7 @@ impl Default for Config {
             heartbeat_wired_ms: 10_000,
             heartbeat_wifi_ms: 30_000,
             heartbeat_cellular_ms: 25_000,
+            datagrams: false,
         }
     }
 }

@@ -58,6 +58,8 @@ pub enum Effect {
         shard: ShardId,
         /// Where.
         at: Offset,
+        /// How it may travel.
+        order: Order,
     },
     /// Send CLOSE with this, then close the connection with the same code. `Input::LinkClosed`
     /// must not follow.
@@ -81,6 +83,15 @@ pub enum Effect {
         /// Who waits.
         waiter: Waiter,
     },
+}
+
+/// What a push needs of its transport.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// To come behind all frames before it.
+    Kept,
+    /// To come. It may overtake others, and they it; the client puts it into its place.
+    Free,
 }
 
 /// Who waits for a cold read.

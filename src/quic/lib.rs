@@ -2,6 +2,7 @@
 //! the simulator on virtual ones.
 //!
 //! - [`settings`]: QUIC's transport, server and endpoint settings, each set explicitly.
+//! - [`arrivals`]: which sent packets have arrived, for what QUIC does not repeat.
 //! - [`steering`]: the rule "first byte of the destination connection id, modulo workers", as
 //!   code and as the generator of ids that obey it.
 //!
@@ -10,4 +11,5 @@
 
 pub mod steering;
 
+pub mod arrivals;
 pub mod settings;

@@ -77,6 +77,7 @@ faults! {
     DirectoryDown "directory-down" Spell "the directory can't answer";
     TightLimits "tight-limits" Climate "small windows, low rates, few requests under way, short epochs";
     OtherWorkers "other-workers" Climate "each start of the server has another number of workers";
+    Datagrams "datagrams" Climate "single frames travel by datagram: lost, late, early, or twice";
 }
 
 /// How often each fault was injected.

@@ -94,6 +94,8 @@ pub(super) type Tell = mpsc::Sender<(u64, LinkEvent)>;
 /// What a connection is asked.
 enum Write {
     Frame(Bytes),
+    /// May travel by datagram.
+    Free(Bytes),
     Close(VarInt),
 }
 
@@ -135,6 +137,11 @@ impl Link {
     /// Sends a frame behind all others. One that is lost with the connection was not promised.
     pub(super) fn transmit(&self, frame: Bytes) {
         let _ = self.writes.send(Write::Frame(frame));
+    }
+
+    /// Sends a frame by datagram, or behind all others if it fits none.
+    pub(super) fn transmit_free(&self, frame: Bytes) {
+        let _ = self.writes.send(Write::Free(frame));
     }
 
     /// Brings what was to be sent across, for a short while, and closes with this code; without
@@ -241,8 +248,18 @@ async fn read(
     events: &Tell,
 ) -> LinkEvent {
     let (mut cutter, mut frames) = (Cutter::default(), Vec::new());
-    while let Ok(Some(chunk)) = receive.read_chunk(READ_BYTES_MAX, true).await {
-        cutter.cut(chunk.bytes, |frame| frames.push(frame));
+    loop {
+        tokio::select! {
+            biased; // what the stream has is read before the end of the connection is noticed
+            chunk = receive.read_chunk(READ_BYTES_MAX, true) => match chunk {
+                Ok(Some(chunk)) => cutter.cut(chunk.bytes, |frame| frames.push(frame)),
+                Ok(None) | Err(_) => break,
+            },
+            datagram = connection.read_datagram() => match datagram {
+                Ok(frame) => frames.push(frame),
+                Err(_) => break,
+            },
+        }
         for frame in frames.drain(..) {
             if events.send((number, LinkEvent::Frame(frame))).await.is_err() {
                 break;
@@ -251,6 +268,16 @@ async fn read(
     }
     let error = connection.closed().await;
     LinkEvent::Closed { code: server_code(&error), problem: error.into() }
+}
+
+/// Sends a frame by datagram; gives it back if it fits none, or if there is no room for one: a
+/// full buffer would drop an older one.
+fn send_datagram(connection: &Connection, frame: Bytes) -> Result<(), Bytes> {
+    let fits = connection.max_datagram_size().is_some_and(|most| frame.len() <= most);
+    if !fits || connection.datagram_send_buffer_space() < frame.len() {
+        return Err(frame);
+    }
+    connection.send_datagram(frame.clone()).map_err(|_| frame)
 }
 
 /// Writes until it is told to close. A lost connection is noticed by who reads.
@@ -268,6 +295,7 @@ async fn write(
         for write in batch.drain(..) {
             match write {
                 Write::Frame(frame) => frames.push(frame),
+                Write::Free(frame) => frames.extend(send_datagram(connection, frame).err()),
                 Write::Close(code) => close = Some(code),
             }
         }

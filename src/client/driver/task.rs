@@ -192,6 +192,10 @@ impl Task {
     }
 
     fn say(&mut self, input: Input) {
+        if let Some((_, connection)) = self.link.as_ref().and_then(|link| link.open.as_ref()) {
+            let rtt_ms = u64::try_from(connection.rtt().as_millis()).unwrap_or(u64::MAX);
+            self.machine.set_rtt_ms(rtt_ms);
+        }
         self.machine.handle(self.now(), input);
         let (admitted, queued) = self.machine.unsettled();
         let unsettled = admitted + queued;
@@ -281,6 +285,11 @@ impl Task {
                 Effect::Transmit(frame) => {
                     if let Some(link) = &self.link {
                         link.transmit(frame);
+                    }
+                }
+                Effect::TransmitFree(frame) => {
+                    if let Some(link) = &self.link {
+                        link.transmit_free(frame);
                     }
                 }
                 Effect::Persist { changes, ticket } => self.keep(Keep::Batch(changes, ticket)),

@@ -31,6 +31,13 @@ const RECEIVE_WINDOW_BYTES: u32 = 256 * 1024;
 /// the default content limit fit.
 const SEND_WINDOW_BYTES: u64 = 256 * 1024;
 
+/// Bytes of datagrams that may wait to be read. QUIC has acknowledged them, so none may be dropped:
+/// four times the server's default window.
+const DATAGRAMS_IN_BYTES: usize = 512 * 1024;
+
+/// Bytes of datagrams that may wait to be sent; what finds no room goes by stream.
+const DATAGRAMS_OUT_BYTES: usize = 64 * 1024;
+
 /// The configuration of a connection.
 pub(super) fn client_config(
     trust: &Trust,
@@ -55,7 +62,8 @@ fn transport(rtt_ms: Option<u32>) -> TransportConfig {
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
         .send_window(SEND_WINDOW_BYTES)
         .mtu_discovery_config(None) // eight packets more at each start, for messages of 100 bytes
-        .datagram_receive_buffer_size(None);
+        .datagram_receive_buffer_size(Some(DATAGRAMS_IN_BYTES))
+        .datagram_send_buffer_size(DATAGRAMS_OUT_BYTES);
     transport
 }
 

@@ -197,6 +197,16 @@ impl Channel {
         self.open(now, ids_max, 1)
     }
 
+    /// Notes the first hole as one that was not asked for yet.
+    pub(crate) fn await_hole(&mut self, now: Mono, ids_max: u64) {
+        if self.hole.is_some_and(|hole| hole.to <= self.received) {
+            self.hole = None;
+        }
+        if self.hole.is_none() {
+            self.open(now, ids_max, 0);
+        }
+    }
+
     /// Asks for the open hole once more.
     pub(crate) fn ask_again(&mut self, now: Mono, ids_max: u64) -> Option<(MessageId, MessageId)> {
         let times = self.hole?.times + 1;

@@ -15,6 +15,8 @@ pub struct Counters {
     pub held_dropped: u64,
     /// SEND frames beyond the first of their key on any connection.
     pub resends: u64,
+    /// Sends that left by datagram and, unanswered, once more in order.
+    pub repairs: u64,
     /// Answers to sends that were already answered; dropped.
     pub repeated_answers: u64,
     /// Frames of a kind that this version does not know, stepped over.

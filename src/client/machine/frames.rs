@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tern_protocol::frame::{encode, frame_bytes};
 use tern_protocol::frames::{
-    Close, Cursor, Fetch, Hello, Login, Network, Ping, Resume, Send, capabilities, message_kind,
+    Close, Cursor, Fetch, Hello, Login, Network, Ping, Resume, Send, message_kind,
 };
 use tern_protocol::header::HEADER_BYTES;
 use tern_protocol::limits::{CURSORS_PER_FRAME_MAX, MAGIC, SECRET_BYTES, VERSION};
@@ -21,13 +21,14 @@ fn frame<T: IntoBytes + Immutable>(kind: Kind, head: &T, variable: &[u8]) -> Byt
     buffer.into()
 }
 
-pub(crate) fn hello(network: Network) -> Bytes {
+/// `capabilities` is what this client can do.
+pub(crate) fn hello(network: Network, capabilities: u64) -> Bytes {
     let hello = Hello {
         magic: MAGIC,
         version: VERSION.into(),
         network: network.to_wire(),
         reserved: 0,
-        capabilities: capabilities::NONE.into(),
+        capabilities: capabilities.into(),
     };
     frame(Kind::Hello, &hello, &[])
 }

@@ -91,6 +91,9 @@ pub enum Input {
 pub enum Effect {
     /// Send this frame on the connection, in order.
     Transmit(Bytes),
+    /// Send this frame by datagram if it fits one; else in order. It may be lost: the machine
+    /// sends it again, in order, if it is not answered in time.
+    TransmitFree(Bytes),
     /// Put these changes on the disk, all or none and after those of earlier batches, then say
     /// [`Input::Stored`].
     Persist {

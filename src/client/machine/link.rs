@@ -1,14 +1,17 @@
 //! The connection: opening it, greeting, logging in, losing it, and when to try again.
 //!
 //! ```text
-//!            Connect           HELLO            LOGIN or RESUME
+//!            Connect     HELLO, LOGIN or RESUME   WELCOME
 //!   Waiting ────────► Opening ───────► Greeting ───────► LoggingIn ──► Live
 //!      ▲                 │                │                  │ RESUME_UNKNOWN: LOGIN
 //!      └─────────────────┴── lost ────────┴──────────────────┴───────────┘
 //!                              a code that no retry heals, or logout: Ended
 //! ```
+//!
+//! HELLO and LOGIN leave in one flight, which saves a round trip: a server of another version
+//! answers both with one CLOSE.
 
-use tern_protocol::frames::{Close, ErrorHead, LoggedIn, Welcome};
+use tern_protocol::frames::{Close, ErrorHead, LoggedIn, Welcome, capabilities};
 use tern_protocol::limits::{SECRET_BYTES, VERSION};
 use tern_protocol::{Class, Code, Epoch, Kind};
 
@@ -25,8 +28,8 @@ pub(super) enum Phase {
     Waiting { until: Mono },
     /// The driver opens one.
     Opening { until: Mono },
-    /// HELLO waits for WELCOME.
-    Greeting { until: Mono },
+    /// HELLO waits for WELCOME, and what was said right behind it for LOGGED_IN.
+    Greeting { until: Mono, resuming: bool },
     /// LOGIN or RESUME waits for LOGGED_IN.
     LoggingIn { until: Mono, resuming: bool },
     /// Logged in.
@@ -61,21 +64,31 @@ impl Machine {
         matches!(self.phase, Phase::Live { .. })
     }
 
+    /// What this client can do.
+    fn capabilities(&self) -> u64 {
+        if self.tuning.datagrams { capabilities::DATAGRAMS } else { capabilities::NONE }
+    }
+
     pub(super) fn connect(&mut self, now: Mono) {
-        self.phase = Phase::Opening { until: now.after_ms(self.tuning.login_ms_max) };
+        self.phase = Phase::Opening { until: now.after_ms(self.tuning.open_ms_max) };
         self.out.effect(Effect::Connect);
         self.out.tell(Event::State(State::Connecting));
     }
 
-    pub(super) fn handle_connected(&mut self) {
-        if let Phase::Opening { until } = self.phase {
-            self.phase = Phase::Greeting { until };
-            self.out.transmit(frames::hello(self.network));
+    pub(super) fn handle_connected(&mut self, now: Mono) {
+        if let Phase::Opening { .. } = self.phase {
+            let until = now.after_ms(self.tuning.login_ms_max);
+            self.phase = Phase::Greeting { until, resuming: self.session.is_some() };
+            self.out.transmit(frames::hello(self.network, self.capabilities()));
+            self.out.transmit(match self.session {
+                Some(Session { epoch, token }) => frames::resume(&self.identity, epoch, token),
+                None => frames::login(&self.identity),
+            });
         }
     }
 
     pub(super) fn handle_welcome(&mut self, now: Mono, welcome: &Welcome) {
-        let Phase::Greeting { until } = self.phase else {
+        let Phase::Greeting { until, resuming } = self.phase else {
             return self.bad_frame(now);
         };
         if welcome.version.get() != VERSION {
@@ -84,11 +97,10 @@ impl Machine {
         let (unacked_max, content_bytes_max) =
             (welcome.unacked_sends_max.get(), welcome.content_bytes_max.get());
         self.outbox.limit(unacked_max, content_bytes_max, &self.tuning);
-        self.phase = Phase::LoggingIn { until, resuming: self.session.is_some() };
-        self.out.transmit(match self.session {
-            Some(Session { epoch, token }) => frames::resume(&self.identity, epoch, token),
-            None => frames::login(&self.identity),
-        });
+        let both = welcome.capabilities.get() & self.capabilities();
+        self.outbox.may_be_free(both & capabilities::DATAGRAMS != 0);
+        self.mailbox.expect_any_order(both & capabilities::DATAGRAMS != 0);
+        self.phase = Phase::LoggingIn { until, resuming };
     }
 
     pub(super) fn handle_logged_in(&mut self, now: Mono, logged_in: &LoggedIn) {

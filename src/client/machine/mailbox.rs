@@ -34,6 +34,9 @@ pub(crate) struct Mailbox {
     ack_due: Option<Mono>,
     /// Channels with an open hole.
     holes: BTreeSet<ChannelId>,
+    /// Whether messages may overtake each other on this connection: then a hole mostly fills by
+    /// itself.
+    is_any_order: bool,
 }
 
 /// A hole stays open although it was asked for again and again.
@@ -58,7 +61,13 @@ impl Mailbox {
             unacked_ids: 0,
             ack_due: None,
             holes: BTreeSet::new(),
+            is_any_order: false,
         }
+    }
+
+    /// Whether messages may overtake each other on the connection that begins.
+    pub(crate) fn expect_any_order(&mut self, is_any_order: bool) {
+        self.is_any_order = is_any_order;
     }
 
     /// A connection begins. Returns the device's list of cursors, for CURSORS.
@@ -137,10 +146,13 @@ impl Mailbox {
         }
     }
 
-    /// Asks for the first hole of the channel, unless that is under way.
+    /// Asks for the first hole of the channel, unless that is under way. Where messages overtake
+    /// each other the server repairs what is lost, and the hole is asked for only if it stays.
     fn ask(&mut self, now: Mono, id: ChannelId, out: &mut Out) {
         let Some(channel) = self.channels.get_mut(&id) else { return };
-        if let Some((from, to)) = channel.ask(now, FETCH_IDS_MAX) {
+        if self.is_any_order {
+            channel.await_hole(now, FETCH_IDS_MAX);
+        } else if let Some((from, to)) = channel.ask(now, FETCH_IDS_MAX) {
             out.counters.fetches += 1;
             out.transmit(frames::fetch(id, from, to));
         }

@@ -98,7 +98,7 @@ impl Machine {
     /// Something came in.
     pub fn handle(&mut self, now: Mono, input: Input) {
         match input {
-            Input::Connected => self.handle_connected(),
+            Input::Connected => self.handle_connected(now),
             Input::Frame(frame) => self.handle_frame(now, &frame),
             Input::Disconnected { code } => self.handle_disconnected(now, code),
             Input::Send { channel, content_type, content, tag } => {
@@ -131,7 +131,9 @@ impl Machine {
         let phase = match self.phase {
             Phase::Waiting { until } => Some((until, "reconnect")),
             Phase::Opening { until } => Some((until, "opening a connection")),
-            Phase::Greeting { until } | Phase::LoggingIn { until, .. } => Some((until, "login")),
+            Phase::Greeting { until, .. } | Phase::LoggingIn { until, .. } => {
+                Some((until, "login"))
+            }
             Phase::Live { .. } | Phase::Ended => None,
         };
         phase.into_iter().chain(live).min_by_key(|(when, _)| *when)
@@ -146,6 +148,7 @@ impl Machine {
             (beat.answer_due(), "no answer to a heartbeat"),
             (beat.probe_due(sent, &self.tuning), "silence during sends"),
             (resend, "unanswered send"),
+            (self.outbox.repair_due(&self.tuning), "repair of a datagram"),
             (self.outbox.next_flow(now), "retry after refusal"),
             (self.mailbox.ack_due(), "ack of what was consumed"),
             (self.mailbox.fetch_due(&self.tuning), "hole in a channel"),
@@ -153,6 +156,11 @@ impl Machine {
         .into_iter()
         .filter_map(|(when, why)| Some((when?, why)))
         .min_by_key(|(when, _)| *when)
+    }
+
+    /// The round trip of the path in ms, as the transport measures it; repairs are timed by it.
+    pub fn set_rtt_ms(&mut self, rtt_ms: u64) {
+        self.outbox.set_rtt_ms(rtt_ms);
     }
 
     /// The number that the next [`Input::Send`] gets.
@@ -234,7 +242,7 @@ impl Machine {
         match self.phase {
             Phase::Waiting { until } if until <= now => self.connect(now),
             Phase::Opening { until }
-            | Phase::Greeting { until }
+            | Phase::Greeting { until, .. }
             | Phase::LoggingIn { until, .. }
                 if until <= now =>
             {
@@ -255,6 +263,7 @@ impl Machine {
         if beat.next() <= now || probe.is_some_and(|due| due <= now) {
             beat.ping(now, self.network, &self.tuning, &mut self.out);
         }
+        self.outbox.repair(now, &self.tuning, &mut self.out);
         self.outbox.resend_overdue(now, &self.tuning);
         if self.mailbox.ask_again(now, &self.tuning, &mut self.out).is_err() {
             self.give_up(now, Code::Offline);

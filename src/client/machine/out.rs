@@ -23,6 +23,11 @@ impl Out {
         self.effects.push_back(Effect::Transmit(frame));
     }
 
+    pub(crate) fn transmit_free(&mut self, frame: Bytes) {
+        self.transmitted = true;
+        self.effects.push_back(Effect::TransmitFree(frame));
+    }
+
     pub(crate) fn tell(&mut self, event: Event) {
         self.effects.push_back(Effect::Tell(event));
     }

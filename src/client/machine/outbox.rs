@@ -28,6 +28,9 @@ use super::random::Random;
 use super::time::Mono;
 use super::tuning::Tuning;
 
+/// Round trip in ms that is assumed before the transport has told one.
+const RTT_MS: u64 = 100;
+
 /// All sends of the device that are not settled.
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -51,6 +54,10 @@ pub(crate) struct Outbox {
     lanes: BTreeMap<ChannelId, Lane>,
     /// The newest batch on the disk.
     stored: Ticket,
+    /// Whether sends may leave by datagram on this connection.
+    is_free: bool,
+    /// Round trip of the path in ms.
+    rtt_ms: u64,
 }
 
 /// An admitted send.
@@ -69,8 +76,8 @@ struct Entry {
 enum Stage {
     /// To be transmitted, as soon as it is stored and its channel flows.
     Waiting,
-    /// On its way.
-    Sent { at: Mono },
+    /// On its way; `free` while it may have been lost for good.
+    Sent { at: Mono, free: bool },
     /// Refused for good; told when that is stored.
     Refusing(Code),
     /// Told; waits to be settled.
@@ -111,6 +118,8 @@ impl Outbox {
             content_bytes_max: CONTENT_BYTES_MAX,
             lanes: BTreeMap::new(),
             stored: Ticket::default(),
+            is_free: false,
+            rtt_ms: RTT_MS,
         }
     }
 
@@ -217,7 +226,52 @@ impl Outbox {
             let predecessor = predecessor.map_or(SendCounter(0), |older| older.counter);
             out.counters.resends += u64::from(entry.left);
             entry.left = true;
-            entry.state = Stage::Sent { at: now };
+            entry.state = Stage::Sent { at: now, free: self.is_free };
+            let frame = frames::send(&entry.send, key, predecessor);
+            if self.is_free { out.transmit_free(frame) } else { out.transmit(frame) }
+        }
+    }
+
+    /// Whether sends may leave by datagram on the connection that begins.
+    pub(crate) fn may_be_free(&mut self, is_free: bool) {
+        self.is_free = is_free;
+    }
+
+    /// The round trip of the path in ms.
+    pub(crate) fn set_rtt_ms(&mut self, rtt_ms: u64) {
+        self.rtt_ms = rtt_ms;
+    }
+
+    /// When a send that left by datagram counts as lost.
+    pub(crate) fn repair_due(&self, tuning: &Tuning) -> Option<Mono> {
+        let free = self.entries.iter().filter_map(|entry| match entry.state {
+            Stage::Sent { at, free: true } => Some(at),
+            _ => None,
+        });
+        Some(free.min()?.after_ms(self.repair_after_ms(tuning)))
+    }
+
+    fn repair_after_ms(&self, tuning: &Tuning) -> u64 {
+        self.rtt_ms + self.rtt_ms / 4 + tuning.repair_slack_ms
+    }
+
+    /// What left by datagram and is not answered in time leaves again, in order and only once:
+    /// then QUIC repeats it. It is the same send under the same key, so it does not matter which
+    /// one comes.
+    pub(crate) fn repair(&mut self, now: Mono, tuning: &Tuning, out: &mut Out) {
+        let after_ms = self.repair_after_ms(tuning);
+        let mut before: BTreeMap<ChannelId, SendKey> = BTreeMap::new();
+        for entry in self.entries.iter_mut().filter(|entry| entry.is_unanswered()) {
+            let key = entry.send.key.expect("what is refused without a key is answered");
+            let older = before.insert(entry.send.channel, key);
+            let Stage::Sent { at, free: true } = entry.state else { continue };
+            if now.since_ms(at) < after_ms {
+                continue;
+            }
+            let predecessor = older.filter(|older| older.epoch == key.epoch);
+            let predecessor = predecessor.map_or(SendCounter(0), |older| older.counter);
+            entry.state = Stage::Sent { at, free: false };
+            out.counters.repairs += 1;
             out.transmit(frames::send(&entry.send, key, predecessor));
         }
     }
@@ -342,7 +396,7 @@ impl Outbox {
     /// What has been on its way for too long leaves again.
     pub(crate) fn resend_overdue(&mut self, now: Mono, tuning: &Tuning) {
         while let Some(place) = self.entries.iter().position(|entry| {
-            matches!(entry.state, Stage::Sent { at } if now.since_ms(at) >= tuning.resend_after_ms)
+            matches!(entry.state, Stage::Sent { at, .. } if now.since_ms(at) >= tuning.resend_after_ms)
         }) {
             self.send_again_from(place);
         }
@@ -353,7 +407,7 @@ impl Outbox {
         self.entries
             .iter()
             .filter_map(|entry| match entry.state {
-                Stage::Sent { at } => Some(at),
+                Stage::Sent { at, .. } => Some(at),
                 Stage::Waiting | Stage::Refusing(_) | Stage::Answered => None,
             })
             .min()

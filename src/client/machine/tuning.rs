@@ -14,8 +14,12 @@ pub struct Tuning {
     pub reconnect_ms_max: u64,
     /// A connection that was logged in for this long was a good one and ends the back-off.
     pub good_after_ms: u64,
-    /// Time from the wish to connect to the answer to the login: three lost handshake flights at
-    /// one second of round trip.
+    /// Time from the wish to connect to the connection: three addresses of the server, or three
+    /// lost handshake flights at one second of round trip.
+    pub open_ms_max: u64,
+    /// Time from the connection to the answer to the login: the 5 s that a server allows by
+    /// default, and a second in which its answer travels. Waiting longer would be for a connection
+    /// that the server has closed.
     pub login_ms_max: u64,
     /// A ping, or a silence during sends, that stays without any frame for this long ends the
     /// connection: five lost packets in a row at 350 ms of round trip.
@@ -24,6 +28,12 @@ pub struct Tuning {
     pub probe_after_ms: u64,
     /// A send that is unanswered for this long on a connection that lives is sent again.
     pub resend_after_ms: u64,
+    /// Whether single messages may travel by datagram, if the server can do that too.
+    pub datagrams: bool,
+    /// A send that left by datagram and is unanswered for 5/4 of the round trip and this much more
+    /// leaves again, in order: a commit of the server and the moments in which both sides collect
+    /// what they acknowledge.
+    pub repair_slack_ms: u64,
     /// Random time added to what the server asks to wait before a send is tried again.
     pub retry_jitter_ms: u64,
     /// What has been consumed is told the server after this time at the latest.
@@ -52,10 +62,13 @@ impl Default for Tuning {
             reconnect_base_ms: 500,
             reconnect_ms_max: 30_000,
             good_after_ms: 5_000,
-            login_ms_max: 10_000,
+            open_ms_max: 10_000,
+            login_ms_max: 6_000,
             answer_ms_max: 5_000,
             probe_after_ms: 2_000,
             resend_after_ms: 10_000,
+            datagrams: true,
+            repair_slack_ms: 20,
             retry_jitter_ms: 50,
             receive_ack_ms: 50,
             receive_ack_messages: 16,

@@ -10,14 +10,23 @@ use tern_protocol::{ChannelId, Code, Incarnation, MessageId};
 
 use super::page::{Item, PAGE_MESSAGES, Page};
 use crate::context::Context;
-use crate::io::{Effect, LinkId, Outgoing, Waiter};
+use crate::io::{Effect, LinkId, Order, Outgoing, Waiter};
 use crate::log::{Offset, Reader};
 use crate::mail::Grant;
 use crate::placement::ShardId;
 
+/// Messages of one channel that are pushed at once and may still travel each for itself. More are
+/// a backlog, for which an ordered stream is cheaper.
+const FREE_MESSAGES: usize = 8;
+
 /// The deliveries of one session.
 #[derive(Default)]
 pub(super) struct Delivery {
+    /// Whether the client takes pushes in any order.
+    takes_free: bool,
+    /// Channels with pushes that left in free order, and the cursor that each had at the last
+    /// heartbeat, if it was there then.
+    free: Vec<(ChannelId, Option<MessageId>)>,
     views: FxHashMap<ChannelId, View>,
     /// Channels with something to push, each once.
     ready: VecDeque<ChannelId>,
@@ -38,11 +47,23 @@ struct View {
     unacked_bytes: u64,
     /// The incarnation that the client knows; 0 if none.
     known: Incarnation,
+    /// The incarnation that the client itself has named. A push may overtake CHANNEL only if that
+    /// says nothing new to it.
+    named: Incarnation,
+    /// Up to this id pushes keep their order: they were missed before.
+    kept_to: MessageId,
     grant: Option<Grant>,
     is_ready: bool,
+    /// Whether the channel is in the list of those with free pushes.
+    is_free: bool,
 }
 
 impl Delivery {
+    /// A session that has not said its cursors yet.
+    pub(super) fn new(takes_free: bool) -> Self {
+        Self { takes_free, ..Self::default() }
+    }
+
     /// Channels that this session has a cursor or a grant in.
     pub(super) fn channels(&self) -> usize {
         self.views.len()
@@ -50,7 +71,7 @@ impl Delivery {
 
     /// The client has consumed up to `id`.
     pub(super) fn set_cursor(&mut self, channel: ChannelId, id: MessageId, known: Incarnation) {
-        let view = View { acked: id, pushed: id, sent: id, known, ..View::default() };
+        let view = View { acked: id, pushed: id, sent: id, known, named: known, ..View::default() };
         self.views.insert(channel, view);
     }
 
@@ -82,13 +103,19 @@ impl Delivery {
         self.make_ready(channel);
     }
 
-    /// The device has consumed up to `id`.
+    /// The device has consumed up to `id`, in this incarnation.
     ///
     /// # Errors
     /// If that was never pushed to it.
-    pub(super) fn acked(&mut self, channel: ChannelId, id: MessageId) -> Result<(), Code> {
+    pub(super) fn acked(
+        &mut self,
+        channel: ChannelId,
+        id: MessageId,
+        incarnation: Incarnation,
+    ) -> Result<(), Code> {
         let view = self.views.get_mut(&channel).filter(|view| id <= view.sent);
         let view = view.ok_or(Code::NotGranted)?;
+        view.named = incarnation;
         let (messages, bytes) = view.ack(id.min(view.pushed));
         self.unacked_messages -= messages;
         self.unacked_bytes -= bytes;
@@ -115,14 +142,39 @@ impl Delivery {
         }
         let from = from.max(grant.from);
         if from <= to && from <= view.pushed {
-            let (messages, bytes) = view.ack(view.pushed);
-            self.unacked_messages -= messages;
-            self.unacked_bytes -= bytes;
-            view.pushed = MessageId(from.0 - 1);
-            view.acked = view.pushed;
+            self.push_again_after(channel, MessageId(from.0 - 1));
         }
         self.make_ready(channel);
         Ok(())
+    }
+
+    /// A heartbeat. The transport holds what left in free order for delivered, but only the ack
+    /// of the device proves that: a channel without any since the heartbeat before is pushed once
+    /// more, in order.
+    pub(super) fn heal(&mut self) {
+        for (channel, before) in std::mem::take(&mut self.free) {
+            let view = self.views.get_mut(&channel).expect("a pushed channel has a view");
+            if view.acked < view.pushed && before != Some(view.acked) {
+                self.free.push((channel, Some(view.acked)));
+                continue;
+            }
+            view.is_free = false;
+            if view.acked < view.pushed {
+                let acked = view.acked;
+                self.push_again_after(channel, acked);
+                self.make_ready(channel);
+            }
+        }
+    }
+
+    /// Goes back to `id`; what comes behind it keeps its order.
+    fn push_again_after(&mut self, channel: ChannelId, id: MessageId) {
+        let view = self.views.get_mut(&channel).expect("the caller has looked it up");
+        let (messages, bytes) = view.ack(view.pushed);
+        self.unacked_messages -= messages;
+        self.unacked_bytes -= bytes;
+        view.kept_to = view.kept_to.max(view.pushed);
+        (view.pushed, view.acked) = (id, id);
     }
 
     /// The cold read is done.
@@ -168,12 +220,19 @@ impl Delivery {
         page: &Page,
     ) {
         let view = self.views.get_mut(&channel).expect("the caller has looked it up");
+        let is_short = page.items().nth(FREE_MESSAGES).is_none();
+        let may_be_free = self.takes_free && is_short && view.is_named();
         for item in page.items() {
             match item {
                 Item::Message { at, bytes } => {
                     context.counters.pushes += 1;
-                    context.effect(Effect::Push { link, shard, at });
                     view.pushed = view.pushed.next();
+                    let is_free = may_be_free && view.pushed > view.kept_to;
+                    let order = if is_free { Order::Free } else { Order::Kept };
+                    context.effect(Effect::Push { link, shard, at, order });
+                    if is_free && !std::mem::replace(&mut view.is_free, true) {
+                        self.free.push((channel, None));
+                    }
                     view.unacked_bytes += u64::from(bytes);
                     self.unacked_bytes += u64::from(bytes);
                     self.unacked_messages += 1;
@@ -205,6 +264,11 @@ impl Delivery {
 }
 
 impl View {
+    /// Whether the client is known to be in the incarnation of what is pushed.
+    fn is_named(&self) -> bool {
+        self.grant.is_some_and(|grant| grant.incarnation == self.named)
+    }
+
     /// The client's history ends where this grant's incarnation began, or where the grant does.
     fn restart(&mut self, grant: &Grant) {
         if self.known != grant.incarnation && self.known.0 != 0 {
@@ -213,6 +277,7 @@ impl View {
         self.pushed = self.pushed.min(grant.to);
         self.acked = self.acked.min(self.pushed);
         self.known = grant.incarnation;
+        self.named = Incarnation(0); // until it acks something behind the CHANNEL
     }
 
     /// Moves the acked end, and says how many messages and bytes left the window. Bytes are

@@ -34,11 +34,13 @@ impl<R: Reader> Front<R> {
         }
         session.network = Network::from_wire(hello.network);
         session.state = State::Welcomed;
+        let offered = if context.config.datagrams { capabilities::DATAGRAMS } else { 0 };
+        session.takes_datagrams = hello.capabilities.get() & offered != 0;
         let welcome = Welcome {
             version: VERSION.into(),
             unacked_sends_max: (UNACKED_SENDS_MAX as u16).into(), // fits: 64
             content_bytes_max: context.config.content_bytes_max.into(),
-            capabilities: capabilities::NONE.into(),
+            capabilities: offered.into(),
             server_time: context.now.wall.into(),
             reserved: 0.into(),
         };
@@ -100,7 +102,7 @@ impl<R: Reader> Front<R> {
             let home = Address::Shard(context.placement.home_of(device.uin));
             return context.post.send(context.counters, home, mail);
         };
-        let (sends, delivery) = (Limiter::default(), Delivery::default());
+        let (sends, delivery) = (Limiter::default(), Delivery::new(session.takes_datagrams));
         self.live += 1;
         session.state = State::Live(Live { device, epoch, sends, subscribed: false, delivery });
         if resumed {
@@ -151,6 +153,10 @@ impl<R: Reader> Front<R> {
             server_time: context.now.wall.into(),
         };
         context.effect(Effect::Frame(link, Outgoing::Pong(pong)));
+        if let State::Live(live) = &mut session.state {
+            live.delivery.heal();
+            live.delivery.pump(context, &mut self.reader, link);
+        }
         self.rearm(context, link);
         Ok(())
     }

@@ -25,6 +25,8 @@ use delivery::Delivery;
 pub(crate) struct Session {
     state: State,
     network: Network,
+    /// Whether the client takes pushes out of order, by what it said in HELLO.
+    takes_datagrams: bool,
     /// Milliseconds until the next heartbeat, as the client was last told.
     beat_ms: u32,
     opened: Mono,
@@ -66,7 +68,7 @@ const _: () = assert!(size_of::<Session>() <= SESSION_BYTES_MAX);
 impl Session {
     fn new(now: Mono, armed: Mono) -> Self {
         let (state, network) = (State::Greeting, Network::Unknown);
-        Self { state, network, beat_ms: 0, opened: now, heard: now, armed }
+        Self { state, network, takes_datagrams: false, beat_ms: 0, opened: now, heard: now, armed }
     }
 
     /// The device that the session speaks for, or wants to.

@@ -95,7 +95,8 @@ impl<R: Reader> Front<R> {
         let State::Live(live) = &mut session.state else { return Err(Code::WrongState) };
         let before = context.counters.receive_acks;
         for cursor in list {
-            let acked = live.delivery.acked(cursor.channel, cursor.id.into());
+            let acked =
+                live.delivery.acked(cursor.channel, cursor.id.into(), cursor.incarnation.into());
             context.counters.receive_acks += u64::from(acked.is_ok());
         }
         if context.counters.receive_acks - before < list.len() as u64 {

@@ -4,7 +4,7 @@ use std::num::NonZero;
 
 use tern_core::config::Config;
 
-use crate::options::Options;
+use crate::options::{Options, Switch};
 use crate::transport::settings::TransportSettings;
 
 /// Workers if the system does not tell its cores.
@@ -37,6 +37,7 @@ pub(super) fn machine(options: &Options) -> Config {
         heartbeat_wired_ms: options.heartbeat_wired_ms,
         heartbeat_wifi_ms: options.heartbeat_wifi_ms,
         heartbeat_cellular_ms: options.heartbeat_cellular_ms,
+        datagrams: options.datagrams == Switch::On,
     }
 }
 
@@ -47,6 +48,8 @@ pub(super) fn transport(options: &Options) -> TransportSettings {
         retry_threshold: options.retry_threshold,
         handshake_ms_max: options.login_ms_max,
         connections_max: options.sessions_max,
+        window_bytes: options.window_bytes,
+        datagrams: options.datagrams == Switch::On,
         ..TransportSettings::default()
     }
 }

@@ -5,8 +5,18 @@ use std::process::Command;
 
 #[test]
 fn a_short_demo_holds_every_promise() {
+    play(&[]);
+}
+
+#[test]
+fn a_short_demo_by_datagrams_holds_every_promise() {
+    play(&["--datagrams"]);
+}
+
+fn play(more: &[&str]) {
     let demo = Command::new(env!("CARGO_BIN_EXE_tern"))
         .args(["demo", "--messages", "40", "--seconds", "4"])
+        .args(more)
         .output()
         .unwrap();
     let (said, complained) =

@@ -7,7 +7,7 @@
 //! through (no stream, a client that does not read), only the QUIC close is sent.
 
 use bytes::Bytes;
-use tern_core::io::{Effect, Input, LinkId, Outgoing};
+use tern_core::io::{Effect, Input, LinkId, Order, Outgoing};
 use tern_core::log::{Offset, Reader};
 use tern_core::placement::ShardId;
 use tern_protocol::frame::{encode, frame_bytes, header};
@@ -51,7 +51,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         while let Some(effect) = self.machine.poll_effect() {
             match effect {
                 Effect::Frame(link, frame) => self.send_frame(link, &frame),
-                Effect::Push { link, shard, at } => self.push(link, shard, at),
+                Effect::Push { link, shard, at, order } => self.push(link, shard, at, order),
                 Effect::Close { link, code, come_back_ms } => {
                     self.close_link(link, code, come_back_ms);
                 }
@@ -72,13 +72,14 @@ impl<M: Machine, R: Reader> Driver<M, R> {
 
     /// Copies a record's body from the mapped log, behind a header, into what quinn-proto
     /// encrypts from.
-    fn push(&mut self, link: LinkId, shard: ShardId, at: Offset) {
+    pub(super) fn push(&mut self, link: LinkId, shard: ShardId, at: Offset, order: Order) {
         let pool = &mut self.pool;
         let read = self.reader.with_record(shard, at, |record| {
             let header = header(Kind::Push, Flags::NONE, record.body.len());
             pool.join([header.as_bytes(), record.body])
         });
         match read {
+            Ok(bytes) if order == Order::Free => self.write_free(link, bytes, (shard, at)),
             Ok(bytes) => self.write(link, bytes),
             // The machine read the same record just before, so this is a segment that retention
             // or the kernel took in between. The connection ends: with the next one the machine
@@ -87,6 +88,19 @@ impl<M: Machine, R: Reader> Driver<M, R> {
                 self.counts.pushes_unreadable += 1;
                 self.close_and_tell(link, Code::Internal);
             }
+        }
+    }
+
+    fn write_free(&mut self, id: LinkId, bytes: Bytes, record: (ShardId, Offset)) {
+        let Some(link) = self.links.get(id).filter(|link| link.state == State::Open) else {
+            return; // see `write`
+        };
+        match link.write_free(bytes, record) {
+            Ok(()) => {
+                self.counts.pushes_free += 1;
+                self.queue_send(index_of(id));
+            }
+            Err(bytes) => self.write(id, bytes),
         }
     }
 

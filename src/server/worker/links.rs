@@ -15,10 +15,12 @@ use bytes::Bytes;
 use quinn_proto::{Connection, ConnectionId, StreamId};
 use tern_core::io::LinkId;
 use tern_core::limiter::Limiter;
-use tern_core::placement::WorkerId;
+use tern_core::log::Offset;
+use tern_core::placement::{ShardId, WorkerId};
 use tern_protocol::Code;
 
 use super::frames::Cutter;
+use super::free::Free;
 use super::resets::{Peer, Slot};
 use crate::alloc::{Scope, enter};
 use crate::transport::steering::{ID_BYTES, WORKERS_MAX};
@@ -66,6 +68,8 @@ pub(super) struct Link {
     pub(super) cutter: Cutter,
     spill: VecDeque<Bytes>,
     spill_bytes: usize,
+    /// Pushes that left by datagram, from the first one on.
+    pub(super) free: Option<Box<Free>>,
     /// The client, as the list of live connections knows it.
     pub(super) peer: Peer,
     pub(super) slot: Option<Slot>,
@@ -132,6 +136,27 @@ impl Link {
         (!whole).then_some(rest)
     }
 
+    /// Gives a push to quinn-proto as a datagram; the bytes come back if they must go by stream.
+    pub(super) fn write_free(
+        &mut self,
+        bytes: Bytes,
+        record: (ShardId, Offset),
+    ) -> Result<(), Bytes> {
+        self.free.get_or_insert_default().send(&mut self.connection, bytes, record)
+    }
+
+    /// Forgets the pushes by datagram that have arrived.
+    pub(super) fn take_arrivals(&mut self) {
+        if let Some(free) = &mut self.free {
+            free.take_arrivals();
+        }
+    }
+
+    /// Takes a push by datagram that counts as lost.
+    pub(super) fn take_lost(&mut self, now: Instant) -> Option<(ShardId, Offset)> {
+        self.free.as_mut()?.take_lost(&self.connection, now)
+    }
+
     /// Closes the connection; the text goes with it for people.
     pub(super) fn close(&mut self, now: Instant, code: Code) {
         let _quic = enter(Scope::Quic);
@@ -140,13 +165,15 @@ impl Link {
         self.state = State::Ended;
         self.spill = VecDeque::new();
         self.spill_bytes = 0;
+        self.free = None;
     }
 
     /// When the driver itself has something to do for it.
     fn deadline(&self) -> Option<Instant> {
         match self.state {
             State::Handshaking { until, .. } | State::Lingering { until, .. } => Some(until),
-            State::Open | State::Ended => None,
+            State::Open => self.free.as_ref()?.deadline(&self.connection),
+            State::Ended => None,
         }
     }
 
@@ -212,6 +239,7 @@ impl Links {
             cutter: Cutter::default(),
             spill: VecDeque::new(),
             spill_bytes: 0,
+            free: None,
             peer,
             slot: None,
             moves: Limiter::default(),

@@ -8,7 +8,7 @@
 //! 2. `serve`: the connection's events; bytes of the control stream, cut by `frames` into
 //!    frames, each of which is one `Input` to the machine.
 //! 3. `effects`: what the machine wants done: frames and pushes written to streams (`links`),
-//!    closes, questions.
+//!    closes, questions. Pushes that need not keep their order go by datagram (`free`).
 //! 4. `inbox`: mail, proofs, answers, commands, each an `Input` again.
 //! 5. `commit`, mail to other workers, `transmit`, and sleep.
 //!
@@ -30,6 +30,7 @@ mod serve;
 mod transmit;
 
 mod frames;
+mod free;
 mod links;
 mod pool;
 mod timers;

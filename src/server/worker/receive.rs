@@ -193,6 +193,9 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         let address = link.connection.remote_address();
         let moved = address != link.peer.address;
         let own_id = own_id_of(datagram).unwrap_or(link.peer.own_id);
+        if moved && let Some(free) = &mut link.free {
+            free.moved(&link.connection);
+        }
         if moved || own_id != link.peer.own_id {
             (link.peer.address, link.peer.own_id) = (address, own_id);
             self.counts.migrations += u64::from(moved);

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use quinn_proto::{Chunks, ConnectionHandle, Dir, Event, ReadError, StreamEvent, StreamId, VarInt};
-use tern_core::io::Input;
+use tern_core::io::{Input, Order};
 use tern_core::log::Reader;
-use tern_protocol::Code;
+use tern_protocol::{Code, Header, Kind};
 
 use super::driver::Driver;
 use super::links::{Link, State, index_of};
@@ -33,6 +33,8 @@ enum Next {
     Stay,
     /// The control stream is there, maybe with its first bytes.
     Opened,
+    /// Datagrams have come.
+    Datagrams,
     /// The handshake is complete.
     Connected,
     /// The connection is gone.
@@ -71,6 +73,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         while let Some(index) = self.to_serve.pop_front() {
             if let Some(link) = self.links.at(index) {
                 link.queued.serve = false;
+                link.take_arrivals();
                 self.queue_send(index);
                 self.take_events(index);
                 self.take_endpoint_events(index);
@@ -123,7 +126,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
     fn go_on(&mut self, index: u32, next: Next) {
         match next {
             Next::Stay => {}
-            Next::Opened => self.queue_read(index),
+            Next::Opened | Next::Datagrams => self.queue_read(index),
             Next::Connected => self.on_connected(index),
             Next::Lost => self.on_lost(index),
             Next::End(code) => {
@@ -230,6 +233,32 @@ impl<M: Machine, R: Reader> Driver<M, R> {
             Rest::More => self.queue_read(index),
             Rest::Ended => self.stream_ended(index),
         }
+        self.read_datagrams(index);
+    }
+
+    /// Takes what has come by datagram, within the budget: each is one whole SEND.
+    fn read_datagrams(&mut self, index: u32) {
+        let mut budget = READ_BYTES;
+        while let Some(link) = self.links.at(index).filter(|link| link.state == State::Open) {
+            if budget == 0 {
+                return self.queue_read(index);
+            }
+            let frame = {
+                let _quic = enter(Scope::Quic);
+                link.connection.datagrams().recv()
+            };
+            let (Some(frame), id) = (frame, link.id) else { return };
+            let is_send = Header::peek(&frame).is_some_and(|header| {
+                header.frame_bytes() == frame.len() && Kind(header.kind) == Kind::Send
+            });
+            if !is_send {
+                self.counts.datagrams_bad += 1;
+                return self.end(index, Code::Malformed);
+            }
+            budget = budget.saturating_sub(frame.len());
+            self.counts.frames_free += 1;
+            self.handle(Input::Frame(id, frame));
+        }
     }
 
     /// Hands the frames in a chunk to the machine, as long as it wants any of this link.
@@ -267,9 +296,22 @@ impl<M: Machine, R: Reader> Driver<M, R> {
             State::Lingering { until, code } if until <= self.now => {
                 self.go_on(index, Next::Told(code));
             }
+            State::Open => self.repair(index),
             _ => {}
         }
         self.queue_serve(index);
+    }
+
+    /// What left by datagram and counts as lost goes by stream.
+    fn repair(&mut self, index: u32) {
+        while let Some(link) = self.links.at(index)
+            && let Some((shard, at)) = link.take_lost(self.now)
+        {
+            let id = link.id;
+            self.counts.pushes_repaired += 1;
+            self.push(id, shard, at, Order::Kept);
+            self.tell_lost();
+        }
     }
 
     /// Drops every handshake under way; their clients try again.
@@ -334,10 +376,8 @@ impl Link {
                     _ => Next::End(Code::LoggedOut),
                 }
             }
-            Event::Stream(_)
-            | Event::HandshakeDataReady
-            | Event::DatagramReceived
-            | Event::DatagramsUnblocked => Next::Stay,
+            Event::DatagramReceived => Next::Datagrams,
+            Event::Stream(_) | Event::HandshakeDataReady | Event::DatagramsUnblocked => Next::Stay,
         }
     }
 

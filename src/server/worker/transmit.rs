@@ -1,12 +1,14 @@
 //! Datagrams out: the sending end of the socket, and the turn's round of sending.
 
 use std::os::fd::{AsRawFd as _, RawFd};
+use std::time::{Duration, Instant};
 
 use quinn_proto::Transmit;
 use quinn_udp::UdpSockRef;
 use tern_core::log::Reader;
 
 use super::driver::{Driver, Socket};
+use super::links::Link;
 use super::machine::Machine;
 use super::resets::Peer;
 use super::status::Counts;
@@ -164,10 +166,10 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         let Some(link) = self.links.at(index) else { return Ok(false) };
         let segments = self.sender.segments_max();
         let mut more = true;
-        for _ in 0..TRANSMITS_PER_LINK {
+        for number in 0..TRANSMITS_PER_LINK {
             let transmit = {
                 let _quic = enter(Scope::Quic);
-                link.connection.poll_transmit(self.now, segments, self.sender.scratch())
+                poll_transmit(link, self.now, number as u64, segments, self.sender.scratch())
             };
             let Some(transmit) = transmit else {
                 more = false;
@@ -185,4 +187,25 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         }
         Ok(more)
     }
+}
+
+/// The next packets of a link. While it has pushes that leave by datagram it is one packet at a
+/// time, each at a moment of its own by which its arrival is known: nanoseconds behind the turn's,
+/// which all other packets have.
+fn poll_transmit(
+    link: &mut Link,
+    now: Instant,
+    number: u64,
+    segments: usize,
+    into: &mut Vec<u8>,
+) -> Option<Transmit> {
+    let Link { connection, free, .. } = link;
+    let Some(free) = free.as_mut().filter(|free| free.is_held()) else {
+        return connection.poll_transmit(now, segments, into);
+    };
+    let at = now + Duration::from_nanos(1 + number);
+    let before = connection.stats().frame_tx.datagram;
+    let transmit = connection.poll_transmit(at, 1, into);
+    free.left(connection.stats().frame_tx.datagram - before, at);
+    transmit
 }

@@ -117,7 +117,8 @@ impl World {
             self.installs[install].process.as_mut().and_then(|p| p.machine.poll_effect())
         {
             match effect {
-                Effect::Transmit(frame) => self.transmit(install, frame),
+                Effect::Transmit(frame) => self.transmit(install, frame, false),
+                Effect::TransmitFree(frame) => self.transmit(install, frame, true),
                 Effect::Persist { changes, ticket } => self.persist(install, changes, ticket),
                 Effect::Connect => self.open_link(install),
                 Effect::Disconnect { code } => self.disconnect(install, code),
@@ -127,13 +128,18 @@ impl World {
         self.plan_tick(install);
     }
 
-    fn transmit(&mut self, install: usize, frame: Bytes) {
+    /// `free`: it may travel by datagram.
+    fn transmit(&mut self, install: usize, frame: Bytes, free: bool) {
         let Some(process) = self.installs[install].process.as_ref() else { return };
         let Some(link) = process.link else { return };
         self.note_acks(install, &frame);
         let is_send = matches!(Frame::parse(&frame), Ok((Frame::Send(..), _)));
         let frame = self.spoil(frame, is_send);
-        self.offer(link, Way::ToServer, Parcel::Frame(frame.clone()));
+        if free {
+            self.offer_free(link, Way::ToServer, frame.clone());
+        } else {
+            self.offer(link, Way::ToServer, Parcel::Frame(frame.clone()));
+        }
         if !is_send {
             return;
         }

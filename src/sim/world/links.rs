@@ -17,6 +17,18 @@ const IDLE_MS_MAX: u64 = 90_000;
 /// Bytes of a packet that opens a connection.
 const OPENING_BYTES: usize = 1_200;
 
+/// Datagrams in a hundred that are lost beside what the link loses.
+const FREE_LOST_PERCENT: u64 = 10;
+
+/// Lost pushes in a hundred that the server's transport takes for delivered.
+const UNREPAIRED_PERCENT: u64 = 5;
+
+/// Pushes in a hundred that it repeats although they come.
+const REPEATED_PERCENT: u64 = 10;
+
+/// After this time in ms it repeats what was not acknowledged.
+const REPAIR_MS: u64 = 250;
+
 /// A connection.
 pub(super) struct Conn {
     pub(super) install: usize,
@@ -100,6 +112,28 @@ impl World {
             self.agenda.add(ms(when), Happening::Flight(link, way));
         }
         self.note_losses(link, way, lost);
+    }
+
+    /// A frame leaves by datagram. A lost push is repeated in order by the server's transport, as a
+    /// rule; a lost send by the client's machine.
+    pub(super) fn offer_free(&mut self, link: u64, way: Way, frame: bytes::Bytes) {
+        self.weather_of(link, way);
+        self.tally.hit(Fault::Datagrams);
+        let is_lost = self.net.percent(FREE_LOST_PERCENT);
+        let now = at(self.now);
+        let Some(conn) = self.links.get_mut(&link) else { return };
+        let parcel = Parcel::Frame(frame.clone());
+        let mut moments = Vec::new();
+        if !is_lost {
+            moments = conn.carrier.offer(way, Class::Loose, (parcel.bytes(), parcel), now);
+        }
+        let percent = if moments.is_empty() { 100 - UNREPAIRED_PERCENT } else { REPEATED_PERCENT };
+        if way == Way::ToClient && self.net.percent(percent) {
+            self.agenda.add(self.now + REPAIR_MS, Happening::Repair(link, frame));
+        }
+        for when in moments {
+            self.agenda.add(ms(when), Happening::Flight(link, way));
+        }
     }
 
     /// The connection is there for the server.

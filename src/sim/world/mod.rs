@@ -27,6 +27,7 @@ use crate::disk::{Death, Disk, SharedDisk};
 use crate::fault::{Fault, Tally};
 use crate::mutant::Mutant;
 use crate::oracle::{Oracle, Violation};
+use crate::parcel::Parcel;
 use crate::plan::{Draw, Plan};
 use crate::random::Stream;
 use crate::server::Server;
@@ -61,6 +62,8 @@ pub(crate) enum Happening {
     ServerNotices(u64),
     /// Something may have arrived.
     Flight(u64, Way),
+    /// The server's transport repeats, in order, a frame that it takes for lost.
+    Repair(u64, bytes::Bytes),
     /// A device's process starts.
     DeviceStarts(usize),
     /// A deadline of a machine: install, process.
@@ -259,6 +262,9 @@ impl World {
             Happening::ClientNotices(link) => self.client_notices(link, None),
             Happening::ServerNotices(link) => self.server_notices(link),
             Happening::Flight(link, way) => self.flight(link, way),
+            Happening::Repair(link, frame) => {
+                self.offer(link, Way::ToClient, Parcel::Frame(frame));
+            }
             Happening::DeviceStarts(install) => self.start_device(install),
             Happening::DeviceTick(install, generation) => self.tick_device(install, generation),
             Happening::StoreDone(install, generation) => self.store_done(install, generation),

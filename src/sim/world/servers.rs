@@ -1,6 +1,6 @@
 //! The server: its process starts, dies and takes turns; what its workers decide is carried out.
 
-use tern_core::io::{Effect, Input, LinkId, Outgoing, Waiter};
+use tern_core::io::{Effect, Input, LinkId, Order, Outgoing, Waiter};
 use tern_core::log::{Offset, Record, RecordKind};
 use tern_core::mail::{Device, Mail};
 use tern_core::placement::{Placement, ShardId, WorkerId};
@@ -344,7 +344,9 @@ impl World {
     fn carry_out_effect(&mut self, server: &Server, worker: usize, effect: Effect) {
         match effect {
             Effect::Frame(LinkId(link), frame) => self.frame_leaves(link, &frame),
-            Effect::Push { link: LinkId(link), shard, at } => self.push_leaves(link, shard, at),
+            Effect::Push { link: LinkId(link), shard, at, order } => {
+                self.push_leaves(link, shard, at, order);
+            }
             Effect::Close { link: LinkId(link), code, come_back_ms } => {
                 self.trace.note(
                     self.now,
@@ -377,10 +379,10 @@ impl World {
             }
             _ => {}
         }
-        self.give(link, encode(frame));
+        self.give(link, encode(frame), Order::Kept);
     }
 
-    fn push_leaves(&mut self, link: u64, shard: ShardId, at: Offset) {
+    fn push_leaves(&mut self, link: u64, shard: ShardId, at: Offset, order: Order) {
         let index = crate::disk::Disk::index_of(at);
         let body = self.disk.borrow().record(shard, index).map(|(_, _, r)| r.body.to_vec());
         let Some(mut body) = body else {
@@ -398,7 +400,7 @@ impl World {
         let (to, place) = ((device, link), (shard, index));
         let messages_max = self.config.window_messages;
         self.oracle.push_leaves(&self.disk.borrow(), to, place, &body, messages_max);
-        self.give(link, encode_push(&body));
+        self.give(link, encode_push(&body), order);
     }
 
     /// The connection itself, or under the defect "misdelivered" now and then any other.
@@ -410,14 +412,17 @@ impl World {
         self.schedule.pick(&links).unwrap_or(link)
     }
 
-    fn give(&mut self, link: u64, frame: bytes::Bytes) {
+    fn give(&mut self, link: u64, frame: bytes::Bytes, order: Order) {
         self.trace.note(
             self.now,
             &[14, link],
             &frame,
             format_args!("the server says  {} on connection {link}", Shown(&frame)),
         );
-        self.offer(link, Way::ToClient, Parcel::Frame(frame));
+        match order {
+            Order::Kept => self.offer(link, Way::ToClient, Parcel::Frame(frame)),
+            Order::Free => self.offer_free(link, Way::ToClient, frame),
+        }
     }
 
     fn device_of(&self, link: u64) -> Option<Device> {

@@ -25,6 +25,7 @@ const TOO_LONG_PERCENT: u64 = 1;
 /// The limits of server and clients in this seed.
 pub(super) fn limits(draw: &Draw, stream: &mut Stream) -> (Config, Tuning) {
     let (mut config, mut tuning) = (Config::default(), Tuning::default());
+    config.datagrams = draw.faults.contains(&Fault::Datagrams);
     if draw.faults.contains(&Fault::TightLimits) {
         config.window_messages = stream.between(4, 16) as u32;
         config.requests_max = stream.between(1, 16) as usize;

@@ -1,6 +1,7 @@
 //! The machine against a scripted server, and against a small model of one.
 
 mod connecting;
+mod free;
 mod hostile;
 mod model;
 mod reading;

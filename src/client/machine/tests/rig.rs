@@ -5,7 +5,7 @@ use proptest::test_runner::Config as ProptestConfig;
 use tern_protocol::frame::{encode, frame_bytes};
 use tern_protocol::frames::{
     ChannelState, Close, ErrorHead, Gap, LoggedIn, Network, Pong, PushBody, SendAck, SendRefused,
-    Welcome,
+    Welcome, capabilities,
 };
 use tern_protocol::limits::{UNACKED_SENDS_MAX, VERSION};
 use tern_protocol::{
@@ -48,6 +48,8 @@ pub(super) struct Rig {
     pub(super) stores: bool,
     pub(super) unstored: Vec<Ticket>,
     pub(super) frames: Vec<Bytes>,
+    /// Frames that left by datagram.
+    pub(super) free: Vec<Bytes>,
     pub(super) events: Vec<Event>,
     pub(super) connects: usize,
     /// Whether a connection is wished for and not there yet.
@@ -72,6 +74,7 @@ impl Rig {
             stores: true,
             unstored: Vec::new(),
             frames: Vec::new(),
+            free: Vec::new(),
             events: Vec::new(),
             connects: 0,
             opening: false,
@@ -107,6 +110,7 @@ impl Rig {
         while let Some(effect) = self.machine.poll_effect() {
             match effect {
                 Effect::Transmit(frame) => self.frames.push(frame),
+                Effect::TransmitFree(frame) => self.free.push(frame),
                 Effect::Persist { changes, ticket } => {
                     self.store.apply(&changes).unwrap();
                     self.unstored.push(ticket);
@@ -315,11 +319,16 @@ pub(super) fn frame<T: IntoBytes + Immutable>(kind: Kind, head: &T, variable: &[
 }
 
 pub(super) fn welcome() -> Bytes {
+    welcome_of(capabilities::NONE)
+}
+
+/// WELCOME of a server that can do this.
+pub(super) fn welcome_of(capabilities: u64) -> Bytes {
     let welcome = Welcome {
         version: VERSION.into(),
         unacked_sends_max: (UNACKED_SENDS_MAX as u16).into(),
         content_bytes_max: 1_440.into(),
-        capabilities: 0.into(),
+        capabilities: capabilities.into(),
         server_time: 0.into(),
         reserved: 0.into(),
     };

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use tern_core::config::Config;
-use tern_core::io::{Answer, Effect, Input, LinkId, Outgoing, Query};
+use tern_core::io::{Answer, Effect, Input, LinkId, Order, Outgoing, Query};
 use tern_core::log::{Offset, Reader};
 use tern_core::mail::Mail;
 use tern_core::memory::{MemoryLog, MemoryReader, MemoryTable};
@@ -47,6 +47,10 @@ pub struct World {
     pub by_steps: bool,
     /// Mail between workers for which this says true is lost.
     pub lose: fn(&Mail) -> bool,
+    /// What clients say in HELLO that they can do.
+    pub capabilities: u64,
+    /// How each push to a client may travel, since the last look.
+    pub orders: BTreeMap<LinkId, Vec<Order>>,
     next_link: u64,
 }
 
@@ -103,6 +107,8 @@ impl World {
             held: false,
             by_steps: false,
             lose: |_| false,
+            capabilities: 0,
+            orders: BTreeMap::new(),
             next_link: 1,
         };
         world.run();
@@ -170,7 +176,8 @@ impl World {
             busy = true;
             match effect {
                 Effect::Frame(link, frame) => self.client(link).push(Got::Frame(frame)),
-                Effect::Push { link, shard, at } => {
+                Effect::Push { link, shard, at, order } => {
+                    self.orders.entry(link).or_default().push(order);
                     let got = self.reader.with_record(shard, at, |record| {
                         let (body, content) =
                             PushBody::ref_from_prefix(record.body).expect("a message");
@@ -321,7 +328,7 @@ impl Client {
             version: VERSION.into(),
             network: 2,
             reserved: 0,
-            capabilities: 0.into(),
+            capabilities: world.capabilities.into(),
         };
         self.say(world, Kind::Hello, Flags::NONE, &hello, b"");
     }

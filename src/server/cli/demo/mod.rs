@@ -62,6 +62,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MS", default_value_t = 50,
         value_parser = clap::value_parser!(u64).range(0..=500))]
     delay: u64,
+    /// Let single messages travel by QUIC datagram
+    #[arg(long)]
+    datagrams: bool,
     /// Keep the data folder and the logs of all processes
     #[arg(long)]
     keep: bool,
@@ -71,6 +74,7 @@ impl Args {
     fn plan(&self) -> Plan {
         Plan {
             seed: self.seed,
+            datagrams: self.datagrams,
             messages: self.messages,
             sending: Duration::from_secs(self.seconds),
             weather: Conditions {

@@ -63,6 +63,8 @@ pub struct Plan {
     pub sending: Duration,
     /// How bad the links are.
     pub weather: Conditions,
+    /// Whether single messages travel by datagram.
+    pub datagrams: bool,
 }
 
 /// How a run ended.
@@ -332,6 +334,8 @@ impl Stage {
             // Not in the system's shared memory: that would stay behind after the last kill.
             "--shared-memory".as_ref(),
             self.folder.as_os_str(),
+            "--datagrams".as_ref(),
+            if self.plan.datagrams { "on" } else { "off" }.as_ref(),
         ];
         let who = Name { role: SERVER, life: self.server.lives };
         let process = self.nursery.start(who, "server", arguments);

@@ -10,6 +10,7 @@ mod datagrams;
 mod handshakes;
 
 mod frames;
+mod free;
 mod oversize;
 mod rights;
 

@@ -10,7 +10,11 @@ impl Random {
     /// With the seed of `TERN_SEED`, else a fixed one.
     pub fn seeded() -> Self {
         let seed = std::env::var("TERN_SEED").ok().map(|text| text.parse().expect("a number"));
-        let seed = seed.unwrap_or(1);
+        Self::new(seed.unwrap_or(1))
+    }
+
+    /// With this seed.
+    pub fn new(seed: u64) -> Self {
         Self { seed, state: seed }
     }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use tern_core::counters::Counters;
-use tern_core::io::{Answer, Effect, Input, LinkId, Outgoing, Query, Waiter};
+use tern_core::io::{Answer, Effect, Input, LinkId, Order, Outgoing, Query, Waiter};
 use tern_core::log::{Links, Offset, ReadError, Reader, Record, RecordKind};
 use tern_core::mail::{Address, Mail, SessionRef};
 use tern_core::placement::{ShardId, WorkerId};
@@ -121,10 +121,11 @@ impl Double {
             "close" => self.close(link, Code::Draining),
             "push" => {
                 let at = Offset(number);
-                self.effects.push_back(Effect::Push { link, shard, at });
+                self.effects.push_back(Effect::Push { link, shard, at, order: Order::Kept });
             }
             "flood" => {
-                let push = || Effect::Push { link, shard, at: Offset(1_000) };
+                let order = Order::Kept;
+                let push = || Effect::Push { link, shard, at: Offset(1_000), order };
                 self.effects.extend((0..number).map(|_| push()));
             }
             "hop" => {

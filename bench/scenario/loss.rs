@@ -1,0 +1,103 @@
+//! What a bad network costs a message: pairs of devices talk over a path that delays and loses
+//! packets, by streams alone or with single messages in datagrams.
+//!
+//! Each pair says little, as people do, so that most messages are alone on their path: then a lost
+//! one is noticed by nothing that comes after it.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::latency::Latency;
+use super::parse_seconds;
+use crate::error::BenchError;
+use crate::load::{Arrivals, Weather};
+use crate::report::Figure;
+use crate::system::Server;
+
+/// How messages travel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Carrier {
+    /// All on the ordered stream.
+    Streams,
+    /// By datagram, repaired by stream.
+    Datagrams,
+}
+
+/// The command line of this scenario.
+#[derive(Clone, Debug, clap::Args, Serialize)]
+pub struct Loss {
+    /// How messages travel
+    #[arg(long, value_enum, default_value_t = Carrier::Streams)]
+    carrier: Carrier,
+    /// Round trip of the path in ms
+    #[arg(long, value_name = "MS", default_value_t = 50)]
+    rtt: u64,
+    /// Of 100 packets, how many are lost, in each direction
+    #[arg(long, value_name = "PERCENT", default_value_t = 3.5)]
+    loss: f64,
+    /// Mean number of packets in a row that are lost
+    #[arg(long, value_name = "PACKETS", default_value_t = 1.0)]
+    burst: f64,
+    /// Pairs of devices, each device of a user of its own
+    #[arg(long, default_value_t = 100)]
+    pairs: usize,
+    /// Mean time between two messages of a pair, in seconds
+    #[arg(long, value_name = "S", default_value_t = 0.7, value_parser = parse_seconds)]
+    every: f64,
+    /// How long to measure
+    #[arg(long, value_name = "S", default_value_t = 30.0, value_parser = parse_seconds)]
+    seconds: f64,
+    /// Bytes of content of each message
+    #[arg(long, default_value_t = 100)]
+    bytes: usize,
+    /// One seed gives one schedule, and one series of losses
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl Loss {
+    pub(super) fn check(&self) -> Result<(), BenchError> {
+        if !(0.0..=50.0).contains(&self.loss) {
+            return Err(BenchError::Usage("--loss: 0 to 50".to_owned()));
+        }
+        if !(1.0..=100.0).contains(&self.burst) {
+            return Err(BenchError::Usage("--burst: 1 to 100".to_owned()));
+        }
+        self.talk().check()
+    }
+
+    pub(super) fn server_options(&self) -> Vec<(String, String)> {
+        let switch = if self.carrier == Carrier::Datagrams { "on" } else { "off" };
+        let mut options = self.talk().server_options();
+        options.push(("datagrams".to_owned(), switch.to_owned()));
+        options
+    }
+
+    pub(super) fn measure(&self, server: &Server) -> Result<Vec<Figure>, BenchError> {
+        let weather = Weather {
+            rtt: Duration::from_millis(self.rtt),
+            loss: self.loss / 100.0,
+            burst: self.burst,
+        };
+        self.talk().measure_over(server, Some(weather), self.carrier == Carrier::Datagrams)
+    }
+
+    /// Who says what, and when.
+    fn talk(&self) -> Latency {
+        /// Time in seconds in which the devices learn the round trip.
+        const WARMUP: f64 = 6.0;
+        Latency {
+            rate: self.pairs as f64 / self.every,
+            seconds: self.seconds,
+            warmup: WARMUP,
+            pairs: self.pairs,
+            bytes: self.bytes,
+            durability: "process".to_owned(), // the disk is not what is measured
+            arrivals: Arrivals::Poisson,
+            seed: self.seed,
+            spin: false,
+        }
+    }
+}
