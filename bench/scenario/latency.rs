@@ -30,8 +30,8 @@ const TAIL: Duration = Duration::from_millis(500);
 /// How long before the measured stretch the books are read.
 const BOOKS_BEFORE: Duration = Duration::from_millis(200);
 
-/// How long answers may take after the last message.
-const LAST_ANSWERS: Duration = Duration::from_secs(10);
+/// How long answers may take after the last message: on a bad path QUIC waits ever longer.
+const LAST_ANSWERS: Duration = Duration::from_secs(60);
 
 /// The command line of this scenario.
 #[derive(Clone, Debug, clap::Args, Serialize)]
