@@ -57,12 +57,15 @@ fn text(first: &Status, second: &Status, all: bool) -> String {
         listen,
         pin,
         troubles,
+        disk,
         workers,
         shards,
     } = second;
     let troubles: String = troubles.iter().map(|trouble| format!("TROUBLE {trouble}\n")).collect();
+    let words = disk.iter().flat_map(|disk| &disk.words);
+    let disk: String = words.map(|words| format!("{words}\n")).collect();
     format!(
-        "tern {version}, process {pid}, {phase}, up {} s, {} MiB of memory, on {listen}\npin {pin}\n{troubles}\n{}\n{}",
+        "tern {version}, process {pid}, {phase}, up {} s, {} MiB of memory, on {listen}\npin {pin}\n{disk}{troubles}\n{}\n{}",
         uptime_ms / 1_000,
         rss_bytes >> 20,
         table(&first.workers, workers, elapsed_ms, all),
@@ -123,6 +126,7 @@ mod tests {
             listen: "127.0.0.1:1".to_owned(),
             pin: "ab".to_owned(),
             troubles: vec!["the disk is gone".to_owned()],
+            disk: None,
             workers,
             shards: Table::default(),
         }

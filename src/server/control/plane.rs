@@ -277,6 +277,7 @@ mod tests {
                 listen: String::new(),
                 pin: String::new(),
                 troubles: Vec::new(),
+                disk: None,
                 workers: Table::default(),
                 shards: Table::default(),
             }

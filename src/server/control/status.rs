@@ -22,10 +22,35 @@ pub struct Status {
     pub pin: String,
     /// What the operator must see to, a sentence each.
     pub troubles: Vec<String>,
+    /// What its logs do with the disk; `None` while they are being read.
+    pub disk: Option<DiskStatus>,
     /// What its workers count.
     pub workers: Table,
     /// What its logs count.
     pub shards: Table,
+}
+
+/// What the logs do with the disk.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DiskStatus {
+    /// Bytes that segments and checkpoints hold; of the newest segments a part is still empty.
+    pub used_bytes: u64,
+    /// Bytes that they may hold; `None` without a bound.
+    pub bound_bytes: Option<u64>,
+    /// Bytes that the file system has left, if it says so.
+    pub free_bytes: Option<u64>,
+    /// Bytes that can still be written.
+    pub room_bytes: u64,
+    /// Bytes appended a second, over the last minutes.
+    pub bytes_per_second: u64,
+    /// Seconds until the room is used up at this rate; `None`: never.
+    pub full_in_s: Option<u64>,
+    /// Seconds that messages are kept; `None`: for ever.
+    pub retention_s: Option<u64>,
+    /// Seconds since the oldest kept file of a log was begun.
+    pub oldest_s: u64,
+    /// All of this for people, and what will happen.
+    pub words: Vec<String>,
 }
 
 /// Where a server is in its life.

@@ -17,11 +17,12 @@ use std::path::PathBuf;
 
 use tern_core::placement::SHARDS_MAX;
 use tern_protocol::limits::{CONTENT_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use tern_storage::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 
 pub use error::OptionError;
 pub use layers::{Environment, Flags, Source, Values};
 pub use text::{listing, markdown};
-pub use value::{Advertise, Durability, Names, OptionalPath, Preset, Switch};
+pub use value::{Advertise, Days, Durability, Names, OptionalPath, Preset, Switch, WhenFull};
 
 /// One row of the table.
 #[derive(Clone, Debug)]
@@ -103,8 +104,23 @@ options! {
         "Threads that write and sync the logs."
         "More of them than disks split the group commit and slow it.";
     log_bytes_max "log-bytes-max": u64 = "0" "bytes" [0..=u64::MAX >> 1]
-        "Most that all logs together may reserve, beyond it sends are refused; 0: until the disk is full."
+        "Most that all logs together may reserve; 0: until the disk is full. `when-full` says what happens then."
         "That much disk.";
+    retention_days "retention-days": Days = "7" "days" []
+        "How long messages are kept, such as 7 or 0.5; 0: for ever. Only confirmed time counts, so a clock that jumps deletes nothing."
+        "Disk for that many days; devices that were away longer are told which messages have expired.";
+    when_full "when-full": WhenFull = "refuse" "refuse|evict" []
+        "When the room for logs is used up: refuse sends until there is some, or let the oldest messages go before their time."
+        "refuse: nobody can send; evict: devices that were away are told which messages have expired.";
+    segment_bytes "segment-bytes": u64 = "4194304" "bytes" [SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX]
+        "The first files of a log; each is twice as long as the one before while they fill fast."
+        "Disk reserved ahead, twice for each shard; short files delete finely, and are made often.";
+    segment_bytes_max "segment-bytes-max": u64 = "268435456" "bytes" [SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX]
+        "The longest files of a log."
+        "As for `segment-bytes`; messages are deleted by whole files.";
+    checkpoint_bytes "checkpoint-bytes": u64 = "67108864" "bytes" [1..=u64::MAX >> 1]
+        "Finished log that is worth a checkpoint: what a start reads again at most, or twice a checkpoint if that is more."
+        "Few bytes: checkpoints are made often; many: a start takes longer.";
     shared_memory "shared-memory": PathBuf = "/dev/shm" "DIR" []
         "A file system in memory, for what outlives a killed server: tables against repeats, lists of connections."
         "Up to 64 bytes of memory per device and shard; without it they go into the data folder.";

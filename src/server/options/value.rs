@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A type that an option's text is read into.
 pub(super) trait OptionValue: Sized {
@@ -54,6 +55,31 @@ impl OptionValue for SocketAddr {
         text.parse().map_err(|_| {
             "it must be an IP address and a port, like 127.0.0.1:5190 or [::1]:5190".to_owned()
         })
+    }
+}
+
+/// A time in days, or none.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Days(f64);
+
+/// Longest time in days: a century, which milliseconds in 64 bits count with ease.
+const DAYS_MAX: f64 = 36_500.0;
+
+impl Days {
+    /// The time; `None` if there is no end to it.
+    pub fn duration(self) -> Option<Duration> {
+        (self.0 > 0.0).then(|| Duration::from_secs(24 * 60 * 60).mul_f64(self.0))
+    }
+}
+
+impl OptionValue for Days {
+    fn parse(text: &str, _: Option<&RangeInclusive<u64>>) -> Result<Self, String> {
+        let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        match text.parse::<f64>() {
+            Ok(days) if is_decimal && days <= DAYS_MAX => Ok(Self(days)),
+            Ok(_) if is_decimal => Err(format!("the most is {DAYS_MAX}")),
+            _ => Err("it must be a number of days, like 7 or 0.5".to_owned()),
+        }
     }
 }
 
@@ -158,6 +184,13 @@ words! {
         /// The kernel: survives the end of the process, not a power cut.
         Process "process"
     }
+    /// What happens when there is no more room for messages.
+    WhenFull {
+        /// Sends are refused until there is room.
+        Refuse "refuse"
+        /// The oldest messages go before their time.
+        Evict "evict"
+    }
     /// Whether to do it.
     Switch {
         /// Yes.
@@ -201,6 +234,18 @@ mod tests {
         assert_eq!(said("tern.example:443", "0.0.0.0:0").as_deref(), Some("tern.example:443"));
         for wrong in ["tern.example", ":5190", "tern.example:0", "tern.example:x"] {
             assert!(Advertise::parse(wrong, None).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn days_are_decimal_and_none_is_for_ever() {
+        let seconds =
+            |text| Days::parse(text, None).map(|days| days.duration().map(|it| it.as_secs()));
+        assert_eq!(seconds("7"), Ok(Some(604_800)));
+        assert_eq!(seconds("0.25"), Ok(Some(21_600)));
+        assert_eq!(seconds("0"), Ok(None));
+        for wrong in ["", "-1", "1e9", "inf", "NaN", "36501", "a week", "1.2.3"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
         }
     }
 

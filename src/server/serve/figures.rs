@@ -65,6 +65,7 @@ fn unit_of(name: &str) -> &'static str {
     let says = |unit: &str| name.split('_').any(|word| word == unit);
     match () {
         () if says("us") => "µs",
+        () if says("s") => "s",
         () if says("bytes") => "bytes",
         () if says("now") => "now",
         () => "events",

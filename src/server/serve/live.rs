@@ -108,6 +108,7 @@ impl Server for Live {
             listen: self.listen.to_string(),
             pin: self.pin.clone(),
             troubles: self.logs.get().map(OpenLogs::troubles).unwrap_or_default(),
+            disk: self.logs.get().and_then(OpenLogs::disk),
             workers: figures::of_workers(&self.doors),
             shards: self.logs.get().map_or_else(Table::default, figures::of_logs),
         }

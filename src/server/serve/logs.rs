@@ -20,13 +20,14 @@ use tern_core::{Recovery, Shard, Worker};
 use tern_protocol::Incarnation;
 use tern_storage::backup::LogSnapshot;
 use tern_storage::{
-    Folder, FolderError, FolderOptions, Id, IoError, IoHandle, MappedLog, MappedReader, Opened,
-    Raised, ReadFault, RecoverError, Storage, StorageConfig, Visitor,
+    Eviction, Folder, FolderError, FolderOptions, Id, IoError, IoHandle, MappedLog, MappedReader,
+    Opened, Raised, ReadFault, RecoverError, SpaceReport, Storage, StorageConfig, Visitor,
 };
 
+use super::space;
 use super::table::{CountedTable, TableCounts};
-use crate::control::status::Sort;
-use crate::options::{Durability, Options};
+use crate::control::status::{DiskStatus, Sort};
+use crate::options::{Durability, Options, WhenFull};
 use crate::worker::Doors;
 
 /// Time between two words on how far recovery is, in milliseconds; also how soon it ends when the
@@ -92,6 +93,7 @@ impl LogFolder {
 pub(super) struct Logs {
     storage: Storage,
     shards: Vec<OpenShard>,
+    retention: Option<Duration>,
     /// What an operator should know of how they were found.
     pub(super) notes: Vec<String>,
     /// Records in all of them.
@@ -117,7 +119,8 @@ impl Logs {
         let storage = Storage::start(folder.0, config(options), doors.commit_notice())
             .map_err(LogsError::System)?;
         let found = read_all(&storage, placement, progress)?;
-        let mut logs = Self { storage, shards: Vec::new(), notes: Vec::new(), records: 0 };
+        let (shards, retention) = (Vec::new(), options.retention_days.duration());
+        let mut logs = Self { storage, shards, retention, notes: Vec::new(), records: 0 };
         for (shard, note, records) in found {
             logs.shards.push(shard);
             logs.notes.extend(note);
@@ -147,7 +150,7 @@ impl Logs {
         };
         let machines = (0..placement.workers()).zip(shares).map(machine).collect();
         let storage = Arc::new(Mutex::new(Some(self.storage)));
-        (machines, OpenLogs { storage, tables })
+        (machines, OpenLogs { storage, tables, retention: self.retention })
     }
 }
 
@@ -160,6 +163,14 @@ fn config(options: &Options) -> StorageConfig {
         bytes_max: if options.log_bytes_max == 0 { u64::MAX } else { options.log_bytes_max },
         commit_threads: options.commit_threads,
         dedup_dir: options.shared_memory.clone(),
+        segment_bytes_min: options.segment_bytes.min(options.segment_bytes_max),
+        segment_bytes_max: options.segment_bytes_max,
+        retention: options.retention_days.duration(),
+        eviction: match options.when_full {
+            WhenFull::Refuse => Eviction::Refuse,
+            WhenFull::Evict => Eviction::Oldest,
+        },
+        checkpoint_bytes_min: options.checkpoint_bytes,
         ..StorageConfig::default()
     }
 }
@@ -306,11 +317,12 @@ impl Visitor for Watched<'_> {
 pub(super) struct OpenLogs {
     storage: Arc<Mutex<Option<Storage>>>,
     tables: Vec<(ShardId, Arc<TableCounts>)>,
+    retention: Option<Duration>,
 }
 
 impl OpenLogs {
     /// Number of figures of a shard.
-    const LEN: usize = 14;
+    const LEN: usize = 22;
 
     /// Name, sort and sentence of each figure, in the order of [`OpenLogs::figures`].
     pub(super) const DESCRIPTORS: [(&'static str, Sort, &'static str); Self::LEN] = [
@@ -327,7 +339,15 @@ impl OpenLogs {
         ("reads_warmed", Sort::Count, "cold reads served by the I/O thread"),
         ("dedup_entries_now", Sort::Gauge, "devices in the deduplication table"),
         ("dedup_bytes", Sort::Gauge, "shared memory that the table holds"),
-        ("logs_failed_now", Sort::Gauge, "logs that take no more messages, since a sync failed"),
+        ("logs_failed_now", Sort::Gauge, "logs that take no more messages; TROUBLE says why"),
+        ("checkpoint_bytes_now", Sort::Gauge, "in the newest checkpoint"),
+        ("checkpoint_age_s_now", Sort::Level, "age of the newest checkpoint in seconds"),
+        ("log_bytes_uncovered", Sort::Gauge, "finished log that is in no checkpoint yet"),
+        ("checkpoints", Sort::Count, "made since the start"),
+        ("checkpoints_failed", Sort::Count, "attempts that failed since the start"),
+        ("segments_deleted", Sort::Count, "past their retention, or to make room"),
+        ("segments_evicted", Sort::Count, "of these, before their retention ended"),
+        ("log_bytes_freed", Sort::Count, "disk that deleting segments gave back"),
     ];
 
     /// The figures of each shard; none once the logs are closed.
@@ -335,7 +355,8 @@ impl OpenLogs {
         let storage = self.storage();
         let Some(storage) = storage.as_ref() else { return Vec::new() };
         let of_shard = |(id, table): &(ShardId, Arc<TableCounts>)| {
-            let stats = storage.stats(*id);
+            let (stats, upkeep) = (storage.stats(*id), storage.upkeep(*id));
+            let checkpoint = upkeep.checkpoint.unwrap_or_default();
             let figures = [
                 stats.bytes_reserved,
                 stats.bytes_used,
@@ -351,6 +372,14 @@ impl OpenLogs {
                 table.entries(),
                 table.bytes(),
                 u64::from(storage.failure(*id).is_some()),
+                checkpoint.bytes,
+                checkpoint.age.as_secs(),
+                upkeep.uncovered_bytes,
+                upkeep.checkpoints_made,
+                upkeep.checkpoints_failed,
+                upkeep.segments_deleted,
+                upkeep.segments_evicted,
+                upkeep.bytes_freed,
             ];
             (*id, figures)
         };
@@ -375,7 +404,27 @@ impl OpenLogs {
             })
         };
         let failures = self.tables.iter().filter_map(failure);
-        failures.chain(self.tables.iter().flat_map(unreadable)).collect()
+        let unreadable = self.tables.iter().flat_map(unreadable);
+        let suspended = self.tables.iter().filter_map(|(id, _)| {
+            let why = storage.upkeep(*id).suspended?;
+            Some(format!("shard {} deletes nothing and makes no checkpoint: {why}", id.0))
+        });
+        let clock = space::clock_troubles(&storage.clock());
+        let full = space::Level::of(&storage.space()).trouble(&storage.space());
+        failures.chain(unreadable).chain(suspended).chain(clock).chain(full).collect()
+    }
+
+    /// What the disk holds, in numbers and words; `None` once the logs are closed.
+    pub(super) fn disk(&self) -> Option<DiskStatus> {
+        let storage = self.storage();
+        let storage = storage.as_ref()?;
+        let oldest = self.tables.iter().map(|(id, _)| storage.upkeep(*id).oldest_age).max();
+        Some(space::status(&storage.space(), self.retention, oldest.unwrap_or_default()))
+    }
+
+    /// What the disk holds, in numbers.
+    pub(super) fn space(&self) -> Option<SpaceReport> {
+        self.storage().as_ref().map(Storage::space)
     }
 
     /// Bytes of disk that the logs hold.

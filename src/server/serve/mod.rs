@@ -19,6 +19,7 @@ mod live;
 mod logs;
 mod peers;
 mod settings;
+mod space;
 mod table;
 
 use std::fmt;
@@ -34,6 +35,7 @@ use tern_core::placement::Placement;
 use self::live::{ColdReads, Live, Questions};
 pub use self::logs::LogsError;
 use self::logs::{LogFolder, Logs, Machine, OpenLogs};
+use self::space::SpaceWatch;
 use crate::control::accounts::Whereabouts;
 use crate::control::status::Phase;
 use crate::control::{Control, ControlError, Parts, Server, Stop};
@@ -302,7 +304,11 @@ impl Running {
 
     /// Until it is to go down; `None` if another process has taken the data folder.
     fn wait(&self) -> Option<Stop> {
+        let mut watch = SpaceWatch::default();
         loop {
+            if let Some(trouble) = self.logs.space().and_then(|space| watch.look(&space)) {
+                tracing::warn!("{trouble}");
+            }
             let stop = self.stops.recv_timeout(Duration::from_millis(OWN_LOOK_MS));
             if !self.lock.is_ours() || !self.logs.is_ours() {
                 return None;

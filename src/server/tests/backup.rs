@@ -133,6 +133,16 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
+async fn back_up_while_writing(data: &Path, backup: &Path, writer: &mut Writer) {
+    let (data, backup) = (data.to_owned(), backup.to_owned());
+    let making = tokio::task::spawn_blocking(move || run(&data, &["backup", text(&backup)]));
+    while !making.is_finished() {
+        writer.write(1).await;
+    }
+    let said = making.await.unwrap();
+    assert!(said.contains("written and read back"), "{said}");
+}
+
 #[tokio::test]
 async fn yesterdays_copy_under_live_devices() {
     let folder = tempfile::tempdir().unwrap();
@@ -148,17 +158,8 @@ async fn yesterdays_copy_under_live_devices() {
         Writer { listener, channel: ann.channel_with(&bob), written: 0, acked: BTreeMap::new() };
     writer.write(MESSAGES).await;
 
-    // While it is made, writing goes on.
     let before = writer.newest();
-    let making = {
-        let (data, backup) = (data.clone(), backup.clone());
-        tokio::task::spawn_blocking(move || run(&data, &["backup", text(&backup)]))
-    };
-    while !making.is_finished() {
-        writer.write(1).await;
-    }
-    let said = making.await.unwrap();
-    assert!(said.contains("written and read back"), "{said}");
+    back_up_while_writing(&data, &backup, &mut writer).await;
     let while_made = writer.newest() - before;
     writer.write(MESSAGES).await;
     run(&data, &["user", "add", "carol"]);

@@ -2,6 +2,12 @@
 //! and started again, the server with 1, 2 and 3 workers in turn. In the end every line that was
 //! fed stands exactly once, in order, in what the receiver printed.
 //!
+//! Meanwhile the logs are as busy as they can be: their files are the shortest there are, each is
+//! worth a checkpoint, and messages are kept for half a minute, so that files roll, checkpoints
+//! are made and expired files go between and during the kills. Some kills wait for a checkpoint
+//! that is half written; after every other kill of the server the tables in shared memory are
+//! removed, as a power cut would.
+//!
 //! `TERN_SOAK` multiplies the number of kills; `TERN_SEED` says which random moments.
 #![expect(
     clippy::unwrap_used,
@@ -45,6 +51,22 @@ const MOMENT_US_MAX: u64 = 40_000;
 /// this beyond what the device has acked, and it acks what it has stored.
 const AGAIN_MAX: u64 = 64;
 
+/// Options that keep the logs busy: the shortest files, a checkpoint for each, and a retention that
+/// is far longer than a receiver is ever away here, in days.
+const BUSY_LOGS: [&str; 8] = [
+    "--segment-bytes",
+    "270336",
+    "--segment-bytes-max",
+    "270336",
+    "--checkpoint-bytes",
+    "1",
+    "--retention-days",
+    "0.0005",
+];
+
+/// How long a kill waits for a checkpoint that is half written.
+const HALF_WRITTEN_WAIT: Duration = Duration::from_secs(2);
+
 /// Nothing that must come takes longer than this.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -73,6 +95,15 @@ impl Random {
     }
 }
 
+/// What happened to the logs meanwhile.
+#[derive(Default)]
+struct Upkeep {
+    /// Kills of the server while a checkpoint was half written.
+    half_written: u32,
+    /// Tables that were removed from shared memory.
+    tables_lost: u32,
+}
+
 /// Everything that is killed and watched.
 struct World {
     data: PathBuf,
@@ -95,6 +126,7 @@ struct World {
     shown: u64,
     send_ended: bool,
     ledger: Ledger,
+    upkeep: Upkeep,
     start: Instant,
     _folder: TempDir,
 }
@@ -120,6 +152,7 @@ impl World {
             shown: 0,
             send_ended: false,
             ledger: Ledger::new(1, AGAIN_MAX),
+            upkeep: Upkeep::default(),
             start: Instant::now(),
             _folder: folder,
         };
@@ -135,7 +168,7 @@ impl World {
     fn start_server(&mut self) {
         let workers = [2, 1, 3][self.servers as usize % 3];
         self.servers += 1;
-        let options = ["--sends-per-second", "1000000"];
+        let options = [&["--sends-per-second", "1000000"], &BUSY_LOGS[..]].concat();
         let server = Server::start_with(&self.data, &self.listen, workers, &options);
         self.listen = server.address.to_string();
         self.server = Some(server);
@@ -161,7 +194,14 @@ impl World {
     fn kill(&mut self, victim: Victim) {
         match victim {
             Victim::Server => {
+                if self.servers.is_multiple_of(3) {
+                    self.await_half_written();
+                }
                 self.server.take().expect("it is started after each kill").kill();
+                self.upkeep.half_written += u32::from(self.half_written());
+                if self.servers.is_multiple_of(2) {
+                    self.lose_tables();
+                }
                 self.start_server();
             }
             Victim::Send => {
@@ -175,6 +215,50 @@ impl World {
                 self.start_recv();
             }
         }
+    }
+
+    /// Keeps everybody busy until a checkpoint is half written, or for some time.
+    fn await_half_written(&mut self) {
+        let deadline = Instant::now() + HALF_WRITTEN_WAIT;
+        while !self.half_written() && Instant::now() < deadline {
+            self.live_for(Duration::from_micros(500));
+        }
+    }
+
+    fn half_written(&self) -> bool {
+        self.log_files().any(|path| path.to_string_lossy().ends_with(".ckpt.tmp"))
+    }
+
+    /// What a power cut does to shared memory.
+    fn lose_tables(&mut self) {
+        for entry in std::fs::read_dir(self.data.with_extension("shared")).unwrap().flatten() {
+            if entry.path().extension().is_some_and(|extension| extension == "dedup") {
+                std::fs::remove_file(entry.path()).unwrap();
+                self.upkeep.tables_lost += 1;
+            }
+        }
+    }
+
+    /// Files of all shards; one that goes meanwhile may be missing.
+    fn log_files(&self) -> impl Iterator<Item = PathBuf> + use<> {
+        let shards = std::fs::read_dir(self.data.join("log")).into_iter().flatten().flatten();
+        let files = shards.flat_map(|shard| std::fs::read_dir(shard.path()).into_iter().flatten());
+        files.flatten().map(|file| file.path())
+    }
+
+    /// The highest number of a file with this ending, and the lowest one, in the busiest shard.
+    fn numbers(&self, extension: &str) -> (u64, u64) {
+        let number = |path: PathBuf| -> Option<(PathBuf, u64)> {
+            let is_so = path.extension()? == extension;
+            let number = path.file_stem()?.to_str()?.parse().ok()?;
+            is_so.then(|| (path.with_file_name(""), number))
+        };
+        let all: Vec<(PathBuf, u64)> = self.log_files().filter_map(number).collect();
+        let Some((busiest, newest)) = all.iter().max_by_key(|(_, number)| *number) else {
+            return (0, 0);
+        };
+        let own = all.iter().filter(|(shard, _)| shard == busiest).map(|(_, number)| *number);
+        (*newest, own.min().unwrap_or(0))
     }
 
     /// Feeds and listens until `done`.
@@ -299,6 +383,14 @@ fn every_line_stands_once_whoever_is_killed() {
     assert!(status.success(), "{status}: {}", world.progress());
     world.live_until("last message", |world| world.ledger.open().unseen == 0);
 
+    let (segments, oldest) = world.numbers("seg");
+    let (checkpoints, _) = world.numbers("ckpt");
+    let Upkeep { half_written, tables_lost } = world.upkeep;
+    println!(
+        "TEST B-08 upkeep seed={seed} segments={segments} deleted={} checkpoints={checkpoints} \
+         killed_in_a_checkpoint={half_written} tables_lost={tables_lost}",
+        oldest.saturating_sub(1),
+    );
     let verdict = world.ledger.verdict();
     let [lost, duplicated, disordered, answers] =
         [Kind::Lost, Kind::Duplicated, Kind::OutOfOrder, Kind::Answer]
