@@ -1,4 +1,5 @@
-//! What can reach a worker from other threads, and the bell that wakes it.
+//! What can reach a worker from other threads, and the bell that wakes it: when to ring it is
+//! decided by [`Sleep`].
 //!
 //! ```text
 //!  other worker ── ring per ordered pair ──┐
@@ -16,21 +17,11 @@
 //! questions open than the queue has places; proofs are flags and coalesce; a command is
 //! never dropped: the operator's thread waits for room, the only one here that ever waits; a
 //! stray datagram is dropped and counted, like any datagram may be.
-//!
-//! # The bell
-//!
-//! A wake-up is a system call, so it is only made for a worker that sleeps. The worker says
-//! `asleep = true`, *then* looks into every inbox, and sleeps only if all are empty. A writer
-//! puts its item in, *then* reads `asleep`. Both have a sequentially consistent fence in
-//! between, so of the two, one sees the other's write: either the worker finds the item, or the
-//! writer finds the worker asleep and rings. The bell itself is an eventfd and stays rung, so a
-//! ring between the look and the sleep ends the sleep at once. Whoever rings first clears
-//! `asleep`, so that a burst rings once.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -43,6 +34,7 @@ use tern_core::mail::{Address, Mail};
 use tern_core::placement::{Placement, ShardId, WorkerId};
 use tern_protocol::{Code, DeviceId, Uin};
 
+use super::sleep::Sleep;
 use super::status::Board;
 
 /// Letters that a ring holds, with few workers. A letter is about 150 bytes.
@@ -106,7 +98,7 @@ pub enum Command {
 
 /// The inboxes of one worker.
 struct Inbox {
-    asleep: AtomicBool,
+    sleep: Sleep,
     bell: Waker,
     /// By the worker that writes.
     rings: Box<[ArrayQueue<Letter>]>,
@@ -255,7 +247,7 @@ impl Inbox {
         let workers = usize::from(placement.workers());
         let letters = (INBOX_LETTERS / workers).clamp(RING_LETTERS_MIN, RING_LETTERS_MAX);
         Self {
-            asleep: AtomicBool::new(false),
+            sleep: Sleep::default(),
             bell,
             rings: (0..workers).map(|_| ArrayQueue::new(letters)).collect(),
             strays: ArrayQueue::new(STRAYS_MAX),
@@ -271,8 +263,7 @@ impl Inbox {
 
     /// After an item was put in.
     fn ring_bell(&self) {
-        fence(Ordering::SeqCst);
-        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
+        if self.sleep.must_ring() {
             self.bell.wake().expect("an eventfd takes a wake-up as long as it is open");
         }
     }
@@ -296,18 +287,12 @@ impl Seat {
     /// [`rise`](Self::rise) must follow.
     pub(super) fn lie_down(&self) -> bool {
         let inbox = self.inbox();
-        inbox.asleep.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        let empty = inbox.is_empty();
-        if !empty {
-            self.rise();
-        }
-        empty
+        inbox.sleep.lie_down(|| inbox.is_empty())
     }
 
     /// After sleeping.
     pub(super) fn rise(&self) {
-        self.inbox().asleep.store(false, Ordering::Relaxed);
+        self.inbox().sleep.rise();
     }
 
     /// Whether anything waits, without going to sleep.

@@ -22,6 +22,7 @@ pub use machine::{Directory, Machine, Warmer};
 
 mod inbox;
 pub use inbox::{Command, Doors, QUERIES_MAX, Seat, WARMS_MAX};
+mod sleep;
 
 mod driver;
 mod effects;
