@@ -264,7 +264,7 @@ fn put_zeros(address: usize) -> bool {
 mod tests {
     use std::fs::File;
     use std::os::unix::process::ExitStatusExt;
-    use std::process::Command;
+    use std::process::{Command, Stdio};
 
     use memmap2::{MmapOptions, MmapRaw};
 
@@ -379,12 +379,10 @@ mod tests {
     #[test]
     fn every_other_fault_ends_the_process() {
         for what in ["foreign", "beside", "sent"] {
-            let status = Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "sigbus::tests::child", "--nocapture"])
-                .env(CHILD, what)
-                .output()
-                .unwrap()
-                .status;
+            let mut child = Command::new(std::env::current_exe().unwrap());
+            child.args(["--exact", "sigbus::tests::child", "--nocapture"]).env(CHILD, what);
+            child.stdout(Stdio::null()).stderr(Stdio::null());
+            let status = crate::dedup::spawn(&mut child).wait().unwrap();
             assert_eq!(status.signal(), Some(libc::SIGBUS), "{what}: {status}");
         }
     }

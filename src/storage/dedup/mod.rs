@@ -27,4 +27,6 @@ mod tests;
 pub(crate) use attach::Attached;
 pub(crate) use supply::{Supply, TableIdentity, table_name};
 pub use table::ShmTable;
+#[cfg(test)]
+pub(crate) use tests::spawn;
 pub use view::{TableFacts, TableView, TornEntry};

@@ -1,7 +1,7 @@
 //! Readers beside the owner: another thread, and another process, while the owner puts, removes
 //! and grows at full speed (C-01).
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::TableView;
@@ -91,13 +91,13 @@ fn reader() {
 fn another_process_reads_whole_entries() {
     let dir = tempfile::tempdir().unwrap();
     let mut table = begun(&dir);
-    let mut reader = Command::new(std::env::current_exe().unwrap())
+    let mut reader = Command::new(std::env::current_exe().unwrap());
+    reader
         .args(["dedup::tests::beside::reader", "--exact", "--nocapture"])
         .env(READER, only_file(&dir))
         .env(READS, soaked(200_000).to_string())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+        .stdout(Stdio::piped());
+    let mut reader = spawn(&mut reader);
     let (mut number, mut ended) = (STAY + 1, None);
     // Now and then the owner is interrupted between two stores, as a scheduler would do it.
     plan(Plan::Yield(997));

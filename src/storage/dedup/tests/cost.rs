@@ -1,7 +1,9 @@
 //! What a table costs: bytes an entry, time to take one over and to fill one anew, and how many
 //! slots a removal touches. Times are of the processor, so that other programs don't count, and
-//! include the counting of stores that only these tests do. Everyday sizes; `TERN_SOAK=50` in a release build gives the figures of
-//! FORMAT.md.
+//! include the counting of stores that only these tests do. Everyday sizes; `TERN_SOAK=50` in a
+//! release build gives the figures of FORMAT.md.
+
+use std::time::Duration;
 
 use super::super::memory::crash::{Plan, passed, plan};
 use super::super::slot::{SLOT_BYTES, SLOT_WORDS};

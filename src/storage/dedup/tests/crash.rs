@@ -10,7 +10,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::Stdio;
 
 use tern_core::dedup::DedupEntry;
 
@@ -147,12 +147,13 @@ fn judge(folder: &Path, lines: &[Line]) -> Option<&'static str> {
 fn die_at(point: u64, lines: &[Line]) -> Option<Option<&'static str>> {
     let folder = tempfile::tempdir_in(MEMORY).unwrap();
     std::fs::create_dir(folder.path().join("table")).unwrap();
-    let child = Command::new(std::env::current_exe().unwrap())
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child
         .args(["dedup::tests::crash::child", "--exact", "--nocapture"])
         .env(FOLDER, folder.path())
         .env(POINT, point.to_string())
-        .output()
-        .unwrap();
+        .stdout(Stdio::piped());
+    let child = spawn(&mut child).wait_with_output().unwrap();
     let written = std::fs::read(folder.path().join("log")).unwrap().len();
     if child.status.signal().is_none() {
         let said = String::from_utf8(child.stdout).unwrap();

@@ -10,8 +10,8 @@ mod places;
 mod table;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::process::{Child, Command};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tempfile::TempDir;
 use tern_core::dedup::{DedupEntry, DedupTable};
@@ -28,9 +28,23 @@ const END: Offset = Offset(1 << 40);
 /// Where tables are at home. Tests that make very many are done there in seconds.
 const MEMORY: &str = "/dev/shm";
 
-/// How long a lock may be held by a process that is being started: it has the descriptors of all
-/// tests until it runs its own program.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Held for writing while a process starts, which until it runs its own program has the
+/// descriptors, and so the locks, of all tests here; for reading while a lock is asked for.
+static STARTING: RwLock<()> = RwLock::new(());
+
+/// Starts a process that has none of the locks of the tests here.
+pub(crate) fn spawn(command: &mut Command) -> Child {
+    let _alone = STARTING.write().unwrap_or_else(PoisonError::into_inner);
+    let mut child = command.spawn().unwrap();
+    let maps = format!("/proc/{}/maps", child.id());
+    // The call returns before the kernel has let go of what the new program may not have. It has
+    // when the program runs, and so has loaded its C library.
+    let runs = |maps: String| maps.contains("/libc") || maps.contains("/ld-musl");
+    while !runs(std::fs::read_to_string(&maps).unwrap()) && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    child
+}
 
 fn opening(number: u8) -> Id {
     [number; 16]
@@ -63,14 +77,8 @@ fn attach(dir: &TempDir, number: u8, end: Offset) -> Attached {
 
 fn attach_from(supply: &Arc<Supply>, number: u8, end: Offset) -> Attached {
     let openings = [opening(number - 1), opening(number)];
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match ShmTable::attach(supply, LIFE, openings, end) {
-            Ok(attached) => return attached,
-            Err(error) => assert!(Instant::now() < deadline, "{error}"),
-        }
-        std::thread::yield_now();
-    }
+    let _quiet = STARTING.read().unwrap_or_else(PoisonError::into_inner);
+    ShmTable::attach(supply, LIFE, openings, end).unwrap()
 }
 
 fn entry(last: u64) -> DedupEntry {

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
@@ -41,14 +41,14 @@ impl SmallMemory {
         let size = format!("size={kib}k");
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &size, "tern-test"]).arg(dir.path());
-        let done = mount.stderr(Stdio::null()).status();
-        done.is_ok_and(|status| status.success()).then(|| Self(dir))
+        let done = spawn(mount.stderr(Stdio::null())).wait().unwrap();
+        done.success().then(|| Self(dir))
     }
 }
 
 impl Drop for SmallMemory {
     fn drop(&mut self) {
-        let done = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+        let done = spawn(Command::new("umount").arg("--lazy").arg(self.0.path())).wait();
         assert!(done.unwrap().success());
     }
 }
@@ -195,12 +195,12 @@ struct Holder(Child);
 
 impl Holder {
     fn start(folder: &Path) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child
             .args(["dedup::tests::places::holder", "--exact", "--nocapture"])
             .env(HOLDER, folder)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .stdout(Stdio::piped());
+        let mut child = spawn(&mut child);
         let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(said.any(|line| line.unwrap().contains("holding")));
         Self(child)
