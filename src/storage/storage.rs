@@ -22,7 +22,7 @@ use crate::reader::MappedReader;
 use crate::recovery::ShardScan;
 use crate::segment::newest_confirmed;
 use crate::shard::{Common, ShardContext};
-use crate::shared::{ReadFault, ShardShared};
+use crate::shared::{ReadFault, Room, ShardShared};
 use crate::stats::ShardStats;
 use crate::upkeep::{Eviction, ShardUpkeep, SpaceReport};
 
@@ -219,6 +219,12 @@ impl Storage {
     /// When the file system refuses.
     pub fn snapshot(&self) -> Result<LogSnapshot, IoError> {
         LogSnapshot::of_running(&self.folder, self.shards.iter().map(|shard| &*shard.shared))
+    }
+
+    /// Whether a shard has no room for its next segment, as far as is known: it takes messages
+    /// until the present one is full, then refuses them until there is room again.
+    pub fn is_full(&self, shard: ShardId) -> bool {
+        self.shards[usize::from(shard.0)].shared.room() == Room::None
     }
 
     /// Segments of a shard that can't be read in full, for the operator. Needs

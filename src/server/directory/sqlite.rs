@@ -27,6 +27,11 @@ use crate::folder::FILE_MODE;
 /// Connections, each a thread of SQLite's: more reads at once than this gain nothing on one file.
 const CONNECTIONS_MAX: u32 = 4;
 
+/// SQLite's door to files that keeps the index of the write-ahead log in memory of this process,
+/// where others map a file: on a full disk of some kinds a store into that mapping ends the
+/// process. Only one process has the folder, so nobody else needs the index.
+const FILE_SYSTEM: &str = "unix-excl";
+
 /// How long a statement waits for another's write, in seconds: far above any write of ours.
 const BUSY_SECONDS_MAX: u64 = 10;
 
@@ -47,6 +52,7 @@ impl Sqlite {
         make_private(path).map_err(sqlx::Error::Io)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
+            .vfs(FILE_SYSTEM)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)

@@ -403,6 +403,13 @@ impl OpenLogs {
                 )
             })
         };
+        let refusing = self.tables.iter().filter(|(id, _)| storage.is_full(*id)).map(|(id, _)| {
+            format!(
+                "there is no room for more of shard {}'s log: messages are refused, at the latest \
+                 when its present segment is full, until there is room",
+                id.0
+            )
+        });
         let failures = self.tables.iter().filter_map(failure);
         let unreadable = self.tables.iter().flat_map(unreadable);
         let suspended = self.tables.iter().filter_map(|(id, _)| {
@@ -411,7 +418,13 @@ impl OpenLogs {
         });
         let clock = space::clock_troubles(&storage.clock());
         let full = space::Level::of(&storage.space()).trouble(&storage.space());
-        failures.chain(unreadable).chain(suspended).chain(clock).chain(full).collect()
+        failures
+            .chain(refusing)
+            .chain(unreadable)
+            .chain(suspended)
+            .chain(clock)
+            .chain(full)
+            .collect()
     }
 
     /// What the disk holds, in numbers and words; `None` once the logs are closed.

@@ -50,6 +50,18 @@ impl Server {
 
     /// The same with any number of workers.
     pub fn start_with(data: &Path, listen: &str, workers: u16, options: &[&str]) -> Self {
+        Self::try_start(&[], data, listen, workers, options)
+            .unwrap_or_else(|said| panic!("the server ended: {said}"))
+    }
+
+    /// The same by another command, which becomes the server; what it said if it ended instead.
+    pub fn try_start(
+        by: &[&str],
+        data: &Path,
+        listen: &str,
+        workers: u16,
+        options: &[&str],
+    ) -> Result<Self, String> {
         let errors = data.with_extension("stderr");
         std::fs::create_dir_all(data.parent().expect("a data folder lies in another")).unwrap();
         let file = File::options().create(true).append(true).open(&errors).unwrap();
@@ -57,7 +69,7 @@ impl Server {
         // Not in /dev/shm: what a killed server leaves there would outlive the test's folder.
         let shared = data.with_extension("shared");
         std::fs::create_dir_all(&shared).unwrap();
-        let mut child = tern(data, &["serve", "--listen", listen, "--workers", &workers])
+        let mut child = tern_by(by, data, &["serve", "--listen", listen, "--workers", &workers])
             .arg("--shared-memory")
             .arg(&shared)
             .args(options)
@@ -66,11 +78,14 @@ impl Server {
             .spawn()
             .unwrap();
         let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
-        let address = ready(&mut out).unwrap_or_else(|said| {
-            let errors = std::fs::read_to_string(&errors).unwrap_or_default();
-            panic!("the server ended: {said}{errors}")
-        });
-        Self { child, out, data: data.to_owned(), address }
+        match ready(&mut out) {
+            Ok(address) => Ok(Self { child, out, data: data.to_owned(), address }),
+            Err(said) => {
+                let status = child.wait().unwrap();
+                let errors = std::fs::read_to_string(&errors).unwrap_or_default();
+                Err(format!("{said}{errors}{status}"))
+            }
+        }
     }
 
     /// Adds a user with a first device.
@@ -85,7 +100,8 @@ impl Server {
         self.account(&format!("{name}.{label}"))
     }
 
-    fn account(&self, who: &str) -> Account {
+    /// The account of a device that was added before.
+    pub fn account(&self, who: &str) -> Account {
         let profile = Profile::load(&Profile::path(&self.data, who)).unwrap();
         let secret = profile.secret_bytes().unwrap();
         Account { uin: profile.uin(), device: profile.device(), secret }
@@ -202,7 +218,14 @@ fn ready(out: &mut BufReader<ChildStdout>) -> Result<SocketAddr, String> {
 
 /// The binary with these arguments, untouched by the environment of the tests.
 pub fn tern(data: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(TERN);
+    tern_by(&[], data, arguments)
+}
+
+/// The same, started by another command that takes it as its last arguments.
+fn tern_by(by: &[&str], data: &Path, arguments: &[&str]) -> Command {
+    let mut line = by.iter().chain(&[TERN]);
+    let mut command = Command::new(line.next().expect("the last one is ours"));
+    command.args(line);
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("TERN_")) {
             command.env_remove(name);
