@@ -2,24 +2,29 @@
 //!
 //! Each shard belongs to one of them and has at most one batch under way, so its batches reach
 //! the disk in order. A write or sync that fails is final: the kernel marks pages clean after a
-//! failed sync, so a later success would lie.
+//! failed sync, so a later success would lie. Only a write that finds no room is tried again.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle, Thread};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
 use tern_core::placement::ShardId;
 
 use crate::batch::Batch;
+use crate::disk::is_full;
 use crate::header::Durability;
 use crate::shared::ShardShared;
 
 /// Places in a commit thread's ring for each of its shards: one batch under way, and at the end
 /// all that a closing log leaves (see [`CommitHandle::submit`], which waits for room).
 const PLACES_PER_SHARD: usize = 4;
+
+/// Time between two attempts to write to a full disk: short against a person who makes room, long
+/// against what an attempt costs.
+const ROOM_RETRY: Duration = Duration::from_millis(200);
 
 /// Called when the log of a shard has a new proof, or failed.
 pub type Wake = Arc<dyn Fn(ShardId) + Send + Sync>;
@@ -46,6 +51,8 @@ pub(crate) struct CommitHandle {
 /// What a commit thread takes its jobs from.
 struct Ring {
     jobs: ArrayQueue<Job>,
+    /// Nobody waits for room any more.
+    stopping: AtomicBool,
     /// Nobody takes any more.
     ended: AtomicBool,
 }
@@ -59,7 +66,11 @@ impl Committer {
         wake: Wake,
     ) -> io::Result<Self> {
         let jobs = ArrayQueue::new(PLACES_PER_SHARD * shards.len() + 1);
-        let ring = Arc::new(Ring { jobs, ended: AtomicBool::new(false) });
+        let ring = Arc::new(Ring {
+            jobs,
+            stopping: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+        });
         let own = Arc::clone(&ring);
         let thread =
             thread::Builder::new().name(format!("tern-commit-{number}")).spawn(move || {
@@ -75,6 +86,7 @@ impl Committer {
 
     /// Ends the thread after everything that was submitted.
     pub(crate) fn stop(self) {
+        self.handle.ring.stopping.store(true, Ordering::Release);
         self.handle.send(Job::Stop);
         // A panic has been printed, and has failed the shards.
         let _ = self.thread.join();
@@ -124,7 +136,7 @@ impl Run {
             return;
         }
         let (start, end) = (Instant::now(), batch.end());
-        let result = self.write(&batch);
+        let result = self.write(shard, &batch);
         // Before the proof: whoever sees the proof has the buffer for himself.
         drop(batch);
         match result {
@@ -137,14 +149,15 @@ impl Run {
         (self.wake)(shard.id);
     }
 
-    fn write(&self, batch: &Batch) -> Result<(), String> {
+    fn write(&self, shard: &ShardShared, batch: &Batch) -> Result<(), String> {
         let segment = &batch.segment;
         let failed = |what: &str, error| format!("{what} {}: {error}", segment.path.display());
         if let Some(before) = &batch.sync_before {
             before.file.file().sync().map_err(|error| failed("sync before", error))?;
         }
         let from = segment.place(batch.start);
-        segment.file.write(from, &batch.bytes).map_err(|error| failed("write to", error))?;
+        let written = self.write_once_there_is_room(shard, batch, from);
+        written.map_err(|error| failed("write to", error))?;
         if self.durability == Durability::Disk || batch.always_sync {
             segment.file.file().sync().map_err(|error| failed("sync", error))?;
         }
@@ -155,6 +168,28 @@ impl Run {
         }
         segment.file.settle(from + batch.bytes.len());
         Ok(())
+    }
+
+    /// Writes a batch. File systems that copy on write want room even for what was allocated; no
+    /// sync has seen the batch yet, so the same bytes may be written again. Other shards of this
+    /// thread wait too: they are on the same disk.
+    fn write_once_there_is_room(
+        &self,
+        shard: &ShardShared,
+        batch: &Batch,
+        from: usize,
+    ) -> io::Result<()> {
+        loop {
+            let result = batch.segment.file.write(from, &batch.bytes);
+            let full = result.as_ref().is_err_and(is_full);
+            if shard.set_starved(full) != full {
+                tracing::error!(shard = shard.id.0, full, "room to write changed");
+            }
+            if !full || self.ring.stopping.load(Ordering::Acquire) {
+                return result;
+            }
+            thread::park_timeout(ROOM_RETRY);
+        }
     }
 }
 

@@ -104,6 +104,9 @@ impl MappedLog {
     /// Makes sure that `bytes` more fit into the active segment, with a mark in front of them and
     /// one behind.
     fn make_room(&mut self, bytes: usize) -> Result<(), AppendError> {
+        if self.shared.starved() {
+            return Err(AppendError::Full);
+        }
         let bytes = bytes + MARK_BYTES;
         if self.pending + bytes > PENDING_BYTES_MAX {
             return Err(AppendError::Busy);

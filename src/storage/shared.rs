@@ -64,6 +64,8 @@ pub(crate) struct ShardShared {
     proven: AtomicU64,
     /// First offset that this process wrote. Written at recovery.
     run_start: AtomicU64,
+    /// A batch waits for room. Written by the commit thread.
+    starved: AtomicBool,
     failed: AtomicBool,
     failure: OnceLock<String>,
 }
@@ -84,6 +86,7 @@ impl ShardShared {
             room: AtomicU8::new(Room::Some as u8),
             proven: AtomicU64::new(0),
             run_start: AtomicU64::new(u64::MAX),
+            starved: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             failure: OnceLock::new(),
         }
@@ -114,6 +117,16 @@ impl ShardShared {
 
     pub(crate) fn set_room(&self, room: Room) {
         self.room.store(room as u8, Ordering::Relaxed);
+    }
+
+    /// Whether a batch can't be written for want of room, which may pass.
+    pub(crate) fn starved(&self) -> bool {
+        self.starved.load(Ordering::Relaxed)
+    }
+
+    /// Says so; returns what was said before.
+    pub(crate) fn set_starved(&self, starved: bool) -> bool {
+        self.starved.swap(starved, Ordering::Relaxed)
     }
 
     /// Whether a write or a sync failed; final.

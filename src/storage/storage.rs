@@ -221,10 +221,12 @@ impl Storage {
         LogSnapshot::of_running(&self.folder, self.shards.iter().map(|shard| &*shard.shared))
     }
 
-    /// Whether a shard has no room for its next segment, as far as is known: it takes messages
-    /// until the present one is full, then refuses them until there is room again.
+    /// Whether a shard has no room for its next segment, as far as is known, or not even for the
+    /// batch under way: it refuses messages, at the latest when the present segment is full, until
+    /// there is room again.
     pub fn is_full(&self, shard: ShardId) -> bool {
-        self.shards[usize::from(shard.0)].shared.room() == Room::None
+        let shared = &self.shards[usize::from(shard.0)].shared;
+        shared.room() == Room::None || shared.starved()
     }
 
     /// Segments of a shard that can't be read in full, for the operator. Needs

@@ -156,7 +156,7 @@ fn b_05_every_operation_fails_once_in_every_way() {
 #[test]
 fn b_07_a_failed_sync_or_write_is_never_tried_again() {
     for (kind, fault) in
-        [(Done::Sync, Fault::Broken), (Done::Sync, Fault::Late), (Done::Write, Fault::Full)]
+        [(Done::Sync, Fault::Broken), (Done::Sync, Fault::Full), (Done::Write, Fault::Half)]
     {
         let mut plan = Arc::default();
         let mut rig = rig(&mut plan);
@@ -189,6 +189,35 @@ fn b_07_a_failed_sync_or_write_is_never_tried_again() {
         running.storage.shutdown();
         println!("TEST B-07 kind={kind:?} fault={fault:?} n=100 retried=0 acked_after=0");
     }
+}
+
+/// A file system that copies on write may want room even for what was allocated. Nothing was
+/// synced yet, so this write alone is tried again.
+#[test]
+fn a_write_without_room_waits_for_it() {
+    let mut plan = Arc::default();
+    let rig = rig(&mut plan);
+    let running = rig.start();
+    let mut log = running.log();
+    running.write(&mut log, b"first");
+    *plan.lock().unwrap() = Countdown {
+        left: Some((1, Fault::Full)),
+        only: Some(Done::Write),
+        again: true,
+        ..Countdown::default()
+    };
+    let body = [2; 999];
+    let at = log.append(RecordKind::Message, Default::default(), &[&body]).unwrap();
+    log.commit();
+    let append = |log: &mut MappedLog| log.append(RecordKind::Message, Default::default(), &[b"x"]);
+    running.until(|| append(&mut log) == Err(AppendError::Full));
+    assert!(running.storage.is_full(SHARD) && !log.durable().unwrap().covers(at));
+    plan.lock().unwrap().again = false;
+    running.until(|| log.durable().unwrap().covers(at));
+    running.until(|| !running.storage.is_full(SHARD));
+    assert_eq!(running.storage.failure(SHARD), None);
+    running.kill(log);
+    assert!(rig.peek().bodies()[..2] == [b"first".to_vec(), body.to_vec()]);
 }
 
 /// Waits until the I/O thread has made the spare segments, so that nobody else uses the disk.

@@ -53,6 +53,8 @@ pub struct Countdown {
     pub left: Option<(u64, Fault)>,
     /// Only operations of this kind count down; `None`: all do.
     pub only: Option<Done>,
+    /// From then on all of that kind fail.
+    pub again: bool,
     /// What failed.
     pub fired: Option<Done>,
     /// Operations so far.
@@ -78,9 +80,12 @@ fn count(plan: &Mutex<Countdown>, done: Done) -> Option<Fault> {
         return None;
     }
     let (left, fault) = plan.left?;
+    if plan.fired.is_some() && !plan.again {
+        return None;
+    }
     plan.left = Some((left.checked_sub(1)?, fault));
     (left == 1).then(|| {
-        plan.left = None;
+        plan.left = plan.again.then_some((1, fault));
         plan.fired = Some(done);
         fault
     })
