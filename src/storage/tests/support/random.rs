@@ -17,7 +17,8 @@ impl Random {
     }
 }
 
-fn number(name: &str, otherwise: u64) -> u64 {
+/// The number in a variable of the environment.
+pub fn number(name: &str, otherwise: u64) -> u64 {
     match std::env::var(name) {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is no whole number")),
         Err(_) => otherwise,
