@@ -59,7 +59,7 @@ impl Default for Config {
             heartbeat_wired_ms: 10_000,
             heartbeat_wifi_ms: 30_000,
             heartbeat_cellular_ms: 25_000,
-            datagrams: false,
+            datagrams: true,
         }
     }
 }

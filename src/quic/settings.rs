@@ -284,7 +284,7 @@ mod tests {
             "initial_rtt: 100ms",
             "mtu_discovery_config: None",
             "keep_alive_interval: None",
-            "datagram_receive_buffer_size: None",
+            "datagram_receive_buffer_size: Some(98304)",
         ] {
             assert!(shown.contains(setting), "{setting} is not in {shown}");
         }

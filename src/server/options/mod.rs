@@ -160,9 +160,9 @@ options! {
     heartbeat_cellular_ms "heartbeat-cellular-ms": u32 = "25000" "ms" [1_000..=600_000]
         "Heartbeat of clients on cellular and unknown networks; many NATs forget a binding after 30 s."
         "A datagram each way per beat and session, and the phone's radio wakes.";
-    datagrams "datagrams": Switch = "off" "on|off" []
+    datagrams "datagrams": Switch = "on" "on|off" []
         "Whether single messages may travel by QUIC datagram, to and from clients that can do it."
-        "on: a lost message waits less and holds up no other; each costs some more bytes and bookkeeping.";
+        "off: a lost message waits a round trip more, and holds up those behind it; nothing else changes.";
     sessions_max "sessions-max": usize = "1000000" "sessions per worker" [1..=100_000_000]
         "Sessions of one worker; further logins are asked to come back."
         "About 20 KB per connected session, 256 bytes per one that may resume.";

@@ -9,8 +9,8 @@ fn a_short_demo_holds_every_promise() {
 }
 
 #[test]
-fn a_short_demo_by_datagrams_holds_every_promise() {
-    play(&["--datagrams"]);
+fn a_short_demo_by_streams_holds_every_promise() {
+    play(&["--streams"]);
 }
 
 fn play(more: &[&str]) {

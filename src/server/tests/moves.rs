@@ -39,6 +39,11 @@ const LOSS_PERCENT: usize = 20;
 /// The shortest heartbeat on a network that changes addresses: the client says nothing before it.
 const HEARTBEAT: Duration = Duration::from_secs(25);
 
+/// One of so many runs may bring nothing before the heartbeat: seven losses in a row, for which
+/// QUIC waits ever longer, are met once in some thousand runs, also without a move. A server that
+/// speaks to an old address would be met as often as its challenge, or the answer, is lost.
+const STALLED_ONE_OF: usize = 100;
+
 /// What happens to the client's address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Move {
@@ -274,6 +279,7 @@ fn an_address_change_costs_no_more_than_the_losses() {
             at(99),
             at(100)
         );
-        assert_eq!(stalled, 0, "{moves:?}: the server spoke to nobody until the heartbeat");
+        let most = took.len() / STALLED_ONE_OF;
+        assert!(stalled <= most, "{moves:?}: in {stalled} runs nothing came before the heartbeat");
     }
 }

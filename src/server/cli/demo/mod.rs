@@ -62,9 +62,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MS", default_value_t = 50,
         value_parser = clap::value_parser!(u64).range(0..=500))]
     delay: u64,
-    /// Let single messages travel by QUIC datagram
+    /// Let all messages travel by stream, none by QUIC datagram
     #[arg(long)]
-    datagrams: bool,
+    streams: bool,
     /// Keep the data folder and the logs of all processes
     #[arg(long)]
     keep: bool,
@@ -74,7 +74,7 @@ impl Args {
     fn plan(&self) -> Plan {
         Plan {
             seed: self.seed,
-            datagrams: self.datagrams,
+            datagrams: !self.streams,
             messages: self.messages,
             sending: Duration::from_secs(self.seconds),
             weather: Conditions {
