@@ -18,11 +18,11 @@ fn play(more: &[&str]) {
         .args(["demo", "--messages", "40", "--seconds", "4"])
         .args(more)
         .output()
-        .unwrap();
+        .expect("the binary is there");
     let (said, complained) =
         (String::from_utf8_lossy(&demo.stdout), String::from_utf8_lossy(&demo.stderr));
     assert!(demo.status.success(), "{}: {said}{complained}", demo.status);
-    let last = said.lines().last().unwrap();
+    let last = said.lines().last().expect("it says how it went");
     assert!(
         last.starts_with(
             "demo seed=1 sent=80 acked=80 delivered=160 lost=0 dup=0 reorder=0 answers=0 "
