@@ -63,15 +63,15 @@ impl DedupEntry {
         }
     }
 
-    /// The entry after a replay that met losses comes to the record at `at` under `key`. With
-    /// `after_loss` the device's message before it is lost: its key is unknown, so all keys
-    /// before this one count as used, and the chain says of them "unknown".
-    pub(crate) fn replay(entry: Option<&Self>, key: SendKey, at: Offset, after_loss: bool) -> Self {
+    /// The entry after a replay that met losses comes to the record at `at` under `key`. If the
+    /// device is `torn`, an earlier message of it is lost, with a key that nobody knows: all keys
+    /// below the newest count as used, and the chain says of them "unknown".
+    pub(crate) fn replay(entry: Option<&Self>, key: SendKey, at: Offset, torn: bool) -> Self {
         let mut entry = match (Self::judge(entry, key), entry) {
             (Verdict::Seen, Some(assumed)) => Self { last: at, ..*assumed },
             _ => Self::accept(entry, key, at),
         };
-        if after_loss {
+        if torn {
             entry.window = u64::MAX;
         }
         entry
@@ -105,7 +105,7 @@ impl DedupEntry {
             device: device.into(),
             epoch: self.epoch.into(),
             newest: self.newest.into(),
-            reserved: 0.into(),
+            torn: 0.into(),
             window: self.window.into(),
             last: self.last.0.into(),
         }

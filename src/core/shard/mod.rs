@@ -65,8 +65,8 @@ pub struct Shard<L, T> {
     /// Whether home shards were told of everything there was at start.
     exchange_begun: bool,
     home: Home,
-    /// Messages whose successor in their device's chain is lost; none stands for a device's
-    /// first. Whether such a device used a key after them is unknown.
+    /// Newest messages of devices of which another one, with a key that nobody knows, is lost;
+    /// none stands for devices without a message.
     doubts: FxHashSet<Offset>,
     /// Devices that were removed for good since the start, and are forgotten.
     removed: FxHashSet<Device>,

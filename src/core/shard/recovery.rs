@@ -3,7 +3,7 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tern_protocol::frames::PushBody;
-use tern_protocol::{ChannelId, DeviceId, Incarnation, MessageId, Uin};
+use tern_protocol::{ChannelId, DeviceId, Incarnation, MessageId, SendKey, Uin};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::Shard;
@@ -17,6 +17,7 @@ use super::records::{EntryBody, EpochBody};
 use super::state::{ChannelRow, DeviceRow, EntryRow, StateKind, TombstoneRow, WindowRow};
 use crate::dedup::{DedupEntry, DedupTable, Verdict};
 use crate::log::{Links, Log, Offset, Record, RecordKind};
+use crate::mail::Device;
 use crate::memory::MemoryTable;
 use crate::placement::{Placement, ShardId};
 
@@ -31,6 +32,8 @@ pub struct Recovery<T> {
     channels: FxHashMap<ChannelId, Channel>,
     home: Home,
     losses: Losses,
+    /// Devices whose chain has a loss since they used an older epoch than their newest.
+    torn: FxHashSet<Device>,
     /// The newest message of each channel that was not lost: once something is lost.
     newest: Option<FxHashMap<Offset, ChannelId>>,
 }
@@ -65,6 +68,7 @@ impl<T: DedupTable> Recovery<T> {
             channels: FxHashMap::default(),
             home: Home::new(placement.shards()),
             losses: Losses::default(),
+            torn: FxHashSet::default(),
             newest: None,
         }
     }
@@ -108,6 +112,9 @@ impl<T: DedupTable> Recovery<T> {
         let (uin, device) = (Uin::from(row.uin), DeviceId::from(row.device));
         if self.table.get(uin, device).is_none() {
             self.table.reserve().ok()?;
+        }
+        if row.torn.get() != 0 {
+            self.torn.insert(Device { uin, device });
         }
         self.table.put(uin, device, DedupEntry::from(*row), Offset::NONE);
         Some(())
@@ -181,9 +188,27 @@ impl<T: DedupTable> Recovery<T> {
             let full = "no memory for the deduplication table".to_owned();
             self.table.reserve().map_err(|_| full)?;
         }
-        let entry = DedupEntry::replay(entry.as_ref(), body.key(), at, after_loss);
+        let torn = self.tear(Device { uin, device }, entry.as_ref(), body.key(), after_loss);
+        let entry = DedupEntry::replay(entry.as_ref(), body.key(), at, torn);
         self.table.put(uin, device, entry, self.end);
         Ok(())
+    }
+
+    /// Whether a device may have used keys of this epoch, or of those before, that are lost. A
+    /// later epoch has closed the one of a loss.
+    fn tear(
+        &mut self,
+        device: Device,
+        entry: Option<&DedupEntry>,
+        key: SendKey,
+        after_loss: bool,
+    ) -> bool {
+        if after_loss {
+            self.torn.insert(device);
+        } else if entry.is_some_and(|entry| entry.epoch < key.epoch) {
+            self.torn.remove(&device);
+        }
+        self.torn.contains(&device)
     }
 
     /// The message at `at` is lost; the next record can begin at `end`. `links` are its own, if
@@ -243,6 +268,9 @@ impl<T: DedupTable> Recovery<T> {
     /// # Panics
     /// If the log has failed already.
     pub fn finish<L: Log>(self, mut log: L) -> Shard<L, T> {
+        let newest = |device: &Device| self.table.get(device.uin, device.device);
+        let torn = self.torn.iter().filter_map(newest).map(|entry| entry.last);
+        let doubts = self.losses.doubts().into_iter().chain(torn).collect();
         let shards = usize::from(self.placement.shards());
         let mut telling: Vec<Telling> = (0..shards).map(|_| Telling::new()).collect();
         let mut channels: Vec<ChannelId> = self.channels.keys().copied().collect();
@@ -266,7 +294,7 @@ impl<T: DedupTable> Recovery<T> {
             telling,
             exchange_begun: false,
             home: self.home,
-            doubts: self.losses.doubts(),
+            doubts,
             removed: FxHashSet::default(),
             expiry_goes_on: false,
         }
@@ -295,7 +323,9 @@ impl Recovery<MemoryTable> {
         for row in self.home.device_rows() {
             emit(StateKind::Device, &[row.as_bytes()])?;
         }
-        for row in self.table.rows() {
+        for mut row in self.table.rows() {
+            let device = Device { uin: row.uin.into(), device: row.device.into() };
+            row.torn = u32::from(self.torn.contains(&device)).into();
             emit(StateKind::Window, &[row.as_bytes()])?;
         }
         for row in self.losses.rows() {

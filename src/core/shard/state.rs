@@ -103,8 +103,9 @@ pub struct WindowRow {
     pub epoch: U32,
     /// Newest counter of that epoch.
     pub newest: U32,
-    /// Zero.
-    pub reserved: U32,
+    /// 1 if a message that the device sent under this epoch, or before, is lost: any key of the
+    /// epoch may have been used. Else 0.
+    pub torn: U32,
     /// Bit i: the counter `newest - i` was appended.
     pub window: U64,
     /// Offset of the device's newest message in this shard.

@@ -116,6 +116,25 @@ fn a_lost_message_is_not_appended_again_after_a_restart() {
 }
 
 #[test]
+fn a_lost_message_that_overtook_a_later_key_is_not_appended_again() {
+    let (mut world, reader, old) = sent(1);
+    old.send_as(&mut world, direct(1, 2), old.epoch, 3, 0, &3u32.to_le_bytes());
+    old.send_as(&mut world, direct(1, 2), old.epoch, 2, 0, b"late");
+    for more in [false, true] {
+        if more {
+            old.send_as(&mut world, direct(1, 2), old.epoch, 4, 0, b"later");
+        } else {
+            reader.damage(SHARD, messages(&reader, SHARD)[1], true);
+        }
+        let mut world = World::over(reader.clone(), 1, 1, Config::default());
+        let alice = world.login(0, 1, 1, &[cursor(direct(1, 2), 3, 1)]);
+        world.take(&alice);
+        repeat(&mut world, &alice, old.epoch, 3);
+        assert_eq!(refusals(&world.take(&alice)), [(3, Code::KeyUnknown)]);
+    }
+}
+
+#[test]
 fn the_key_of_a_device_that_lost_nothing_is_taken_after_a_restart() {
     let (mut world, reader, _) = sent(2);
     let mut bob = world.login(0, 2, 1, &[cursor(direct(1, 2), 2, 1)]);
