@@ -61,6 +61,9 @@ faults! {
     Clone "clone" Blow "a device's store is copied to a second phone, and both run";
     Restore "restore" Blow "a device goes back to an older copy of its own store";
     WallJump "wall-jump" Blow "the server's wall clock jumps forwards or back";
+    BodyDamaged "body-damaged" Blow "the body of a message is damaged on the disk";
+    RecordDamaged "record-damaged" Blow "nothing is left of a message on the disk";
+    Expiry "expiry" Blow "old messages of a shard are deleted for their age";
     SlowSync "slow-sync" Spell "syncs take up to three seconds";
     DiskFull "disk-full" Spell "the log, or the deduplication table, has no room";
     DiskBusy "disk-busy" Spell "the log now and then asks to try again soon";
@@ -76,6 +79,7 @@ faults! {
     SlowDirectory "slow-directory" Spell "the directory takes up to four seconds to answer";
     DirectoryDown "directory-down" Spell "the directory can't answer";
     TightLimits "tight-limits" Climate "small windows, low rates, few requests under way, short epochs";
+    Checkpoints "checkpoints" Climate "each start of the server begins with a checkpoint";
     OtherWorkers "other-workers" Climate "each start of the server has another number of workers";
     Datagrams "datagrams" Climate "single frames travel by datagram: lost, late, early, or twice";
 }

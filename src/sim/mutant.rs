@@ -35,6 +35,7 @@ mutants! {
     DedupNewestOnly "dedup-newest-only" "the table takes each counter below the newest for seen";
     TableTrusted "table-trusted" "a table that knows more than the log is believed";
     EpochLost "epoch-lost" "recovery does not read the records of logins";
+    RowsLost "rows-lost" "a checkpoint now and then lacks a row";
     HintsNeverHeal "hints-never-heal" "each notify is lost, for ever";
     ReadsLost "reads-lost" "a healthy record now and then is called damaged";
     ContentChanged "content-changed" "a push now and then has another content";

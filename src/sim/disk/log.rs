@@ -95,7 +95,7 @@ impl Log for DiskLog {
     }
 
     fn poll_expired(&mut self) -> Option<(ChannelId, MessageId)> {
-        None
+        self.disk.borrow_mut().shard(self.shard).expiry_news.pop_front()
     }
 
     fn with_record<T>(
@@ -131,6 +131,9 @@ fn read_at<T>(
     read: impl FnOnce(Record<'_>) -> T,
 ) -> Result<T, ReadError> {
     let index = Disk::index_of(at);
+    if let Some(obstacle) = disk.borrow_mut().shard(shard).obstacle(index) {
+        return Err(obstacle);
+    }
     if disk.borrow().is_cold(shard, index) {
         disk.borrow_mut().met[2] = true;
         return Err(ReadError::Cold);

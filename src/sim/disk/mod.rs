@@ -6,6 +6,7 @@
 //! checks judge by. Worth naming: what is *claimed* durable and what *is* synced differ only
 //! under a deliberate defect.
 
+mod harm;
 mod log;
 mod table;
 
@@ -13,13 +14,13 @@ pub use log::{DiskLog, DiskReader};
 pub use table::DiskTable;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use tern_core::dedup::DedupEntry;
 use tern_core::log::{Links, Offset, Record, RecordKind};
 use tern_core::placement::ShardId;
-use tern_protocol::{DeviceId, Uin};
+use tern_protocol::{ChannelId, DeviceId, MessageId, Uin};
 
 use crate::mutant::Mutant;
 use crate::random::{Stream, mix};
@@ -72,6 +73,13 @@ struct ShardDisk {
     entries: BTreeMap<(Uin, DeviceId), DedupEntry>,
     /// The end of what the table knows of the log.
     applied: Offset,
+    /// Damaged messages, and those that must stay whole for it.
+    harm: BTreeMap<usize, harm::Harm>,
+    needed: BTreeSet<usize>,
+    /// The records before this one are past their retention.
+    expired: usize,
+    /// What of that the log has not said yet.
+    expiry_news: VecDeque<(ChannelId, MessageId)>,
 }
 
 #[derive(Debug)]
@@ -170,6 +178,8 @@ impl Disk {
                 kept = kept.saturating_sub(1);
             }
             shard.stored.truncate(kept);
+            shard.harm.retain(|index, _| *index < kept);
+            shard.expired = shard.expired.min(kept);
             let survives = death == Death::Process || trusted;
             if !survives || (shard.applied > offset(kept) && !trusted) {
                 (shard.entries, shard.applied) = (BTreeMap::new(), Offset::NONE);
@@ -200,6 +210,11 @@ impl Disk {
         Some((offset(index), offset(index + 1), stored.view()))
     }
 
+    /// Where the record of this number stands, or will.
+    pub fn offset_of(index: usize) -> Offset {
+        offset(index)
+    }
+
     /// Whether the record of this number survives a power cut now.
     pub fn is_synced(&self, id: ShardId, index: usize) -> bool {
         index < self.shards[usize::from(id.0)].synced
@@ -218,6 +233,7 @@ impl Disk {
     /// The record at `at`, and those around it, are in memory now.
     pub fn warm(&mut self, id: ShardId, at: Offset) {
         let index = Self::index_of(at) as u64;
+        self.shard(id).salvage(Self::index_of(at));
         let around = index.saturating_sub(WARMED_AROUND)..=index + WARMED_AROUND;
         self.shard(id).warm.extend(around);
     }

@@ -153,6 +153,11 @@ impl Oracle {
         self.judge("bounds", verdict);
     }
 
+    /// A gap leaves the server on this connection.
+    pub fn gap_leaves(&mut self, link: u64, channel: ChannelId, range: (u64, u64)) {
+        self.bounds.stepped(link, channel, range);
+    }
+
     /// A login is answered.
     pub fn login_leaves(&mut self, disk: &Disk, device: Device, epoch: Epoch, resumed: bool) {
         let verdict = if resumed {
@@ -232,23 +237,34 @@ impl Oracle {
     /// The application is told a result.
     pub fn result_told(
         &mut self,
+        disk: &Disk,
         install: u32,
         device: Device,
         result: &SendResult,
         deserved: Option<Code>,
     ) {
         let copied = self.is_copied(device);
-        let verdict = self.honesty.told(&self.truth, install, result, deserved, copied);
+        // What of the answer rests on a damaged or deleted message is unknown.
+        let hurt = self.truth.shard_of(result.channel).is_some_and(|shard| disk.is_hurt(shard));
+        let verdict = self.honesty.told(&self.truth, install, result, deserved, copied, hurt);
         self.judge("honesty", verdict);
     }
 
     /// The application is told something that an honest device in this world never hears.
-    pub fn misfortune(&mut self, install: u32, event: &Event) {
+    pub fn misfortune(&mut self, disk: &Disk, install: u32, event: &Event) {
         let verdict = match event {
-            Event::Gap { channel, from, code, .. } => match self.truth.get(*channel, from.0) {
-                Some((fact, _)) => Honesty::gap(install, fact, *code),
-                None => Err(format!("install {install} is told {code} of {channel}#{from}")),
-            },
+            Event::Gap { channel, from, to, code } => {
+                self.cursors.stepped(install, *channel, (from.0, to.0));
+                let in_order = self.delivery.stepped(install, *channel, (from.0, to.0));
+                self.judge("delivery", in_order);
+                let told = |id| match self.truth.get(*channel, id) {
+                    Some((fact, (shard, index))) => {
+                        Honesty::gap(install, fact, *code, disk.is_gone(*shard, *index))
+                    }
+                    None => Err(format!("install {install} is told {code} of {channel}#{id}")),
+                };
+                (from.0..=to.0).try_for_each(told)
+            }
             Event::HistoryRestarted { channel, at } => Honesty::restarted(install, *channel, at.0),
             Event::ServerError { code, kind } => Honesty::error(install, *code, *kind),
             Event::Message(_) | Event::Result(_) | Event::State(_) => Ok(()),

@@ -30,12 +30,14 @@ impl World {
             Event::Result(result) => {
                 let label = Label::from_tag(result.tag);
                 let deserved = self.installs[install].posted.get(&label).copied().flatten();
-                self.oracle.result_told(number, device, &result, deserved);
+                let disk = self.disk.borrow();
+                self.oracle.result_told(&disk, number, device, &result, deserved);
+                drop(disk);
                 let delay = self.work.between(0, 300);
                 self.plan_act(install, delay, Act::Settle(result.send));
             }
             Event::State(state) => self.state_changed(install, state),
-            other => self.oracle.misfortune(number, &other),
+            other => self.oracle.misfortune(&self.disk.borrow(), number, &other),
         }
     }
 

@@ -84,6 +84,9 @@ impl World {
                 false // counted when a sync meets it
             }
             Fault::WallJump => self.jump_wall(),
+            Fault::BodyDamaged => self.disk.borrow_mut().damage(true).is_some(),
+            Fault::RecordDamaged => self.disk.borrow_mut().damage(false).is_some(),
+            Fault::Expiry => self.expire(),
             Fault::LinkLost | Fault::LinkHalfLost | Fault::Blackout => self.hurt_link(fault),
             _ => self.hurt_device(fault),
         };
@@ -119,6 +122,16 @@ impl World {
         let far = self.chaos.between(1, WALL_JUMP_MS_MAX) as i64; // fits: a day
         self.wall_offset += if self.chaos.percent(50) { far } else { -far };
         true
+    }
+
+    /// Old messages are deleted, and the worker that owns them is woken for it.
+    fn expire(&mut self) -> bool {
+        let expired = self.disk.borrow_mut().expire();
+        if let (Some(shard), Some(server)) = (expired, self.server.as_ref()) {
+            let worker = usize::from(server.placement.worker_of(shard).0);
+            self.worker_input(worker, Input::Durable(shard));
+        }
+        expired.is_some()
     }
 
     fn hurt_link(&mut self, fault: Fault) -> bool {

@@ -183,7 +183,7 @@ impl World {
     }
 
     fn begin(&mut self) {
-        for fault in [Fault::TightLimits, Fault::OtherWorkers] {
+        for fault in [Fault::TightLimits, Fault::Checkpoints, Fault::OtherWorkers] {
             if self.draw.faults.contains(&fault) {
                 self.tally.hit(fault);
             }

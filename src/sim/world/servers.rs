@@ -1,17 +1,22 @@
 //! The server: its process starts, dies and takes turns; what its workers decide is carried out.
 
+use std::ops::Range;
+
+use tern_core::dedup::DedupTable;
 use tern_core::io::{Effect, Input, LinkId, Order, Outgoing, Waiter};
 use tern_core::log::{Offset, Record, RecordKind};
 use tern_core::mail::{Device, Mail};
+use tern_core::memory::MemoryTable;
 use tern_core::placement::{Placement, ShardId, WorkerId};
-use tern_core::shard::Shard;
+use tern_core::shard::state::StateKind;
+use tern_core::shard::{ReplayError, Shard};
 use tern_core::time::Now;
 use tern_core::{Recovery, Worker};
 use tern_netmodel::carrier::Way;
 use tern_protocol::{Code, SendKey, UnixMillis};
 
 use super::{Happening, World};
-use crate::disk::{Death, DiskLog, DiskReader, DiskTable};
+use crate::disk::{Death, Disk, DiskLog, DiskReader, DiskTable};
 use crate::fault::Fault;
 use crate::mutant::Mutant;
 use crate::parcel::Parcel;
@@ -47,8 +52,9 @@ impl World {
         self.oracle.recovered(&self.disk.borrow(), self.draw.shards);
         // A process starts when there is room for its tables.
         let full = std::mem::replace(&mut self.disk.borrow_mut().full, false);
-        let seats = (0..self.workers).map(|worker| self.recover(placement, WorkerId(worker)));
-        let seats: Result<Vec<Seat>, String> = seats.collect();
+        let workers = 0..self.workers;
+        let seats: Result<Vec<Seat>, String> =
+            workers.map(|worker| self.recover(placement, WorkerId(worker))).collect();
         self.disk.borrow_mut().full = full;
         match seats {
             Err(wrong) => self.oracle.judge("acked", Err(format!("recovery fails: {wrong}"))),
@@ -67,7 +73,7 @@ impl World {
         }
     }
 
-    fn recover(&self, placement: Placement, worker: WorkerId) -> Result<Seat, String> {
+    fn recover(&mut self, placement: Placement, worker: WorkerId) -> Result<Seat, String> {
         let shards = placement.shards_of(worker).map(|shard| self.recover_shard(placement, shard));
         let shards: Result<Vec<_>, String> = shards.collect();
         let reader = DiskReader::new(&self.disk);
@@ -76,7 +82,7 @@ impl World {
     }
 
     fn recover_shard(
-        &self,
+        &mut self,
         placement: Placement,
         shard: ShardId,
     ) -> Result<Shard<DiskLog, DiskTable>, String> {
@@ -84,18 +90,73 @@ impl World {
         let table = DiskTable::new(shard, &self.disk);
         let mut recovery = Recovery::new(shard, placement, table, applied);
         let records = self.disk.borrow().records(shard);
-        for index in 0..records {
-            let copy = self.disk.borrow().record(shard, index).map(|(at, end, record)| {
+        let covered = match self.draw.faults.contains(&Fault::Checkpoints) {
+            true => self.schedule.below(records as u64 + 1) as usize,
+            false => 0,
+        };
+        let wrong = |error: ReplayError| error.to_string();
+        for (at, kind, row) in self.checkpoint(placement, shard, covered).map_err(wrong)? {
+            recovery.restore(at, kind, &row).map_err(wrong)?;
+        }
+        self.replay(&mut recovery, shard, covered..records).map_err(wrong)?;
+        if !recovery.unexplained().is_empty() {
+            return Err(format!("shard {} can't tell {:?}", shard.0, recovery.unexplained()));
+        }
+        let expired = self.disk.borrow_mut().expired(shard);
+        for (channel, up_to) in expired {
+            recovery.expire(channel, up_to);
+        }
+        self.disk.borrow_mut().entomb(shard, &recovery.tombstones());
+        Ok(recovery.finish(DiskLog::open(shard, &self.disk)))
+    }
+
+    /// The rows of a checkpoint of a log's first records.
+    fn checkpoint(
+        &mut self,
+        placement: Placement,
+        shard: ShardId,
+        covered: usize,
+    ) -> Result<Vec<(Offset, StateKind, Vec<u8>)>, ReplayError> {
+        let (table, mut rows) = (MemoryTable::default(), Vec::new());
+        let mut recovery = Recovery::new(shard, placement, table, Offset::NONE);
+        self.replay(&mut recovery, shard, 0..covered)?;
+        let at = Disk::offset_of(covered);
+        let emitted: Result<(), ReplayError> = recovery.rows(|kind, parts| {
+            rows.push((at, kind, parts.concat()));
+            Ok(())
+        });
+        let lost = self.mutant == Some(Mutant::RowsLost) && self.schedule.percent(SPOILED_PERCENT);
+        let lost = lost.then(|| self.schedule.below(rows.len().max(1) as u64) as usize);
+        if let Some(index) = lost.filter(|index| *index < rows.len()) {
+            rows.remove(index);
+        }
+        emitted.map(|()| rows)
+    }
+
+    /// Hands records of a log to a recovery, as they are found.
+    fn replay<T: DedupTable>(
+        &self,
+        recovery: &mut Recovery<T>,
+        shard: ShardId,
+        records: Range<usize>,
+    ) -> Result<(), ReplayError> {
+        for index in records {
+            let disk = self.disk.borrow();
+            let left = disk.left_of(shard, index);
+            let copy = disk.record(shard, index).map(|(at, end, record)| {
                 (at, end, record.kind, record.links, record.body.to_vec())
             });
+            drop(disk); // the table is on it
             let Some((at, end, kind, links, body)) = copy else { break };
             if kind == RecordKind::Epoch && self.mutant == Some(Mutant::EpochLost) {
                 continue;
             }
-            let record = Record { kind, links, body: &body };
-            recovery.replay(at, end, record).map_err(|error| error.to_string())?;
+            match left {
+                Some(links) => recovery.lost(at, end, links),
+                None => recovery.replay(at, end, Record { kind, links, body: &body })?,
+            }
         }
-        Ok(recovery.finish(DiskLog::open(shard, &self.disk)))
+        Ok(())
     }
 
     /// The process, or its whole machine, dies; another one starts a little later.
@@ -372,6 +433,10 @@ impl World {
             Outgoing::SendRefused(no) => {
                 let key = SendKey { epoch: no.epoch.into(), counter: no.counter.into() };
                 self.oracle.refusal_leaves(device, key, Code(no.code.get()));
+            }
+            Outgoing::Gap(gap) => {
+                let range = (gap.from.get(), gap.to.get());
+                self.oracle.gap_leaves(link, gap.channel, range);
             }
             Outgoing::LoggedIn(head) => {
                 let (epoch, resumed) = (head.epoch.into(), head.resumed != 0);

@@ -53,6 +53,14 @@ impl Bounds {
         })
     }
 
+    /// A gap leaves: its ids are under way no more than they are to be acked.
+    pub fn stepped(&mut self, link: u64, channel: ChannelId, (from, to): (u64, u64)) {
+        let Some(window) = self.windows.get_mut(&link) else { return };
+        let (pushed, acked) = window.channels.entry(channel).or_default();
+        *pushed = (*pushed).max(to);
+        *acked = (*acked + (to + 1).saturating_sub(from)).min(*pushed);
+    }
+
     /// The connection is gone.
     pub fn closed(&mut self, link: u64) {
         self.windows.remove(&link);

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 
 use tern_protocol::ChannelId;
 
-use super::{Verdict, demand};
+use super::{Steps, Verdict, demand};
 
 /// How far each install's process has consumed its channels.
 #[derive(Debug, Default)]
 pub struct Cursors {
     consumed: BTreeMap<(u32, ChannelId), u64>,
+    steps: Steps,
 }
 
 impl Cursors {
@@ -26,9 +27,15 @@ impl Cursors {
         *consumed = (*consumed).max(id);
     }
 
+    /// The application is told that these ids never come.
+    pub fn stepped(&mut self, install: u32, channel: ChannelId, range: (u64, u64)) {
+        self.steps.add((install, channel), range);
+    }
+
     /// The machine has this cursor stored.
     pub fn stored(&self, install: u32, channel: ChannelId, id: u64) -> Verdict {
         let consumed = self.consumed.get(&(install, channel)).copied().unwrap_or(0);
+        let consumed = self.steps.past((install, channel), consumed);
         demand(id <= consumed, || {
             format!("install {install} stores cursor {channel}#{id}, consumed up to #{consumed}")
         })

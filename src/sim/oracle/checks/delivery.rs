@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use tern_protocol::ChannelId;
 
-use super::{Verdict, demand};
+use super::{Steps, Verdict, demand};
 use crate::oracle::fact::Fact;
 use crate::oracle::truth::Truth;
 
@@ -18,6 +18,8 @@ pub struct Delivery {
     given: BTreeMap<(u32, ChannelId), u64>,
     /// By all processes of the install.
     shown: BTreeMap<(u32, ChannelId), u64>,
+    /// The ids that never come, as applications were told.
+    steps: Steps,
     shown_count: u64,
 }
 
@@ -55,10 +57,20 @@ impl Delivery {
         })
     }
 
+    /// The machine tells the application that these ids never come.
+    pub fn stepped(&mut self, install: u32, channel: ChannelId, (from, to): (u64, u64)) -> Verdict {
+        self.steps.add((install, channel), (from, to));
+        let given = self.given.entry((install, channel)).or_default();
+        let before = std::mem::replace(given, to);
+        demand(from == before + 1 && from <= to, || {
+            format!("install {install} is told to step over #{from} to #{to} after #{before}")
+        })
+    }
+
     /// The application shows a message.
     pub fn shown(&mut self, install: u32, channel: ChannelId, id: u64) -> Verdict {
+        let before = self.newest_shown(install, channel);
         let shown = self.shown.entry((install, channel)).or_default();
-        let before = *shown;
         *shown = before.max(id);
         self.shown_count += 1;
         demand(id <= before + 1, || {
@@ -68,7 +80,8 @@ impl Delivery {
 
     /// How far an install has shown a channel.
     pub fn newest_shown(&self, install: u32, channel: ChannelId) -> u64 {
-        self.shown.get(&(install, channel)).copied().unwrap_or(0)
+        let shown = self.shown.get(&(install, channel)).copied().unwrap_or(0);
+        self.steps.past((install, channel), shown)
     }
 
     /// Messages shown by all, repeats included.

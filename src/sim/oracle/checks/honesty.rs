@@ -18,7 +18,8 @@ pub struct Honesty {
 
 impl Honesty {
     /// The application is told a result; `deserved` is the refusal that the send had to get. A
-    /// store that was `copied` may send a message once more under another key.
+    /// store that was `copied` may send a message once more under another key; where messages
+    /// are damaged or deleted, which is to be `hurt`, an answer may be unknown.
     pub fn told(
         &mut self,
         truth: &Truth,
@@ -26,6 +27,7 @@ impl Honesty {
         result: &SendResult,
         deserved: Option<Code>,
         copied: bool,
+        hurt: bool,
     ) -> Verdict {
         let label = Label::from_tag(result.tag);
         let before = *self.told.entry((install, label)).or_insert(result.outcome);
@@ -41,6 +43,7 @@ impl Honesty {
             }
             SendOutcome::Refused(code) if deserved == Some(code) => Ok(()),
             SendOutcome::Refused(Code::KeyClosed) | SendOutcome::Unknown if copied => Ok(()),
+            SendOutcome::Unknown if hurt => Ok(()),
             outcome => Err(format!("install {install} is told {outcome:?} of {label}")),
         }
     }
@@ -69,9 +72,15 @@ impl Honesty {
         Err(format!("install {install} hears {code} about {kind}"))
     }
 
-    /// Ids that never come, in a world where nothing is damaged or too old.
-    pub fn gap(install: u32, what: &Fact, code: Code) -> Verdict {
-        Err(format!("install {install} is told {code} instead of {what}"))
+    /// An id that never comes: only of what is `damaged` or `expired`. What expired in the very
+    /// moment in which it is read may be told as lost.
+    pub fn gap(install: u32, what: &Fact, code: Code, (damaged, expired): (bool, bool)) -> Verdict {
+        let is_so = match code {
+            Code::Lost => damaged || expired,
+            Code::Expired => expired,
+            _ => false,
+        };
+        demand(is_so, || format!("install {install} is told {code} instead of {what}"))
     }
 
     /// A history that restarts, in a world where nothing that was shown is lost.
@@ -97,7 +106,7 @@ mod tests {
         let truth = truth(&[fact(1, 1)]);
         let acked = |id| SendOutcome::Acked { id: MessageId(id), server_time: UnixMillis(0) };
         let mut honesty = Honesty::default();
-        let mut told = |result| honesty.told(&truth, 1, &result, None, false);
+        let mut told = |result| honesty.told(&truth, 1, &result, None, false, false);
         assert_eq!(told(result(1, acked(1))), Ok(()));
         assert!(told(result(1, acked(2))).is_err(), "another answer");
         assert!(told(result(2, acked(1))).is_err(), "another message stands there");

@@ -11,6 +11,7 @@ mod ids;
 mod keys;
 mod members;
 mod order;
+mod steps;
 
 pub use acked::Acked;
 pub use bounds::Bounds;
@@ -23,6 +24,7 @@ pub use ids::Ids;
 pub use keys::Keys;
 pub use members::{by_member, to_member};
 pub use order::in_order;
+pub use steps::Steps;
 
 /// What a check says: nothing, or what is wrong.
 pub type Verdict = Result<(), String>;
