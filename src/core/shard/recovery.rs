@@ -178,6 +178,9 @@ impl<T: DedupTable> Recovery<T> {
         }
         let (uin, device) = (Uin::from(body.sender), DeviceId::from(body.device));
         let entry = self.table.get(uin, device);
+        if entry.is_some_and(|entry| entry.last >= at) {
+            return Ok(()); // rows of a newer checkpoint told it, in a recovery that died
+        }
         let verdict = DedupEntry::judge(entry.as_ref(), body.key());
         // Behind a loss keys count as used that may come all the same.
         let assumed = verdict == Verdict::Seen && !self.losses.is_empty();

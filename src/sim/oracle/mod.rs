@@ -234,18 +234,17 @@ impl Oracle {
         self.judge("cursors", Cursors::told(install, channel, id, on_disk));
     }
 
-    /// The application is told a result.
+    /// The application is told a result; `hurt` if the shard it was sent to has damaged or deleted
+    /// messages, on which an answer may rest that is unknown then.
     pub fn result_told(
         &mut self,
-        disk: &Disk,
         install: u32,
         device: Device,
         result: &SendResult,
         deserved: Option<Code>,
+        hurt: bool,
     ) {
         let copied = self.is_copied(device);
-        // What of the answer rests on a damaged or deleted message is unknown.
-        let hurt = self.truth.shard_of(result.channel).is_some_and(|shard| disk.is_hurt(shard));
         let verdict = self.honesty.told(&self.truth, install, result, deserved, copied, hurt);
         self.judge("honesty", verdict);
     }

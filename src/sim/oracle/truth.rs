@@ -57,11 +57,6 @@ impl Truth {
         self.channels.get(&channel)?.get(usize::try_from(id.checked_sub(1)?).ok()?)
     }
 
-    /// The shard that holds a channel, once it has a message.
-    pub fn shard_of(&self, channel: ChannelId) -> Option<ShardId> {
-        self.get(channel, 1).map(|(_, (shard, _))| *shard)
-    }
-
     /// The newest id of a channel; 0 if it has none.
     pub fn newest(&self, channel: ChannelId) -> u64 {
         self.channels.get(&channel).map_or(0, |facts| facts.len() as u64)

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use tern_client::machine::{Event, Input, State};
 
+use tern_core::placement::Placement;
+
 use super::{Happening, World};
 use crate::device::Act;
 use crate::fault::Fault;
@@ -30,9 +32,10 @@ impl World {
             Event::Result(result) => {
                 let label = Label::from_tag(result.tag);
                 let deserved = self.installs[install].posted.get(&label).copied().flatten();
-                let disk = self.disk.borrow();
-                self.oracle.result_told(&disk, number, device, &result, deserved);
-                drop(disk);
+                let placement = Placement::new(self.draw.shards, 1);
+                let shard = placement.shard_of_channel(result.channel);
+                let hurt = self.disk.borrow().is_hurt(shard);
+                self.oracle.result_told(number, device, &result, deserved, hurt);
                 let delay = self.work.between(0, 300);
                 self.plan_act(install, delay, Act::Settle(result.send));
             }
