@@ -206,6 +206,7 @@ impl Delivery {
                     (self.warming, self.waited_for) = (true, at);
                     let waiter = Waiter::Link(link);
                     context.effect(Effect::Warm { shard, at, waiter });
+                    return self.stay_ready(channel); // or two that wait would wait in turn
                 }
             }
             self.make_ready(channel);
@@ -252,6 +253,13 @@ impl Delivery {
             return 0;
         }
         u64::from(context.config.window_messages).saturating_sub(self.unacked_messages)
+    }
+
+    /// The channel is the next one.
+    fn stay_ready(&mut self, channel: ChannelId) {
+        let view = self.views.get_mut(&channel).expect("the caller has looked it up");
+        view.is_ready = true;
+        self.ready.push_front(channel);
     }
 
     fn make_ready(&mut self, channel: ChannelId) {

@@ -334,6 +334,32 @@ fn what_expires_under_a_session_is_told_to_it() {
     assert_eq!(counted, 1);
 }
 
+/// The wait for one channel's expired record must not take away that of another's.
+#[test]
+fn two_channels_that_begin_with_a_loss_are_both_told() {
+    let reader = MemoryReader::default();
+    let mut world = World::over(reader.clone(), 1, 1, Config::default());
+    let mut alice = world.login(0, 1, 1, &[]);
+    for id in 1..=3u8 {
+        alice.send(&mut world, channel(), &[id]);
+        alice.send(&mut world, direct(1, 1), &[id]);
+    }
+    let shard = world.placement.shard_of_channel(channel());
+    let mut places = Vec::new();
+    reader.replay(shard, |at, _, record| {
+        if record.kind == RecordKind::Message {
+            places.push(at);
+        }
+    });
+    reader.expire(shard, places[2]);
+    places[2..4].iter().for_each(|at| reader.damage(shard, *at, true));
+    world.run();
+    let tablet = world.login(0, 1, 2, &[]);
+    let got = told(world.take(&tablet));
+    assert_eq!(got.iter().filter(|what| *what == "LOST 2 to 2").count(), 2, "{got:?}");
+    assert_eq!(got.iter().filter(|what| *what == "push 3").count(), 2, "{got:?}");
+}
+
 #[test]
 fn a_long_loss_is_told_in_few_pieces() {
     for whole in [true, false] {
