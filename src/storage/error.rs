@@ -83,6 +83,11 @@ pub enum RecoverError {
         /// Its version.
         found: u32,
     },
+    /// The file that names accepted losses is damaged, or of another log.
+    Accepted {
+        /// The file.
+        path: PathBuf,
+    },
     /// An intact record that only a newer server knows.
     Unknown {
         /// The file.
@@ -214,6 +219,12 @@ impl fmt::Display for RecoverError {
             Self::Header { path, why } => write!(
                 f,
                 "the header of {} {why}. Nothing was changed: restore the file from a backup",
+                path.display()
+            ),
+            Self::Accepted { path } => write!(
+                f,
+                "{} is damaged or belongs to another log. Nothing was changed: restore it from a \
+                 backup, or remove it and run `tern repair` again",
                 path.display()
             ),
             Self::Version { path, found } => version(f, path, *found),

@@ -6,6 +6,7 @@
 //! the body is damaged, the header still proves what stood there and where it led.
 
 use tern_core::log::{Links, Offset, Record, RecordKind};
+use tern_core::shard::records::EpochBody;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -28,8 +29,11 @@ const RECORD_VERSION: u8 = 2;
 /// Kind of a record that storage keeps for itself; [`RecordKind`] uses the numbers below 0x80.
 const MARK_KIND: u8 = 0x80;
 
-/// Bytes of a whole mark.
-pub(crate) const MARK_BYTES: usize = RECORD_HEADER_BYTES + size_of::<MarkBody>();
+/// Bytes of a whole mark: it has no body, so that its header's checksum covers all of it.
+pub(crate) const MARK_BYTES: usize = RECORD_HEADER_BYTES;
+
+/// Bytes of the shortest record that core appends: the epoch of a login. A shorter gap held marks.
+pub(crate) const CORE_RECORD_BYTES_MIN: usize = record_bytes(size_of::<EpochBody>());
 
 /// 16 bytes that name a data folder, a boot, or a segment's salt.
 pub type Id = [u8; 16];
@@ -54,20 +58,13 @@ struct RecordHeader {
     skip: U64,
 }
 
-/// What a batch starts with, and what a clean shutdown ends with.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct MarkBody {
-    proven: U64,
-    flags: U32,
-    reserved: U32,
-}
-
-/// Bit of [`MarkBody::flags`]: the log was closed in order.
-const MARK_CLEAN: u32 = 1;
+/// Bit of a mark's flags, which stand where other records have the link of the device: the log
+/// was closed in order.
+const MARK_CLEAN: u64 = 1;
 
 const _: () = assert!(size_of::<RecordHeader>() == RECORD_HEADER_BYTES);
-const _: () = assert!(MARK_BYTES == 56 && MARK_BYTES.is_multiple_of(RECORD_ALIGN));
+const _: () = assert!(MARK_BYTES.is_multiple_of(RECORD_ALIGN));
+const _: () = assert!(MARK_BYTES < CORE_RECORD_BYTES_MIN);
 
 /// What a mark says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,8 +89,8 @@ pub enum Content<'a> {
 pub struct Head {
     /// Bytes of the whole record.
     pub bytes: usize,
-    /// What core appended; `None` for a mark, storage's own.
-    pub kind: Option<RecordKind>,
+    /// What it is.
+    pub kind: RecordKind,
     /// What it points to.
     pub links: Links,
 }
@@ -176,22 +173,10 @@ impl Seed {
 
     /// The bytes of a mark, to stand at `at`.
     pub(crate) fn mark(self, at: u64, mark: Mark) -> [u8; MARK_BYTES] {
-        let body = MarkBody {
-            proven: U64::new(mark.proven),
-            flags: U32::new(if mark.clean { MARK_CLEAN } else { 0 }),
-            reserved: U32::ZERO,
-        };
-        let (body, links) = (body.as_bytes(), Links::default());
-        let mut bytes = [0; MARK_BYTES];
-        bytes[..RECORD_HEADER_BYTES].copy_from_slice(&self.header(
-            at,
-            MARK_KIND,
-            links,
-            body.len(),
-            body,
-        ));
-        bytes[RECORD_HEADER_BYTES..].copy_from_slice(body);
-        bytes
+        let flags = if mark.clean { MARK_CLEAN } else { 0 };
+        let links =
+            Links { channel: Offset(mark.proven), device: Offset(flags), skip: Offset::NONE };
+        self.header(at, MARK_KIND, links, 0, &[])
     }
 
     /// The header of a record whose body has `body_bytes` bytes; `padded` is with its padding.
@@ -251,26 +236,12 @@ impl Seed {
             return Err(unknown);
         }
         if kind == MARK_KIND {
-            let body = body.ok_or(Bad::Body(Head { bytes: len, kind: None, links }))?;
-            let mark = MarkBody::ref_from_bytes(body).map_err(|_| unknown)?;
-            let clean = mark.flags.get() & MARK_CLEAN != 0;
-            return Ok((len, Content::Mark(Mark { proven: mark.proven.get(), clean })));
+            let clean = links.device.0 & MARK_CLEAN != 0;
+            return Ok((len, Content::Mark(Mark { proven: links.channel.0, clean })));
         }
         let kind = RecordKind::from_disk(kind).ok_or(unknown)?;
-        let body = body.ok_or(Bad::Body(Head { bytes: len, kind: Some(kind), links }))?;
+        let body = body.ok_or(Bad::Body(Head { bytes: len, kind, links }))?;
         Ok((len, Content::Record(Record { kind, links, body })))
-    }
-
-    /// The mark at the start of `bytes`, if there is one; cheap where there is none.
-    pub(crate) fn parse_mark(self, at: u64, bytes: &[u8]) -> Option<Mark> {
-        let len = bytes.first_chunk::<4>()?;
-        if u32::from_le_bytes(*len) != MARK_BYTES as u32 || bytes.get(8) != Some(&MARK_KIND) {
-            return None;
-        }
-        match self.parse(at, bytes) {
-            Ok((_, Content::Mark(mark))) => Some(mark),
-            _ => None,
-        }
     }
 }
 
@@ -326,7 +297,7 @@ mod tests {
         let links = Links { channel: Offset(8), device: Offset(16), skip: Offset(24) };
         let mut buffer = Vec::new();
         seed.push_record(&mut buffer, 8, RecordKind::Entry, links, &[b"abc"]);
-        let head = Head { bytes: 48, kind: Some(RecordKind::Entry), links };
+        let head = Head { bytes: 48, kind: RecordKind::Entry, links };
         for bit in 0..buffer.len() * 8 {
             buffer[bit / 8] ^= 1 << (bit % 8);
             let bad = seed.parse(8, &buffer).expect_err("a bit is wrong");

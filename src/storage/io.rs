@@ -1,7 +1,7 @@
 //! The I/O thread: everything that may wait for the disk and must not do so on a worker.
 //! It prepares segments ahead, reads cold pages, and makes room for deduplication tables.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -14,6 +14,7 @@ use tern_core::placement::ShardId;
 
 use crate::dedup::Supply;
 use crate::prepare::Preparer;
+use crate::salvage::{self, Salvager};
 use crate::shared::{ReadFault, ShardShared};
 use crate::sigbus;
 
@@ -98,9 +99,9 @@ impl Mailbox {
 impl IoThread {
     pub(crate) fn start(mailbox: Mailbox, shards: Vec<Cared>) -> io::Result<Self> {
         let Mailbox { handle, requests } = mailbox;
-        let thread = thread::Builder::new()
-            .name("tern-io".into())
-            .spawn(move || Run { shards, faults: Cell::new(0) }.serve(&requests))?;
+        let thread = thread::Builder::new().name("tern-io".into()).spawn(move || {
+            Run { shards, faults: Cell::new(0), salvager: OnceCell::new() }.serve(&requests)
+        })?;
         Ok(Self { handle, thread })
     }
 
@@ -115,6 +116,8 @@ struct Run {
     shards: Vec<Cared>,
     /// Pages that were known to be unreadable when it was last said.
     faults: Cell<u64>,
+    /// Started when it is needed first; `None` if the system refused.
+    salvager: OnceCell<Option<Salvager>>,
 }
 
 impl Run {
@@ -123,8 +126,7 @@ impl Run {
         loop {
             match requests.recv_deadline(look_at) {
                 Ok(Request::Warm(shard, at, done)) => {
-                    self.warm(&self.shards[usize::from(shard.0)].shared, at.0);
-                    done();
+                    self.warm_or_salvage(&self.shards[usize::from(shard.0)].shared, at.0, done);
                 }
                 Ok(Request::Look) | Err(RecvTimeoutError::Timeout) => look_at = Instant::now(),
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
@@ -154,6 +156,22 @@ impl Run {
             for ReadFault { path, pages } in shared.read_faults() {
                 let (shard, path) = (shared.id.0, path.display());
                 tracing::error!(shard, pages, "can't read {path}: its messages are told as lost");
+            }
+        }
+    }
+
+    fn warm_or_salvage(&self, shard: &Arc<ShardShared>, at: u64, done: Warmed) {
+        self.warm(shard, at);
+        let is_unreadable = shard.unreadable.load().iter().any(|range| range.contains(&at));
+        if is_unreadable || !salvage::is_out_of_reach(shard, at) {
+            return done();
+        }
+        match self.salvager.get_or_init(|| Salvager::start().ok()) {
+            Some(salvager) => salvager.salvage(shard, at, done),
+            // Without a thread it stays out of reach, as if nobody knew anything of it.
+            None => {
+                shard.bury(at);
+                done();
             }
         }
     }

@@ -24,9 +24,8 @@ use crate::format::{Bad, Content};
 use crate::map::PAGE_BYTES;
 use crate::prepare::{Limits, RunIdentity};
 use crate::retention::{Expired, Kept, expired, is_to_roll};
-use crate::scan::{Steps, segment_files};
+use crate::scan::{LogPlace, Steps, segment_files};
 use crate::segment::Segment;
-use crate::shard::ShardContext;
 use crate::shared::ShardShared;
 use crate::upkeep::{CheckpointFacts, ShardUpkeep};
 
@@ -82,9 +81,9 @@ pub(crate) struct Found {
 
 impl Found {
     /// Looks what there is, and what is wrong with it.
-    pub(crate) fn look(context: &ShardContext) -> Result<(Self, Vec<String>), RecoverError> {
-        let (dir, folder) = (&context.shared.dir, &context.run.folder);
-        let (shelf, bad) = Shelf::look(&*context.disk, dir, folder, context.shared.id.0)?;
+    pub(crate) fn look(place: &LogPlace<'_>) -> Result<(Self, Vec<String>), RecoverError> {
+        let dir = place.dir;
+        let (shelf, bad) = Shelf::look(place.disk, dir, &place.folder, place.shard)?;
         let bad = bad.iter().map(ToString::to_string).collect();
         let mut found = Self { shelf, leftovers: Vec::new() };
         let first = found.origin().map_or(1, |origin| origin.start_number);
@@ -236,6 +235,7 @@ impl Keeper {
             at: previous.map_or(at, |p| at.max((p.at, p.at_number))),
             start,
             expired: &state.given_up,
+            losses: self.shared.losses(),
             confirmed_ms: pass.now_ms,
             stop: pass.stop,
         })?;

@@ -22,12 +22,17 @@ mod error;
 mod folder;
 mod owner;
 
+mod accepted;
+mod loss;
 mod recovery;
+mod replay;
 mod scan;
 mod shard;
 mod shared;
 mod stats;
 mod storage;
+mod verdict;
+mod visitor;
 
 mod dedup;
 
@@ -44,6 +49,7 @@ mod segment;
 mod sigbus;
 
 mod reader;
+mod salvage;
 
 mod checkpoint;
 mod clock;
@@ -53,6 +59,7 @@ mod retention;
 mod upkeep;
 
 pub mod backup;
+pub mod repair;
 
 pub mod inspect;
 
@@ -67,8 +74,9 @@ pub use format::{BODY_BYTES_MAX, FORMAT_VERSION, Id, RECORD_HEADER_BYTES};
 pub use header::{Durability, SEGMENT_HEADER_BYTES};
 pub use io::{IoHandle, Warmed};
 pub use log::{MappedLog, PENDING_BYTES_MAX};
+pub use loss::{Loss, Lost};
 pub use reader::{MappedReader, WARM_BYTES};
-pub use recovery::{Opened, Raised, RecoveryReport, ShardScan, Visitor};
+pub use recovery::{Opened, Raised, RecoveryReport, ShardScan};
 pub use shared::ReadFault;
 pub use sigbus::guard_mappings;
 pub use stats::ShardStats;
@@ -77,3 +85,4 @@ pub use storage::{
     SEGMENT_BYTES_MIN, Storage, StorageConfig,
 };
 pub use upkeep::{CheckpointFacts, Eviction, Limit, ShardUpkeep, SpaceReport};
+pub use visitor::Visitor;

@@ -101,6 +101,11 @@ impl MappedLog {
         self.shared.failure()
     }
 
+    /// Why it can be read and takes nothing, if that is so.
+    pub fn read_only(&self) -> Option<&str> {
+        self.shared.closed()
+    }
+
     /// Makes sure that `bytes` more fit into the active segment, with a mark in front of them and
     /// one behind.
     fn make_room(&mut self, bytes: usize) -> Result<(), AppendError> {
@@ -229,7 +234,7 @@ impl Log for MappedLog {
         links: Links,
         body: &[&[u8]],
     ) -> Result<Offset, AppendError> {
-        if self.shared.failed() {
+        if self.shared.failed() || self.shared.closed().is_some() {
             return Err(AppendError::Failed);
         }
         let body_bytes = body.iter().map(|part| part.len()).sum();

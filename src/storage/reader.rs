@@ -7,10 +7,10 @@
 
 use std::sync::Arc;
 
-use tern_core::log::{Offset, ReadError, Reader, Record};
+use tern_core::log::{Links, Offset, ReadError, Reader, Record};
 use tern_core::placement::ShardId;
 
-use crate::format::{Content, RECORD_HEADER_BYTES};
+use crate::format::{Bad, Content, RECORD_HEADER_BYTES};
 use crate::segment::Segment;
 use crate::shared::ShardShared;
 
@@ -84,7 +84,8 @@ impl ShardView {
         let segment = match list.find(at) {
             Some(segment) if at >= segment.header.first() => segment,
             None if at < list.start() => return Err(ReadError::Expired),
-            _ => return Err(ReadError::LOST),
+            Some(_) => return Err(ReadError::LOST),
+            None => return Err(self.shared.lost(at, None)),
         };
         let recent = proven.saturating_sub(WARM_BYTES).max(self.shared.run_start());
         if at < recent {
@@ -98,7 +99,9 @@ impl ShardView {
                 let value = read(record);
                 if segment.file.faults() == faults { Ok(value) } else { Err(ReadError::Cold) }
             }
-            _ => Err(ReadError::LOST),
+            Ok((_, Content::Mark(_))) => Err(ReadError::LOST),
+            Err(Bad::Body(head)) => Err(self.shared.lost(at, Some(head.links))),
+            Err(_) => Err(self.shared.lost(at, None)),
         }
     }
 }
@@ -107,18 +110,20 @@ impl Window {
     /// Makes sure that reading the record will not wait.
     fn warm(&mut self, shared: &ShardShared, segment: &Segment, at: u64) -> Result<(), ReadError> {
         let header_end = at + RECORD_HEADER_BYTES as u64;
-        self.warm_range(shared, segment, at, header_end)?;
-        let end = at + segment.record_len(at)? as u64;
-        self.warm_range(shared, segment, header_end, end)
+        self.warm_range(shared, segment, at, (at, header_end))?;
+        let bytes = segment.record_len(at).map_err(|_| shared.lost(at, None))?;
+        let end = at + bytes as u64;
+        self.warm_range(shared, segment, at, (header_end, end))
     }
 
-    /// Asks for the whole windows that a range touches, or else for the range alone.
+    /// Asks for the whole windows that a range of the record at `at` touches, or else for the
+    /// range alone.
     fn warm_range(
         &mut self,
         shared: &ShardShared,
         segment: &Segment,
-        from: u64,
-        to: u64,
+        at: u64,
+        (from, to): (u64, u64),
     ) -> Result<(), ReadError> {
         for number in from / WINDOW_BYTES..=(to - 1) / WINDOW_BYTES {
             if number == self.number && self.reads > 0 {
@@ -129,7 +134,7 @@ impl Window {
             if resident(segment, start, end) {
                 *self = Self { number, reads: WINDOW_READS };
             } else if !resident(segment, from.max(start), to.min(end)) {
-                return Err(cold(shared, from, to));
+                return Err(cold(shared, at, from, to));
             }
         }
         Ok(())
@@ -143,10 +148,10 @@ fn resident(segment: &Segment, from: u64, to: u64) -> bool {
 }
 
 /// Not in memory: because nobody read it yet, or because the disk can't?
-fn cold(shared: &ShardShared, from: u64, to: u64) -> ReadError {
+fn cold(shared: &ShardShared, at: u64, from: u64, to: u64) -> ReadError {
     let unreadable = shared.unreadable.load();
     if unreadable.iter().any(|range| range.start < to && from < range.end) {
-        return ReadError::LOST;
+        return shared.lost(at, Some(Links::default()));
     }
     ReadError::Cold
 }

@@ -1,23 +1,98 @@
-//! The first pass over a shard's log: where does it end, and is that the end?
+//! The files of a shard's log, and the first pass over each: what stands in it, and where not.
 //!
-//! Bad bytes are damage if anything proves that they were durable: a later mark, or the next
-//! segment's header or first mark. So everything behind them is searched for marks first. What
-//! nothing proves was in the last batch, and is a torn tail.
+//! Nothing is decided here. A place without a valid record is a gap; behind it the next valid
+//! header is looked for, so that nothing good is ever given up. What a gap means (damage, or a
+//! batch that was never acked) is told by `verdict`, once all marks are known.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::CheckpointHeader;
+use crate::disk::Disk;
 use crate::error::{IoError, Naming, RecoverError};
-use crate::format::{Bad, Content, MARK_BYTES, Mark, RECORD_ALIGN};
-use crate::header::{Durability, SEGMENT_HEADER_BYTES};
+use crate::format::{Bad, Content, Head, Id, MARK_BYTES, Mark, RECORD_ALIGN};
+use crate::header::SEGMENT_HEADER_BYTES;
 use crate::map::PAGE_BYTES;
-use crate::recovery::{Raised, RecoveryReport};
-use crate::segment::{Segment, segment_number};
-use crate::shard::ShardContext;
+use crate::segment::{Segment, segment_number, segment_path};
 
 /// Bytes read from the disk at once.
 pub(crate) const STEP_BYTES: usize = 4 * 1024 * 1024;
+
+/// Where a shard's log is, and whose it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogPlace<'a> {
+    pub(crate) disk: &'a dyn Disk,
+    pub(crate) dir: &'a Path,
+    pub(crate) folder: Id,
+    pub(crate) shard: u16,
+}
+
+/// Where the replay begins: behind what a checkpoint covers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Origin {
+    /// Base and number of the first segment whose records are read.
+    pub(crate) at: (u64, u64),
+    /// Offset behind the last record that is not.
+    pub(crate) end: u64,
+    /// Base and number of the oldest segment that is kept.
+    pub(crate) start: (u64, u64),
+}
+
+impl Origin {
+    /// Behind a checkpoint; without one the first record of all.
+    pub(crate) fn of(checkpoint: Option<&CheckpointHeader>) -> Self {
+        let Some(header) = checkpoint else { return Self { at: (0, 1), end: 0, start: (0, 1) } };
+        Self {
+            at: (header.at, header.at_number),
+            end: header.end,
+            start: (header.start, header.start_number),
+        }
+    }
+}
+
+/// The place of one segment in the log.
+#[derive(Debug)]
+pub(crate) enum Slot {
+    Good(Segment),
+    /// A file that can't be used, or none.
+    Bad(BadSlot),
+}
+
+#[derive(Debug)]
+pub(crate) struct BadSlot {
+    pub(crate) number: u64,
+    pub(crate) path: PathBuf,
+    /// Length of the file.
+    pub(crate) bytes: u64,
+    pub(crate) why: String,
+}
+
+/// Opens all segments of a shard, in order, with a slot for each that should be there.
+pub(crate) fn open_all(place: &LogPlace<'_>, origin: &Origin) -> Result<Vec<Slot>, RecoverError> {
+    let mut paths = segment_files(place.dir)?;
+    paths.retain(|(number, _)| *number >= origin.start.1);
+    let mut slots: Vec<Slot> = Vec::new();
+    let mut before = Before { end: origin.start.0, is_exact: true, incarnation: 0 };
+    let mut expected = origin.start.1;
+    for (number, path) in paths {
+        slots.extend((expected..number).map(|number| missing(place, number)));
+        before.is_exact &= expected == number;
+        slots.push(open_one(place, number, path, &mut before)?);
+        expected = number + 1;
+    }
+    // The one behind a checkpoint has a proven record, or there would be no checkpoint.
+    slots.extend((expected..=origin.at.1).filter(|_| origin.end > 0).map(|n| missing(place, n)));
+    if !slots.iter().any(|slot| matches!(slot, Slot::Good(_))) {
+        let why = "no segment of this shard can be used, or all are missing".into();
+        return Err(RecoverError::Damaged { path: place.dir.into(), at: 0, to: 0, why });
+    }
+    Ok(slots)
+}
+
+fn missing(place: &LogPlace<'_>, number: u64) -> Slot {
+    let (path, why) = (segment_path(place.dir, number), "it is missing".to_owned());
+    Slot::Bad(BadSlot { number, path, bytes: 0, why })
+}
 
 /// The files of all segments of a shard, by number.
 pub(crate) fn segment_files(dir: &Path) -> Result<Vec<(u64, PathBuf)>, IoError> {
@@ -27,51 +102,9 @@ pub(crate) fn segment_files(dir: &Path) -> Result<Vec<(u64, PathBuf)>, IoError> 
     Ok(paths)
 }
 
-/// Opens all segments of a shard, from the oldest that `origin` keeps, and checks that they
-/// follow each other.
-pub(crate) fn open_all(
-    context: &ShardContext,
-    origin: Option<&CheckpointHeader>,
-) -> Result<Vec<Segment>, RecoverError> {
-    let dir = &context.shared.dir;
-    let (first, mut base) = origin.map_or((1, 0), |header| (header.start_number, header.start));
-    let paths = segment_files(dir)?.into_iter().filter(|(number, _)| *number >= first);
-    let mut segments: Vec<Segment> = Vec::new();
-    for (expected, (number, path)) in (first..).zip(paths) {
-        let damaged = |why: String| RecoverError::Damaged { path: path.clone(), at: 0, to: 0, why };
-        if number != expected {
-            return Err(damaged(format!("segment {expected}, which comes before it, is missing")));
-        }
-        let segment = Segment::open(&*context.disk, &path, None)?;
-        let header = &segment.header;
-        if (header.folder, header.shard) != (context.run.folder, context.shared.id.0) {
-            return Err(damaged("it belongs to another data folder or shard".into()));
-        }
-        if (header.number, header.base) != (number, base) {
-            return Err(damaged("it does not follow the segment before it".into()));
-        }
-        if segments.last().is_some_and(|last| last.header.incarnation > header.incarnation) {
-            return Err(damaged("its incarnation is older than that of the one before it".into()));
-        }
-        base = header.end();
-        segments.push(segment);
-    }
-    if segments.is_empty() {
-        let why = "all segments of this shard are missing".into();
-        return Err(RecoverError::Damaged { path: dir.clone(), at: 0, to: 0, why });
-    }
-    let newest = segments.last().map_or(0, |segment| segment.header.number);
-    if let Some(origin) = origin.filter(|origin| newest < origin.at_number) {
-        let why = format!("segment {}, which comes behind it, is missing", origin.at_number);
-        let path = segments.last().expect("there is one").path.clone();
-        return Err(RecoverError::Damaged { path, at: origin.end, to: origin.at, why });
-    }
-    Ok(segments)
-}
-
 /// Where the data of a segment ends that a checkpoint covers: at what the first mark of the next
 /// one proves. Where that can't be told, no byte of the file changes any more either.
-fn covered_end(segment: &Segment, next: Option<&Segment>) -> u64 {
+pub(crate) fn covered_end(segment: &Segment, next: Option<&Segment>) -> u64 {
     let proven = next.and_then(|next| {
         next.file.populate(SEGMENT_HEADER_BYTES, SEGMENT_HEADER_BYTES + MARK_BYTES).ok()?;
         match next.parse(next.header.first()) {
@@ -83,166 +116,187 @@ fn covered_end(segment: &Segment, next: Option<&Segment>) -> u64 {
     proven.filter(|end| (segment.header.first()..=whole).contains(end)).unwrap_or(whole)
 }
 
-/// Whether something that was shown may be lost. `used` segments have records.
-pub(crate) fn why_raised(
-    context: &ShardContext,
-    segments: &[Segment],
-    used: usize,
-    walk: &Walk,
-) -> Option<Raised> {
-    let newest = &segments.last()?.header;
-    let next = segments.get(used);
-    // A later run left nothing but its first segment: the mark in front of it is not its own.
-    let clean = walk.report.clean && next.is_none_or(|next| next.header.cut == 0);
-    let same_boot = newest.boot == context.run.boot && newest.boot != [0; 16];
-    if newest.durability == Durability::Process && !same_boot && !clean {
-        return Some(Raised::PowerCut);
-    }
-    // Only the next segment's header says that a shorter file is no loss.
-    let short = (used.saturating_sub(1)..segments.len()).any(|index| {
-        let (segment, next) = (&segments[index], segments.get(index + 1));
-        let named = next.is_some_and(|next| next.header.cut != 0);
-        !named && (segment.file.len() as u64) < segment.header.capacity
-    });
-    short.then_some(Raised::Shortened)
+/// What the segments before say of the next one.
+struct Before {
+    /// Where the last good one ends.
+    end: u64,
+    /// Whether that one is right before it.
+    is_exact: bool,
+    incarnation: u32,
 }
 
-/// The first pass over a log.
-#[derive(Default)]
-pub(crate) struct Walk {
-    /// Offset behind the last good record.
-    pub(crate) end: u64,
-    /// The newest offset that a good mark calls durable.
-    pub(crate) proven: u64,
-    /// Number of the last segment with a good record.
-    pub(crate) last_used: Option<u64>,
-    /// File of the segment before the one that is walked, and where its records stopped.
-    before: PathBuf,
-    stop: u64,
-    pub(crate) report: RecoveryReport,
+fn open_one(
+    place: &LogPlace<'_>,
+    number: u64,
+    path: PathBuf,
+    before: &mut Before,
+) -> Result<Slot, RecoverError> {
+    let why = match Segment::open(place.disk, &path, None) {
+        Ok(segment) => match before.complaint(place, number, &segment) {
+            None => {
+                let incarnation = segment.header.incarnation.0;
+                *before = Before { end: segment.header.end(), is_exact: true, incarnation };
+                return Ok(Slot::Good(segment));
+            }
+            Some(why) => why,
+        },
+        Err(RecoverError::Header { why, .. }) => format!("its header {why}"),
+        Err(error) => return Err(error),
+    };
+    before.is_exact = false;
+    let bytes = fs::metadata(&path).naming("look at", &path)?.len();
+    Ok(Slot::Bad(BadSlot { number, path, bytes, why }))
 }
 
-impl Walk {
-    /// A walk over what a checkpoint does not cover, or over everything.
-    pub(crate) fn from(origin: Option<&CheckpointHeader>) -> Self {
-        let Some(origin) = origin else { return Self::default() };
-        Self {
-            end: origin.end,
-            proven: origin.end,
-            last_used: Some(origin.at_number - 1),
-            ..Self::default()
-        }
-    }
-
-    /// Walks all segments, those that a checkpoint covers by their headers alone; says where the
-    /// data of each ends.
-    pub(crate) fn all(
-        &mut self,
-        segments: &[Segment],
-        origin: Option<&CheckpointHeader>,
-    ) -> Result<Vec<u64>, RecoverError> {
-        let covered = origin.map_or(0, |origin| origin.at_number);
-        let end = |(index, segment): (usize, &Segment)| {
-            let next = segments.get(index + 1);
-            if segment.header.number < covered {
-                return Ok(covered_end(segment, next));
-            }
-            self.segment(segment, next.map_or(0, |next| next.header.cut))
+impl Before {
+    fn complaint(&self, place: &LogPlace<'_>, number: u64, segment: &Segment) -> Option<String> {
+        let header = &segment.header;
+        let follows = match self.is_exact {
+            true => header.base == self.end,
+            false => header.base >= self.end,
         };
-        segments.iter().enumerate().map(end).collect()
-    }
-
-    /// Walks one segment, to `cut` if the next one names it; says where its data ends.
-    fn segment(&mut self, segment: &Segment, cut: u64) -> Result<u64, RecoverError> {
-        let (mut at, mut steps) = (segment.header.first(), Steps::new(segment));
-        let bad = loop {
-            if cut != 0 && at >= cut {
-                break Bad::Empty;
-            }
-            steps.reach(at)?;
-            match segment.parse(at) {
-                Ok((len, content)) => {
-                    self.content(segment, content)?;
-                    at += len as u64;
-                    self.end = at;
-                }
-                Err(bad) => break bad,
-            }
-        };
-        self.judge(segment, at, bad, cut, steps)?;
-        (self.before, self.stop) = (segment.path.clone(), at);
-        Ok(at)
-    }
-
-    fn content(&mut self, segment: &Segment, content: Content<'_>) -> Result<(), RecoverError> {
-        self.report.clean = false;
-        if let Content::Mark(Mark { proven, clean }) = content {
-            if proven > self.end {
-                let why = "records that were durable are missing at its end".into();
-                let (path, at) = (self.before.clone(), self.stop);
-                return Err(RecoverError::Damaged { path, at, to: proven, why });
-            }
-            self.proven = proven;
-            self.report.clean = clean;
+        if (header.folder, header.shard) != (place.folder, place.shard) {
+            Some("it belongs to another data folder or shard".into())
+        } else if header.number != number {
+            let right = segment_path(Path::new(""), header.number);
+            let right = right.display();
+            Some(format!("by its header it is {right}: give it that name if that one is missing"))
+        } else if !follows {
+            Some("it does not follow the segment before it".into())
+        } else if header.incarnation.0 < self.incarnation {
+            Some("its incarnation is older than that of the one before it".into())
         } else {
-            self.report.records += 1;
+            None
         }
-        self.last_used = Some(segment.header.number);
-        Ok(())
     }
+}
 
-    /// The records stop at `at`: is that the end, a torn tail, or damage?
-    fn judge(
-        &mut self,
-        segment: &Segment,
-        at: u64,
-        bad: Bad,
-        cut: u64,
-        steps: Steps<'_>,
-    ) -> Result<(), RecoverError> {
-        self.report.bytes += at - segment.header.first();
-        let path = segment.path.clone();
-        if let Bad::Unknown(kind, version) = bad {
-            return Err(RecoverError::Unknown { path, at, kind, version });
-        }
-        let evidence = match cut {
-            0 => newest_mark(segment, at, steps)?,
-            cut => cut,
+/// What one segment holds.
+#[derive(Debug, Default)]
+pub(crate) struct Walked {
+    /// Places without a valid record, valid ones behind each.
+    pub(crate) gaps: Vec<Gap>,
+    /// Behind the last valid header.
+    pub(crate) stop: u64,
+    /// What stands there.
+    pub(crate) behind: Option<Bad>,
+    /// Up to there.
+    pub(crate) tally: Tally,
+    /// What the mark says that the segment begins with, if that is whole.
+    pub(crate) first_mark: Option<Mark>,
+    /// The newest offset that a mark here calls durable.
+    pub(crate) proven: u64,
+}
+
+/// Bytes between valid headers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gap {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    /// What a whole header says of it.
+    pub(crate) head: Option<Head>,
+    /// What came before it in the segment.
+    pub(crate) before: Tally,
+}
+
+/// What was counted on the way.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Tally {
+    pub(crate) records: u64,
+    /// Valid headers of any kind.
+    pub(crate) headers: u64,
+    /// Whether the newest of them is the mark of a log that was closed in order.
+    pub(crate) clean: bool,
+}
+
+/// Walks one segment, to `cut` if the next one names it.
+///
+/// # Errors
+/// When a newer server wrote it, or the disk does not give it.
+pub(crate) fn walk(segment: &Segment, cut: u64) -> Result<Walked, RecoverError> {
+    let (mut at, mut steps) = (segment.header.first(), Steps::new(segment));
+    let until = if cut == 0 { segment.settled_end() } else { cut };
+    let mut walked = Walked { stop: at, ..Walked::default() };
+    while at < until {
+        steps.reach(at)?;
+        let (next, head) = match segment.parse(at) {
+            Ok((len, content)) if at + len as u64 <= until => {
+                walked.add(content, at == segment.header.first());
+                at += len as u64;
+                walked.stop = at;
+                continue;
+            }
+            Err(Bad::Unknown(kind, version)) => {
+                return Err(RecoverError::Unknown {
+                    path: segment.path.clone(),
+                    at,
+                    kind,
+                    version,
+                });
+            }
+            Err(Bad::Body(head)) if at + head.bytes as u64 <= until => {
+                (Some(at + head.bytes as u64), Some(head))
+            }
+            Ok(_) => (None, None), // beyond the cut
+            Err(bad) => {
+                walked.behind = Some(bad);
+                (next_header(segment, at + RECORD_ALIGN as u64, until, &mut steps)?, None)
+            }
         };
-        if evidence > at {
-            let why = "a record in front of a durable one is broken".into();
-            return Err(RecoverError::Damaged { path, at, to: evidence, why });
+        let Some(next) = next else { break };
+        walked.gaps.push(Gap { from: at, to: next, head, before: walked.tally });
+        walked.tally.headers += u64::from(head.is_some());
+        walked.tally.clean = false;
+        walked.behind = None;
+        (at, walked.stop) = (next, next);
+    }
+    Ok(walked)
+}
+
+impl Walked {
+    fn add(&mut self, content: Content<'_>, is_first: bool) {
+        self.tally.headers += 1;
+        match content {
+            Content::Record(_) => {
+                self.tally.records += 1;
+                self.tally.clean = false;
+            }
+            Content::Mark(mark) => {
+                self.tally.clean = mark.clean;
+                self.proven = self.proven.max(mark.proven);
+                self.first_mark = self.first_mark.or(is_first.then_some(mark));
+            }
         }
-        if at != evidence && cut != 0 {
-            let why = "it has records behind its end".into();
-            return Err(RecoverError::Damaged { path, at: cut, to: at, why });
-        }
-        self.report.torn |= bad != Bad::Empty;
-        Ok(())
     }
 }
 
 /// A page that was never written.
 static ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 
-/// The newest offset that any mark behind `at` calls durable; 0 if there is none.
-fn newest_mark(segment: &Segment, at: u64, mut steps: Steps<'_>) -> Result<u64, RecoverError> {
-    let mut newest = 0;
-    for page in (at..segment.settled_end()).step_by(PAGE_BYTES) {
+/// The next place from `from` on with a whole header.
+fn next_header(
+    segment: &Segment,
+    from: u64,
+    until: u64,
+    steps: &mut Steps<'_>,
+) -> Result<Option<u64>, RecoverError> {
+    for page in (from..until).step_by(PAGE_BYTES) {
         steps.reach(page)?;
         let rest = segment.file.bytes(segment.place(page), segment.file.settled());
-        let rest = rest.expect("all of it is settled");
-        let len = rest.len().min(PAGE_BYTES);
+        let rest = rest.unwrap_or_default();
+        let len = rest.len().min(PAGE_BYTES).min((until - page) as usize);
         // Most of what is left of a segment was never written.
         if rest[..len] == ZEROS[..len] {
             continue;
         }
         for place in (0..len).step_by(RECORD_ALIGN) {
-            let mark = segment.seed.parse_mark(page + place as u64, &rest[place..]);
-            newest = newest.max(mark.map_or(0, |mark| mark.proven));
+            let at = page + place as u64;
+            if segment.seed.parse_frame(at, &rest[place..]).is_ok() {
+                return Ok(Some(at));
+            }
         }
     }
-    Ok(newest)
+    Ok(None)
 }
 
 /// Reads a segment in steps, so that a bad sector is an error and not a signal that kills.

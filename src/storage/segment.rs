@@ -5,8 +5,6 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tern_core::log::ReadError;
-
 use crate::disk::Disk;
 use crate::error::RecoverError;
 use crate::format::{Bad, Content, RECORD_HEADER_BYTES, Seed, record_len_of};
@@ -77,7 +75,8 @@ impl Segment {
         file.populate(0, SEGMENT_HEADER_BYTES).map_err(name)?;
         let page = file.bytes(0, SEGMENT_HEADER_BYTES).expect("settled above");
         let header = SegmentHeader::decode(path, page)?;
-        file.settle(end.map_or(len, |end| (end - header.base) as usize));
+        let settled = end.map_or(len, |end| len.min((end - header.base) as usize));
+        file.settle(settled);
         Self::mapped(path, header, file).map_err(|error| name(error).into())
     }
 
@@ -107,11 +106,11 @@ impl Segment {
         self.seed.parse(at, rest)
     }
 
-    /// Bytes of the record at an offset, by its header alone.
-    pub(crate) fn record_len(&self, at: u64) -> Result<usize, ReadError> {
+    /// Bytes of the record at an offset, by its header alone, which is not proven.
+    pub(crate) fn record_len(&self, at: u64) -> Result<usize, Bad> {
         let from = self.place(at);
-        let header = self.file.bytes(from, from + RECORD_HEADER_BYTES).ok_or(ReadError::LOST)?;
-        record_len_of(header).map_err(|_| ReadError::LOST)
+        let header = self.file.bytes(from, from + RECORD_HEADER_BYTES).ok_or(Bad::Empty)?;
+        record_len_of(header)
     }
 }
 

@@ -10,9 +10,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use crossbeam::queue::ArrayQueue;
+use rustc_hash::FxHashMap;
+use tern_core::log::{Links, ReadError};
 use tern_core::placement::ShardId;
 use tern_protocol::{ChannelId, MessageId};
 
+use crate::loss::Loss;
 use crate::segment::{Segment, SegmentList};
 use crate::stats::Counts;
 
@@ -68,6 +71,13 @@ pub(crate) struct ShardShared {
     starved: AtomicBool,
     failed: AtomicBool,
     failure: OnceLock<String>,
+    /// Lost records, and where a reader of one goes on. Written at recovery, then by whoever
+    /// salvages.
+    pub(crate) tombstones: ArcSwap<FxHashMap<u64, Links>>,
+    /// Why the log takes nothing. Written at recovery.
+    closed: OnceLock<String>,
+    /// Written at recovery.
+    losses: OnceLock<Vec<Loss>>,
 }
 
 impl ShardShared {
@@ -89,6 +99,9 @@ impl ShardShared {
             starved: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             failure: OnceLock::new(),
+            tombstones: ArcSwap::default(),
+            closed: OnceLock::new(),
+            losses: OnceLock::new(),
         }
     }
 
@@ -147,6 +160,40 @@ impl ShardShared {
         }
     }
 
+    /// What is told of a record that can't be read; `links` are known if its header is whole.
+    /// Without them and without a tombstone it is found out off the worker.
+    pub(crate) fn lost(&self, at: u64, links: Option<Links>) -> ReadError {
+        let tombstone = self.tombstones.load().get(&at).copied();
+        tombstone.or(links).map_or(ReadError::Cold, ReadError::Lost)
+    }
+
+    /// Nothing can be found out of the record at `at`.
+    pub(crate) fn bury(&self, at: u64) {
+        let mut tombstones = FxHashMap::clone(&self.tombstones.load());
+        tombstones.entry(at).or_default();
+        self.tombstones.store(Arc::new(tombstones));
+    }
+
+    /// What recovery found to be lost, by growing offset.
+    pub(crate) fn losses(&self) -> &[Loss] {
+        self.losses.get().map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn set_losses(&self, losses: Vec<Loss>) {
+        self.losses.set(losses).expect("a shard is opened once");
+    }
+
+    /// Why the log can be read and takes nothing, if that is so.
+    pub(crate) fn closed(&self) -> Option<&str> {
+        self.closed.get().map(String::as_str)
+    }
+
+    /// Lets the log take nothing as long as this process runs.
+    pub(crate) fn close(&self, why: String) {
+        tracing::error!(shard = self.id.0, "the log takes no messages: {why}");
+        self.closed.set(why).expect("a shard is opened once");
+    }
+
     /// Segments with pages that the disk did not give.
     pub(crate) fn read_faults(&self) -> Vec<ReadFault> {
         let list = self.segments.load();
@@ -180,7 +227,7 @@ impl ShardShared {
     pub(crate) fn publish(&self, segment: Arc<Segment>) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut list = self.segments.load().0.clone();
-        assert!(list.last().is_none_or(|last| last.header.end() == segment.header.base));
+        assert!(list.last().is_none_or(|last| last.header.end() <= segment.header.base));
         list.push(segment);
         self.counts.segments.store(list.len() as u64, Ordering::Relaxed);
         self.segments.store(Arc::new(SegmentList(list)));

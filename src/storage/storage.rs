@@ -213,6 +213,11 @@ impl Storage {
         self.shards[usize::from(shard.0)].shared.failure()
     }
 
+    /// Why a shard's log can be read and takes nothing, if that is so, and what to do.
+    pub fn read_only(&self, shard: ShardId) -> Option<&str> {
+        self.shards[usize::from(shard.0)].shared.closed()
+    }
+
     /// All logs as they are proven durable now, held open to be copied.
     ///
     /// # Errors

@@ -150,13 +150,12 @@ fn next_record(
 fn damaged_body(head: &Head, bytes: &[u8]) -> String {
     let body = bytes.get(RECORD_HEADER_BYTES..).unwrap_or_default();
     let what = match (head.kind, PushBody::ref_from_prefix(body)) {
-        (Some(RecordKind::Message), Ok((push, _))) if push.channel.is_valid() => {
+        (RecordKind::Message, Ok((push, _))) if push.channel.is_valid() => {
             format!("a message, perhaps {} of {}", push.id, push.channel)
         }
-        (Some(RecordKind::Message), _) => "a message".into(),
-        (Some(RecordKind::Epoch), _) => "a login's epoch".into(),
-        (Some(RecordKind::Entry), _) => "an entry into a channel".into(),
-        (None, _) => "a mark".into(),
+        (RecordKind::Message, _) => "a message".into(),
+        (RecordKind::Epoch, _) => "a login's epoch".into(),
+        (RecordKind::Entry, _) => "an entry into a channel".into(),
     };
     let cut = if bytes.len() < head.bytes { ", cut off" } else { "" };
     format!("{what} of {} bytes whose header is whole and whose body is damaged{cut}", head.bytes)

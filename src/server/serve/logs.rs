@@ -260,6 +260,7 @@ fn notes(id: ShardId, opened: &Opened) -> Vec<String> {
     let raised = opened.raised.map(|raised| {
         let why = match raised {
             Raised::PowerCut => "the machine went down while acks did not wait for the disk",
+            Raised::Accepted => "a part of its log was accepted as lost",
             Raised::Shortened => "its last segment is shorter than it was made",
             Raised::Restored => "it was restored from a backup",
         };

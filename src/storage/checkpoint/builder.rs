@@ -4,12 +4,13 @@
 //! Off the workers, from files that nobody changes any more; in memory it needs what the shard's
 //! state needs, once more, for as long as it takes.
 
+use std::iter::Peekable;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustc_hash::FxHashMap;
-use tern_core::log::Offset;
+use tern_core::log::{Offset, RecordKind};
 use tern_core::memory::MemoryTable;
 use tern_core::placement::{Placement, ShardId};
 use tern_core::shard::Recovery;
@@ -20,7 +21,8 @@ use super::{Checkpoint, CheckpointError, CheckpointHeader, checkpoint_path};
 use crate::disk::Disk;
 use crate::error::Naming;
 use crate::folder::{INCARNATION_FIRST, random_id, wall_ms};
-use crate::format::{Content, Id};
+use crate::format::{Bad, Content, Head, Id};
+use crate::loss::Loss;
 use crate::scan::Steps;
 use crate::segment::{Segment, UNFINISHED_SUFFIX};
 
@@ -45,6 +47,8 @@ pub(crate) struct Building<'a> {
     /// The newest message of each channel in the segments before that.
     pub(crate) expired: &'a FxHashMap<ChannelId, MessageId>,
     pub(crate) confirmed_ms: u64,
+    /// What recovery found to be lost, by growing offset.
+    pub(crate) losses: &'a [Loss],
     /// Ends it early.
     pub(crate) stop: &'a AtomicBool,
 }
@@ -95,9 +99,14 @@ impl Building<'_> {
             raise(&mut state, &mut known, header.incarnation);
             previous.rows(|kind, row| Ok(state.restore(Offset(header.end), kind, row)?))?;
         }
+        let from = self.previous.map_or(0, |previous| previous.header.at);
+        let mut losses = self.losses.iter().filter(|loss| loss.at >= from).peekable();
         for segment in self.sealed {
+            while let Some(loss) = losses.next_if(|loss| loss.at < segment.header.first()) {
+                lose(&mut state, loss);
+            }
             raise(&mut state, &mut known, segment.header.incarnation);
-            self.replay(&mut state, segment)?;
+            self.replay(&mut state, segment, &mut losses)?;
         }
         for (channel, up_to) in self.expired {
             state.expire(*channel, *up_to);
@@ -105,21 +114,36 @@ impl Building<'_> {
         Ok(state)
     }
 
-    /// All records of a sealed segment.
-    fn replay(
+    /// All records of a sealed segment. What recovery found to be lost is told as it was there; of
+    /// what was damaged since, only a message is stepped over.
+    fn replay<'b>(
         &self,
         state: &mut Recovery<MemoryTable>,
         segment: &Segment,
+        losses: &mut Peekable<impl Iterator<Item = &'b Loss>>,
     ) -> Result<(), CheckpointError> {
         let (mut at, mut steps) = (segment.header.first(), Steps::new(segment));
         while at < segment.settled_end() {
             self.go_on()?;
+            if let Some(loss) = losses.next_if(|loss| loss.at == at) {
+                lose(state, loss);
+                at = loss.to;
+                continue;
+            }
             steps.reach(at)?;
             let broken = |_| {
                 let why = format!("the record at offset {at} is broken");
                 CheckpointError::bad(&segment.path, why)
             };
-            let (len, content) = segment.parse(at).map_err(broken)?;
+            let (len, content) = match segment.parse(at) {
+                Err(Bad::Body(Head { kind: RecordKind::Message, links, bytes })) => {
+                    let end = at + bytes as u64;
+                    state.lost(Offset(at), Offset(end), Some(links));
+                    at = end;
+                    continue;
+                }
+                parsed => parsed.map_err(broken)?,
+            };
             let end = at + len as u64;
             if let Content::Record(record) = content {
                 state.replay(Offset(at), Offset(end), record)?;
@@ -160,6 +184,12 @@ impl Building<'_> {
             created_ms: wall_ms(),
             digest: 0,
         }
+    }
+}
+
+fn lose(state: &mut Recovery<MemoryTable>, loss: &Loss) {
+    if let Some(links) = loss.told() {
+        state.lost(Offset(loss.at), Offset(loss.to), links);
     }
 }
 

@@ -118,9 +118,17 @@ fn offsets_that_are_no_records_are_lost_not_read() {
     let running = rig.start();
     let mut log = running.log();
     let at = running.write(&mut log, b"one");
-    for wrong in [0, 8, 4096, at.0 + 8, at.0 - 8, log.tail().0, u64::MAX] {
+    for wrong in [0, 8, 4096, log.tail().0, u64::MAX] {
         assert_eq!(reader_of(&running, Offset(wrong)), Err(ReadError::LOST), "at {wrong}");
         assert!(log.with_record(Offset(wrong), |_| ()).is_err());
+    }
+    for wrong in [at.0 + 8, at.0 - 8] {
+        assert_eq!(reader_of(&running, Offset(wrong)), Err(ReadError::Cold), "looks first");
+        let (done, looked) = mpsc::sync_channel(1);
+        let tell = Box::new(move || done.send(()).unwrap());
+        running.storage.warmer().warm(SHARD, Offset(wrong), tell);
+        looked.recv().unwrap();
+        assert_eq!(reader_of(&running, Offset(wrong)), Err(ReadError::LOST), "at {wrong}");
     }
     running.close(log);
 }

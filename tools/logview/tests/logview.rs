@@ -9,7 +9,7 @@ use std::fs;
 use support::{A_B, Rig, Run};
 
 /// Place of the first message's record in the first segment: page and mark before it.
-const FIRST: u64 = 4096 + 56;
+const FIRST: u64 = 4096 + 40;
 
 /// Bytes of the record of a message with 8 bytes of content.
 const RECORD: u64 = 40 + 64 + 8;

@@ -60,6 +60,7 @@ pub struct Bell {
 pub struct Told {
     pub records: Vec<(Offset, Links, Vec<u8>)>,
     pub raised: Vec<(usize, u32)>,
+    pub lost: Vec<(u64, u64, Option<Links>)>,
 }
 
 impl Visitor for Told {
@@ -70,6 +71,11 @@ impl Visitor for Told {
 
     fn raise(&mut self, incarnation: Incarnation) {
         self.raised.push((self.records.len(), incarnation.0));
+    }
+
+    fn lost(&mut self, at: Offset, end: Offset, links: Option<Links>) -> Result<(), ReplayError> {
+        self.lost.push((at.0, end.0, links));
+        Ok(())
     }
 }
 

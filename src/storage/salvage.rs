@@ -1,0 +1,201 @@
+//! What readers need to get past a record whose header is damaged: which channel it was of, and
+//! where that channel goes on before it.
+//!
+//! Recovery knows that for the damage that it met (its tombstones). Damage that comes later, or
+//! lies in segments whose records recovery did not read, is met by readers; then the log is
+//! searched for whoever points to the damaged place. That reads much of it, so it has a thread of
+//! its own, started when it is needed first.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use rustc_hash::FxHashMap;
+use tern_core::log::{Links, Offset, RecordKind};
+use tern_protocol::ChannelId;
+use tern_protocol::frames::PushBody;
+use zerocopy::FromBytes;
+
+use crate::format::{Bad, Content};
+use crate::io::Warmed;
+use crate::scan::{Steps, walk};
+use crate::segment::{Segment, SegmentList};
+use crate::shared::ShardShared;
+
+/// One place to be got past.
+struct Job {
+    shard: Arc<ShardShared>,
+    at: u64,
+    done: Warmed,
+}
+
+/// The thread, and the way to it.
+pub(crate) struct Salvager {
+    /// `None` only while it is dropped.
+    jobs: Option<Sender<Job>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Salvager {
+    #[expect(clippy::disallowed_methods, reason = "each session and shard waits for one read")]
+    pub(crate) fn start() -> io::Result<Self> {
+        let (jobs, todo) = unbounded();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::Builder::new()
+            .name("tern-salvage".into())
+            .spawn(move || run(&todo, &stopped))?;
+        Ok(Self { jobs: Some(jobs), stop, thread: Some(thread) })
+    }
+
+    /// Finds the way past the record at `at`; then calls `done`.
+    pub(crate) fn salvage(&self, shard: &Arc<ShardShared>, at: u64, done: Warmed) {
+        let job = Job { shard: Arc::clone(shard), at, done };
+        // When the thread has ended, so has the storage: nobody waits for an answer.
+        let _ = self.jobs.as_ref().expect("it is not dropped yet").send(job);
+    }
+}
+
+impl Drop for Salvager {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        drop(self.jobs.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic has been printed; there is nothing to save here.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(jobs: &Receiver<Job>, stop: &AtomicBool) {
+    for Job { shard, at, done } in jobs {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        if is_out_of_reach(&shard, at) {
+            salvage(&shard, at, stop);
+        }
+        done();
+    }
+}
+
+/// Whether a reader of the record at `at` can't tell where to go on.
+pub(crate) fn is_out_of_reach(shard: &ShardShared, at: u64) -> bool {
+    let list = shard.segments.load();
+    if at >= shard.proven() || at < list.start() || shard.tombstones.load().contains_key(&at) {
+        return false;
+    }
+    match list.find(at) {
+        Some(segment) if at >= segment.header.first() => {
+            let bad = segment.parse(at).err();
+            bad.is_some_and(|bad| !matches!(bad, Bad::Body(_)))
+        }
+        _ => true,
+    }
+}
+
+fn salvage(shard: &ShardShared, at: u64, stop: &AtomicBool) {
+    let list = shard.segments.load_full();
+    let range = damaged_around(&list, at);
+    let channels = who_points_to(&list, &range, stop);
+    let before = newest_before(&list, &range, &channels, stop);
+    let shard_id = shard.id.0;
+    let (from, to, messages) = (range.start, range.end, channels.len());
+    tracing::error!(shard_id, from, to, messages, "a part of the log can't be read any more");
+    let mut tombstones = FxHashMap::clone(&shard.tombstones.load());
+    for (at, channel) in &channels {
+        let back = before.get(channel).copied().unwrap_or_default();
+        tombstones.insert(*at, Links { channel: Offset(back), ..Links::default() });
+    }
+    tombstones.entry(at).or_default();
+    shard.tombstones.store(Arc::new(tombstones));
+}
+
+/// The range without a valid header that a place lies in.
+fn damaged_around(list: &SegmentList, at: u64) -> Range<u64> {
+    let Some(segment) = list.find(at) else {
+        let after = list.0.partition_point(|segment| segment.header.base <= at);
+        let start = after.checked_sub(1).map_or(0, |before| list.0[before].header.end());
+        let end = list.0.get(after).map_or(u64::MAX, |next| next.header.base);
+        return start..end;
+    };
+    let alone = at..at + 1;
+    let Ok(walked) = walk(segment, 0) else { return alone };
+    if at >= walked.stop {
+        return walked.stop..segment.header.end();
+    }
+    let gap = walked.gaps.iter().find(|gap| (gap.from..gap.to).contains(&at));
+    gap.map_or(alone, |gap| gap.from..gap.to)
+}
+
+/// Places in the range that messages behind it point to, and the channel of each.
+fn who_points_to(
+    list: &SegmentList,
+    range: &Range<u64>,
+    stop: &AtomicBool,
+) -> FxHashMap<u64, ChannelId> {
+    let mut found = FxHashMap::default();
+    for segment in list.0.iter().filter(|segment| segment.header.end() > range.start) {
+        each_message(segment, stop, |_, channel, links| {
+            for link in [links.channel, links.skip] {
+                if range.contains(&link.0) {
+                    found.insert(link.0, channel);
+                }
+            }
+        });
+    }
+    found
+}
+
+/// The newest readable message before the range, of each of these channels.
+fn newest_before(
+    list: &SegmentList,
+    range: &Range<u64>,
+    channels: &FxHashMap<u64, ChannelId>,
+    stop: &AtomicBool,
+) -> FxHashMap<ChannelId, u64> {
+    let mut newest: FxHashMap<ChannelId, u64> =
+        channels.values().map(|channel| (*channel, 0)).collect();
+    for segment in list.0.iter().rev().filter(|segment| segment.header.base < range.start) {
+        if newest.values().all(|at| *at != 0) {
+            break;
+        }
+        let mut here = FxHashMap::default();
+        each_message(segment, stop, |at, channel, _| {
+            if at < range.start && newest.get(&channel) == Some(&0) {
+                here.insert(channel, at);
+            }
+        });
+        newest.extend(here);
+    }
+    newest
+}
+
+/// Every message of a segment that can be read. A place that the disk does not give ends it.
+fn each_message(
+    segment: &Segment,
+    stop: &AtomicBool,
+    mut visit: impl FnMut(u64, ChannelId, Links),
+) {
+    let Ok(walked) = walk(segment, 0) else { return };
+    let (mut at, mut steps) = (segment.header.first(), Steps::new(segment));
+    let mut gaps = walked.gaps.iter().peekable();
+    while at < walked.stop && !stop.load(Ordering::Relaxed) && steps.reach(at).is_ok() {
+        if let Some(gap) = gaps.next_if(|gap| gap.from == at) {
+            at = gap.to;
+            continue;
+        }
+        let Ok((len, content)) = segment.parse(at) else { return };
+        if let Content::Record(record) = content
+            && record.kind == RecordKind::Message
+            && let Ok((body, _)) = PushBody::ref_from_prefix(record.body)
+        {
+            visit(at, body.channel, record.links);
+        }
+        at += len as u64;
+    }
+}
