@@ -388,6 +388,9 @@ fn whole_segments() {
             if matches!(deed, OldVersion) {
                 let error = plan(&folder, SHARD).unwrap_err();
                 assert!(matches!(error, RecoverError::Version { found: 1, .. }), "{what}: {error}");
+            } else if matches!((number, deed), (0, Missing)) {
+                let error = plan(&folder, SHARD).unwrap_err();
+                assert!(matches!(error, RecoverError::NoState { .. }), "{what}: {error}");
             } else {
                 let (_, plan) = look(&folder, &model, &[bad.clone()], &what);
                 assert!(plan.is_stopped(), "{what}");
