@@ -18,6 +18,11 @@ macro_rules! faults {
                 match self { $(Self::$name => $label,)* }
             }
 
+            /// The one of this label.
+            pub fn by_label(label: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|fault| fault.label() == label)
+            }
+
             /// What it does, for people.
             pub fn sentence(self) -> &'static str {
                 match self { $(Self::$name => $sentence,)* }

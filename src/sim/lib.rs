@@ -6,8 +6,8 @@
 //! run, byte for byte.
 //!
 //! Rooms: [`world`] is the loop and everything on the agenda; [`server`] and [`device`] hold what
-//! runs, [`disk`] and [`parcel`]s on `tern-netmodel` what it runs on; [`fault`] lists what goes wrong, [`mutant`] the
-//! deliberate defects; the [`oracle`] judges by its checks; [`report`] speaks to people.
+//! runs, [`disk`] and [`parcel`]s on `tern-netmodel` what it runs on, and [`quic`] the second depth; [`fault`] lists what goes wrong, [`mutant`] the
+//! deliberate defects; the [`oracle`] judges by its checks; [`report`] speaks to people and [`shrink`] makes a failure small.
 //!
 //! Not here: real sockets, real disks and threads, which the server's own tests kill and starve.
 #![forbid(unsafe_code)]
@@ -24,6 +24,7 @@ pub mod trace;
 
 pub mod disk;
 pub mod parcel;
+pub mod quic;
 
 pub mod device;
 pub mod server;
@@ -34,5 +35,6 @@ pub mod world;
 
 pub mod report;
 pub mod runner;
+pub mod shrink;
 
 pub use world::{Outcome, World};

@@ -5,12 +5,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use tern_sim::mutant::Mutant;
-use tern_sim::plan::Plan;
+use tern_sim::plan::{Depth, Plan};
 use tern_sim::report::{Matrix, Totals};
 use tern_sim::runner::{live, live_all};
+use tern_sim::shrink::shrink;
 use tern_sim::{Outcome, fault};
+
+/// The commit that this program was built from.
+const COMMIT: &str = env!("TERN_SIM_COMMIT");
 
 /// Lines of a trace that are shown around a failure unless told otherwise.
 const LINES: usize = 120;
@@ -31,6 +35,12 @@ struct Arguments {
     /// Only this seed.
     #[arg(long, conflicts_with_all = ["seeds", "from"])]
     seed: Option<u64>,
+    /// With --seed: make the failure small, and print the plan of what is left.
+    #[arg(long, requires = "seed", conflicts_with_all = ["trace", "mutants"])]
+    shrink: bool,
+    /// With --shrink: how many runs it may take.
+    #[arg(long, default_value_t = 500)]
+    runs: u64,
     /// With --seed: show the end of the trace, also if nothing is wrong.
     #[arg(long, requires = "seed")]
     trace: bool,
@@ -40,6 +50,9 @@ struct Arguments {
     /// A plan in TOML; without it the plan of every day.
     #[arg(long)]
     plan: Option<PathBuf>,
+    /// By what frames travel: whole, or as packets between real QUIC connections (slower).
+    #[arg(long, value_enum)]
+    depth: Option<DepthArgument>,
     /// Threads.
     #[arg(long, default_value_t = 1)]
     jobs: usize,
@@ -52,6 +65,15 @@ struct Arguments {
     /// Show in how many seeds each pair of faults was met.
     #[arg(long)]
     matrix: bool,
+}
+
+/// [`Depth`] on the command line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum DepthArgument {
+    /// Whole frames over a modelled transport.
+    Frames,
+    /// Packets between real QUIC connections.
+    Quic,
 }
 
 fn main() -> ExitCode {
@@ -69,13 +91,19 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<bool, String> {
-    let plan = match &arguments.plan {
+    let mut plan = match &arguments.plan {
         None => Plan::everyday(),
         Some(path) => {
             let text = std::fs::read_to_string(path);
             Plan::parse(&text.map_err(|error| format!("{}: {error}", path.display()))?)?
         }
     };
+    if let Some(depth) = arguments.depth {
+        plan.depth = match depth {
+            DepthArgument::Frames => Depth::Frames,
+            DepthArgument::Quic => Depth::Quic,
+        };
+    }
     let mutant = match &arguments.mutant {
         None => None,
         Some(label) => Some(Mutant::by_label(label).ok_or_else(|| {
@@ -87,6 +115,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
         return Ok(try_mutants(arguments, &plan));
     }
     match arguments.seed {
+        Some(seed) if arguments.shrink => Ok(try_to_shrink(arguments, &plan, seed, mutant)),
         Some(seed) => Ok(try_one(arguments, &plan, seed, mutant)),
         None => Ok(try_many(arguments, &plan, mutant)),
     }
@@ -102,14 +131,40 @@ fn try_one(arguments: &Arguments, plan: &Plan, seed: u64, mutant: Option<Mutant>
     outcome.violation.is_none()
 }
 
+/// Whether there was nothing to shrink.
+fn try_to_shrink(arguments: &Arguments, plan: &Plan, seed: u64, mutant: Option<Mutant>) -> bool {
+    let Some(shrunk) = shrink(plan, seed, mutant, arguments.runs) else {
+        say(&format!("seed {seed} holds; there is nothing to shrink"));
+        return true;
+    };
+    say(shrunk.to_string().trim_end());
+    if let Some(violation) = &shrunk.outcome.violation {
+        say(&format!("# seed {}: {}: {}", shrunk.seed, violation.check, violation.what));
+    }
+    let mutant = arguments.mutant.as_ref().map(|label| format!(" --mutant {label}"));
+    say(&format!(
+        "# commit {COMMIT}; with the lines above in small.toml: cargo run --release -p tern-sim \
+         -- --plan small.toml --seed {} --trace{}",
+        shrunk.seed,
+        mutant.unwrap_or_default()
+    ));
+    false
+}
+
 fn show_violation(arguments: &Arguments, outcome: &Outcome) {
     let Some(violation) = &outcome.violation else { return };
     say(&format!("seed {}: {}: {}", outcome.seed, violation.check, violation.what));
     let plan = arguments.plan.as_ref().map(|path| format!(" --plan {}", path.display()));
     let mutant = arguments.mutant.as_ref().map(|label| format!(" --mutant {label}"));
+    let depth = arguments.depth.map(|depth| match depth {
+        DepthArgument::Frames => " --depth frames",
+        DepthArgument::Quic => " --depth quic",
+    });
     say(&format!(
-        "replay: cargo run --release -p tern-sim -- --seed {} --trace{}{}",
+        "commit {COMMIT}; replay: cargo run --release -p tern-sim -- --seed {}{}{}{} --trace (or \
+         --shrink)",
         outcome.seed,
+        depth.unwrap_or_default(),
         plan.unwrap_or_default(),
         mutant.unwrap_or_default()
     ));

@@ -43,9 +43,12 @@ pub fn conditions((latency, jitter): (u64, u64), weather: Weather) -> Conditions
     const SLOW_MS: u64 = 1_000;
     /// What a lossy network loses.
     const LOSS_PERCENT: f64 = 20.0;
+    /// What it doubles.
+    const DUPLICATE_PERCENT: f64 = 2.0;
     let slow = if weather.is_slow { SLOW_MS } else { 0 };
     Conditions {
         loss_percent: if weather.is_lossy { LOSS_PERCENT } else { 0.0 },
+        duplicate_percent: if weather.is_lossy { DUPLICATE_PERCENT } else { 0.0 },
         delay_ms: latency + jitter.div_ceil(2) + slow,
         jitter_ms: jitter / 2 + slow,
         ..Conditions::default()
@@ -59,5 +62,16 @@ pub fn at(ms: u64) -> Duration {
 
 /// The millisecond of the world in which something is over.
 pub fn ms(at: Duration) -> u64 {
-    at.as_micros().div_ceil(1_000) as u64 // fits: 584 million years
+    at.as_nanos().div_ceil(1_000_000) as u64 // fits: 584 million years
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_over_within_a_millisecond_is_over_in_the_next() {
+        assert_eq!(ms(at(10)), 10);
+        assert_eq!(ms(at(10) + Duration::from_nanos(1)), 11);
+    }
 }

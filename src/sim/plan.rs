@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::fault::{Fault, Shape};
 use crate::random::Stream;
@@ -13,8 +13,19 @@ const EVERYDAY: &str = include_str!("plans/everyday.toml");
 /// A range: least and most.
 type Range = [u64; 2];
 
+/// By what frames travel.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Depth {
+    /// Whole frames over a modelled transport: fast.
+    #[default]
+    Frames,
+    /// Packets between real QUIC state machines: slower, with real loss recovery and migration.
+    Quic,
+}
+
 /// Ranges of what seeds may draw; times in the unit of their name.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
     /// How long things go wrong.
@@ -39,6 +50,12 @@ pub struct Plan {
     pub faults_least: usize,
     /// How long the healed world may take to come to rest.
     pub converge_ms: u64,
+    /// By what frames travel.
+    #[serde(default)]
+    pub depth: Depth,
+    /// These faults and no others, by label; without it each seed draws its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<Vec<String>>,
 }
 
 /// What one seed drew.
@@ -87,8 +104,24 @@ impl Plan {
         ];
         match ranges.iter().find(|(_, [least, most])| *least == 0 || least > most) {
             Some((name, _)) => Err(format!("{name} must be [least, most] with least from 1")),
-            None => Ok(plan),
+            None => plan.check_faults(),
         }
+    }
+
+    fn check_faults(self) -> Result<Self, String> {
+        let mut wanted = self.only.iter().flatten();
+        match wanted.find(|label| Fault::by_label(label).is_none()) {
+            Some(label) => Err(format!("only: no fault is called {label}")),
+            None => Ok(self),
+        }
+    }
+
+    /// The plan as it is read.
+    ///
+    /// # Panics
+    /// Never: a plan has nothing that TOML can't say.
+    pub fn to_text(&self) -> String {
+        toml::to_string(self).expect("a plan has nothing that TOML can't say")
     }
 
     /// What this seed draws.
@@ -103,6 +136,9 @@ impl Plan {
     }
 
     fn draw_faults(&self, stream: &mut Stream) -> BTreeSet<Fault> {
+        if let Some(only) = &self.only {
+            return only.iter().filter_map(|label| Fault::by_label(label)).collect();
+        }
         let mut faults: BTreeSet<Fault> =
             Fault::ALL.iter().copied().filter(|_| stream.percent(self.fault_percent)).collect();
         let is_active = |fault: &&Fault| fault.shape() != Shape::Climate;
@@ -134,5 +170,15 @@ mod tests {
         let text = EVERYDAY.replace("users = [2, 4]", "users = [4, 2]");
         assert!(Plan::parse(&text).unwrap_err().contains("users"));
         assert!(Plan::parse("minutes = 3").is_err());
+        let text = format!("only = [\"rain\"]\n{EVERYDAY}");
+        assert!(Plan::parse(&text).unwrap_err().contains("rain"));
+    }
+
+    #[test]
+    fn a_plan_is_read_as_it_was_written() {
+        let only = Some(vec!["drain".to_owned(), "blackout".to_owned()]);
+        let plan = Plan { only, depth: Depth::Quic, ..Plan::everyday() };
+        assert_eq!(Plan::parse(&plan.to_text()), Ok(plan.clone()));
+        assert_eq!(plan.draw(1).faults.len(), 2);
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use crate::fault::{Fault, Pairs, Tally};
+use crate::quic::QuicCounts;
 use crate::world::Outcome;
 
 /// Totals of many runs.
@@ -29,6 +30,8 @@ pub struct Totals {
     pub tally: Tally,
     /// Runs in which each fault was met.
     pub pairs: Pairs,
+    /// What QUIC did, in the runs at the depth that has it.
+    pub quic: Option<QuicTotals>,
     /// Runs with each fault.
     pub runs_with: std::collections::BTreeMap<Fault, u64>,
 }
@@ -47,6 +50,9 @@ impl Totals {
         self.heal_ms_max = self.heal_ms_max.max(outcome.heal_ms);
         self.tally.add(&outcome.tally);
         self.pairs.add(&outcome.tally);
+        if let Some(counts) = &outcome.quic {
+            self.quic.get_or_insert_default().add(counts);
+        }
         for fault in outcome.tally.met() {
             *self.runs_with.entry(fault).or_default() += 1;
         }
@@ -86,8 +92,57 @@ impl Display for Totals {
             let (label, count) = (fault.label(), self.tally.count(*fault));
             writeln!(f, "{label:<15} {count:>9} {runs:>7}  {}", fault.sentence())?;
         }
+        if let Some(quic) = &self.quic {
+            writeln!(f, "\n{quic}")?;
+        }
         let (met, of) = self.pairs.coverage();
         writeln!(f, "\npairs of faults met in one seed: {met} of {of}")
+    }
+}
+
+/// What QUIC did in many runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct QuicTotals {
+    sum: QuicCounts,
+}
+
+impl QuicTotals {
+    fn add(&mut self, counts: &QuicCounts) {
+        let (sum, host) = (&mut self.sum, &counts.host);
+        sum.dialed += counts.dialed;
+        sum.net += counts.net;
+        sum.host.handshakes += host.handshakes;
+        sum.host.retries += host.retries;
+        sum.host.migrations += host.migrations;
+        sum.host.resets += host.resets;
+        sum.host.lost_packets += host.lost_packets;
+        sum.host.congestion_events += host.congestion_events;
+    }
+}
+
+impl Display for QuicTotals {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let QuicCounts { host, net, dialed } = &self.sum;
+        writeln!(
+            f,
+            "packets: {} sent, {} lost, {} doubled, {} out of order, longest {:.1} s",
+            net.offered,
+            net.lost,
+            net.duplicated,
+            net.reordered,
+            net.delay_ms_max as f64 / 1_000.0
+        )?;
+        writeln!(
+            f,
+            "QUIC: {dialed} connections dialed, {} made, {} had to prove their address, {} times \
+             an address changed, {} stateless resets, {} packets found lost, {} times congested",
+            host.handshakes,
+            host.retries,
+            host.migrations,
+            host.resets,
+            host.lost_packets,
+            host.congestion_events
+        )
     }
 }
 

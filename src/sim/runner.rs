@@ -41,6 +41,7 @@ fn stillborn(seed: u64) -> Outcome {
         shown: 0,
         heal_ms: 0,
         tally: Tally::default(),
+        quic: None,
         lines: Vec::new(),
     }
 }

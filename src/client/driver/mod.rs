@@ -28,6 +28,7 @@ use crate::store::{Store, StoreError};
 
 pub use link::Problem;
 pub use tls::{Trust, certificate_pin};
+pub use transport::quic_settings;
 
 /// What a client is made of.
 pub struct Options {

@@ -44,11 +44,12 @@ pub(super) fn client_config(
     rtt_ms: Option<u32>,
 ) -> Result<ClientConfig, ConnectError> {
     let mut config = ClientConfig::new(Arc::new(tls::client_config(trust)?));
-    config.transport_config(Arc::new(transport(rtt_ms)));
+    config.transport_config(Arc::new(quic_settings(rtt_ms)));
     Ok(config)
 }
 
-fn transport(rtt_ms: Option<u32>) -> TransportConfig {
+/// QUIC's settings for a connection, with the round trip of the network if it is known, in ms.
+pub fn quic_settings(rtt_ms: Option<u32>) -> TransportConfig {
     let (low, high) = INITIAL_RTT_MS_BOUNDS;
     let rtt_ms = rtt_ms.unwrap_or(INITIAL_RTT_MS).clamp(low, high);
     let mut transport = TransportConfig::default();

@@ -18,8 +18,8 @@ use tern_core::limiter::Limiter;
 use tern_core::log::Offset;
 use tern_core::placement::{ShardId, WorkerId};
 use tern_protocol::Code;
+use tern_quic::frames::Cutter;
 
-use super::frames::Cutter;
 use super::free::Free;
 use super::resets::{Peer, Slot};
 use crate::alloc::{Scope, enter};

@@ -5,7 +5,7 @@
 //!
 //! 1. `receive`: a batch from the socket; a stray goes to its worker by `inbox`; quinn-proto
 //!    finds or accepts its connection.
-//! 2. `serve`: the connection's events; bytes of the control stream, cut by `frames` into
+//! 2. `serve`: the connection's events; bytes of the control stream, cut by `tern_quic::frames` into
 //!    frames, each of which is one `Input` to the machine.
 //! 3. `effects`: what the machine wants done: frames and pushes written to streams (`links`),
 //!    closes, questions. Pushes that need not keep their order go by datagram (`free`).
@@ -30,7 +30,6 @@ mod receive;
 mod serve;
 mod transmit;
 
-mod frames;
 mod free;
 mod links;
 mod pool;

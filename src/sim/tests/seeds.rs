@@ -6,7 +6,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tern_sim::Outcome;
-use tern_sim::plan::Plan;
+use tern_sim::plan::{Depth, Plan};
 use tern_sim::runner::live;
 
 /// The plan of everything at once.
@@ -16,9 +16,10 @@ fn must_hold(plan: &Plan, name: &str, seed: u64) -> Outcome {
     let outcome = live(plan, seed, None, 40);
     if let Some(violation) = &outcome.violation {
         outcome.lines.iter().for_each(|line| eprintln!("{line}"));
+        let depth = if plan.depth == Depth::Quic { " --depth quic" } else { "" };
         panic!(
             "seed {seed} of {name}: {}: {}\nreplay: cargo run --release -p tern-sim -- \
-             --plan src/sim/plans/{name}.toml --seed {seed} --trace",
+             --plan src/sim/plans/{name}.toml --seed {seed}{depth} --trace",
             violation.check, violation.what
         );
     }
@@ -70,11 +71,34 @@ fn sends_go_on_when_a_pause_is_over() {
     must_hold(&Plan::parse(STORM).unwrap(), "storm", 1_041);
 }
 
+fn with_packets() -> Plan {
+    Plan { depth: Depth::Quic, ..Plan::everyday() }
+}
+
+/// The depth with packets: fixed seeds, of which some have Retry, migration and resets.
+#[test]
+fn fixed_seeds_hold_over_quic() {
+    let plan = with_packets();
+    let (mut seen, mut shown) = (tern_sim::quic::QuicCounts::default(), 0);
+    for seed in 1..=8 {
+        let outcome = must_hold(&plan, "everyday", seed);
+        let counts = outcome.quic.expect("this depth has them");
+        seen.host.retries += counts.host.retries;
+        seen.host.migrations += counts.host.migrations;
+        seen.host.resets += counts.host.resets;
+        seen.host.lost_packets += counts.host.lost_packets;
+        shown += outcome.shown;
+    }
+    println!("TEST A-01 depth=quic seeds=8 shown={shown} lost=0 {seen:?}");
+    let host = &seen.host;
+    assert!(host.retries > 0 && host.migrations > 0 && host.resets > 0, "{host:?}");
+    assert!(host.lost_packets > 0, "{host:?}");
+}
+
 /// A-06.
 #[test]
 fn one_seed_gives_one_run() {
-    let plan = Plan::everyday();
-    for seed in [7, 8] {
+    for (plan, seed) in [(Plan::everyday(), 7), (Plan::everyday(), 8), (with_packets(), 7)] {
         let (first, second) = (live(&plan, seed, None, 500), live(&plan, seed, None, 500));
         assert_eq!((first.hash, first.steps), (second.hash, second.steps));
         assert_eq!(first.lines, second.lines);

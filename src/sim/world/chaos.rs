@@ -9,6 +9,7 @@ use tern_protocol::DeviceId;
 use super::{Happening, World};
 use crate::disk::Death;
 use crate::fault::{Fault, Shape};
+use crate::quic::Sleeper;
 
 /// How far the server's wall clock jumps at most, in ms: a day.
 const WALL_JUMP_MS_MAX: u64 = 86_400_000;
@@ -58,6 +59,7 @@ impl World {
 
     /// The disk does not look at the weather by itself.
     pub(super) fn set_disk_weather(&mut self) {
+        self.set_net_weather();
         let (full, busy, cold) = (
             self.is_on(Fault::DiskFull),
             self.is_on(Fault::DiskBusy),
@@ -115,6 +117,7 @@ impl World {
         let Some(server) = self.server.as_mut() else { return false };
         let worker = self.chaos.below(server.seats.len() as u64) as usize;
         server.seats[worker].paused_until = until;
+        self.sleep(Sleeper::Worker(worker), until);
         true
     }
 
@@ -160,6 +163,7 @@ impl World {
                 if let Some(process) = self.installs[install].running() {
                     process.paused_until = until;
                 }
+                self.sleep(Sleeper::Install(install), until);
             }
             Fault::StoreFails => self.device_input(install, ClientInput::StoreFailed),
             Fault::Logout => self.device_input(install, ClientInput::Logout),
@@ -167,6 +171,7 @@ impl World {
                 self.installs[install].path = (self.net.between(2, 400), self.net.between(0, 100));
                 let network = self.network(install);
                 self.device_input(install, ClientInput::NetworkChanged(network));
+                self.move_install(install);
             }
             Fault::Reinstall => return self.reinstall(install),
             Fault::Clone => return self.clone_phone(install),

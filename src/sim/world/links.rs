@@ -61,6 +61,9 @@ impl World {
         if let Some(process) = self.installs[install].process.as_mut() {
             process.link = Some(link);
         }
+        if self.dial(link, install) {
+            return;
+        }
         let when = self.crossing(link, Way::ToServer);
         if self.server.is_none() && self.net.percent(50) {
             self.agenda.add(when, Happening::ClientNotices(link));
@@ -70,7 +73,7 @@ impl World {
     }
 
     /// The conditions on the path of an install at this moment.
-    fn conditions(&mut self, install: usize) -> Conditions {
+    pub(super) fn conditions(&mut self, install: usize) -> Conditions {
         let is_slow = self.struck(Fault::SlowNetwork);
         let is_lossy = self.is_on(Fault::LossyNetwork);
         conditions(self.installs[install].path, Weather { is_slow, is_lossy })
@@ -103,6 +106,7 @@ impl World {
 
     /// Gives a parcel to the transport.
     pub(super) fn offer(&mut self, link: u64, way: Way, parcel: Parcel) {
+        let Some(parcel) = self.say_parcel(link, way, parcel) else { return };
         self.weather_of(link, way);
         let now = at(self.now);
         let Some(conn) = self.links.get_mut(&link) else { return };
@@ -117,6 +121,9 @@ impl World {
     /// A frame leaves by datagram. A lost push is repeated in order by the server's transport, as a
     /// rule; a lost send by the client's machine.
     pub(super) fn offer_free(&mut self, link: u64, way: Way, frame: bytes::Bytes) {
+        if self.wire.is_some() {
+            return self.offer(link, way, Parcel::Frame(frame)); // by stream there
+        }
         self.weather_of(link, way);
         self.tally.hit(Fault::Datagrams);
         let is_lost = self.net.percent(FREE_LOST_PERCENT);
@@ -145,7 +152,14 @@ impl World {
             return;
         };
         let worker = self.net.below(server.seats.len() as u64) as usize;
-        let generation = server.generation;
+        self.arrive(link, worker);
+        let when = self.crossing(link, Way::ToClient);
+        self.agenda.add(when, Happening::LinkReady(link));
+    }
+
+    /// The connection is there for this worker.
+    pub(super) fn arrive(&mut self, link: u64, worker: usize) {
+        let Some(generation) = self.server.as_ref().map(|server| server.generation) else { return };
         let Some(conn) = self.links.get_mut(&link) else { return };
         (conn.seat, conn.server_open) = (Some((generation, worker)), true);
         let install = conn.install;
@@ -157,8 +171,6 @@ impl World {
         );
         self.oracle.link_opened(link);
         self.worker_input(worker, Input::LinkOpened(LinkId(link)));
-        let when = self.crossing(link, Way::ToClient);
-        self.agenda.add(when, Happening::LinkReady(link));
     }
 
     /// The connection is there for the client.
@@ -177,6 +189,7 @@ impl World {
         conn.client_open = false;
         conn.carrier.cut(Way::ToClient);
         let install = conn.install;
+        self.vanish(link);
         self.trace.note(
             self.now,
             &[7, link],
@@ -224,7 +237,9 @@ impl World {
         if let Some(conn) = self.links.get_mut(&link) {
             conn.client_open = false;
             conn.carrier.cut(Way::ToClient);
-            if !conn.is_half_lost {
+            let is_half_lost = conn.is_half_lost;
+            // With packets, the server notices by itself.
+            if !self.vanish(link) && !is_half_lost {
                 let when = self.now + self.net.between(0, IDLE_MS_MAX);
                 self.agenda.add(when, Happening::ServerNotices(link));
             }
@@ -280,7 +295,7 @@ impl World {
         }
     }
 
-    fn frame_reaches_server(&mut self, link: u64, frame: bytes::Bytes) {
+    pub(super) fn frame_reaches_server(&mut self, link: u64, frame: bytes::Bytes) {
         let Some((_, worker)) = self.links.get(&link).and_then(|conn| conn.seat) else { return };
         let install = self.links[&link].install;
         self.trace.note(
@@ -310,7 +325,7 @@ impl World {
             let Some(conn) = self.links.get_mut(&link) else { continue };
             conn.server_open = false;
             conn.carrier.cut(Way::ToServer);
-            if self.net.percent(60) {
+            if self.wire.is_none() && self.net.percent(60) {
                 let when = notice_from + self.net.between(0, 2_000);
                 self.agenda.add(when, Happening::ClientNotices(link));
             }
@@ -323,8 +338,11 @@ impl World {
     pub(super) fn lose_link(&mut self, link: u64, half: bool) {
         let now = self.now;
         let late = now + self.net.between(100, 20_000);
+        let has_wire = self.darken(link, half);
         let Some(conn) = self.links.get_mut(&link) else { return };
-        if half {
+        if has_wire {
+            conn.is_half_lost = half;
+        } else if half {
             conn.is_half_lost = true;
             let flights = conn.carrier.stall(Way::ToServer, at(late));
             for when in flights {
@@ -344,6 +362,9 @@ impl World {
 
     /// One direction of a connection stands still.
     pub(super) fn stall_link(&mut self, link: u64, way: Way, until: u64) {
+        if self.black_out(link, way, until) {
+            return;
+        }
         let Some(conn) = self.links.get_mut(&link) else { return };
         for when in conn.carrier.stall(way, at(until)) {
             self.agenda.add(ms(when), Happening::Flight(link, way));

@@ -6,6 +6,7 @@ mod chaos;
 mod devices;
 mod directory;
 mod links;
+mod packets;
 mod rest;
 mod servers;
 mod workload;
@@ -28,7 +29,8 @@ use crate::fault::{Fault, Tally};
 use crate::mutant::Mutant;
 use crate::oracle::{Oracle, Violation};
 use crate::parcel::Parcel;
-use crate::plan::{Draw, Plan};
+use crate::plan::{Depth, Draw, Plan};
+use crate::quic::{QuicCounts, Wire};
 use crate::random::Stream;
 use crate::server::Server;
 use crate::trace::Trace;
@@ -64,6 +66,8 @@ pub(crate) enum Happening {
     Flight(u64, Way),
     /// The server's transport repeats, in order, a frame that it takes for lost.
     Repair(u64, bytes::Bytes),
+    /// Something is due on the network of packets.
+    Wire,
     /// A device's process starts.
     DeviceStarts(usize),
     /// A deadline of a machine: install, process.
@@ -105,6 +109,10 @@ pub struct World {
     installs: Vec<Install>,
     links: BTreeMap<u64, Conn>,
     next_link: u64,
+    /// The network of packets, at the depth that has one.
+    wire: Option<Box<Wire>>,
+    /// When it is looked at next.
+    wire_at: Option<u64>,
     /// Spells and when each ends.
     weather: BTreeMap<Fault, u64>,
     healed_at: Option<u64>,
@@ -138,6 +146,8 @@ pub struct Outcome {
     pub heal_ms: u64,
     /// Faults injected.
     pub tally: Tally,
+    /// What QUIC did, at the depth that runs it.
+    pub quic: Option<QuicCounts>,
     /// The newest lines of the trace, if they were asked for.
     pub lines: Vec<String>,
 }
@@ -158,7 +168,6 @@ impl World {
             work: Stream::of(seed, "workload"),
             chaos,
             schedule: Stream::of(seed, "schedule"),
-            config,
             tuning,
             disk,
             server: None,
@@ -169,6 +178,8 @@ impl World {
             installs: Vec::new(),
             links: BTreeMap::new(),
             next_link: 1,
+            wire: (plan.depth == Depth::Quic).then(|| packets::wire(seed, &config)),
+            wire_at: None,
             weather: BTreeMap::new(),
             healed_at: None,
             sends_left: draw.sends,
@@ -177,6 +188,7 @@ impl World {
             tally: Tally::default(),
             trace: Trace::new(lines_max),
             draw,
+            config,
         };
         world.begin();
         world
@@ -217,6 +229,7 @@ impl World {
             let Some((when, what)) = self.agenda.take() else { break };
             self.now = when;
             self.happen(what);
+            self.run_wire();
             if self.trace.steps() > STEPS_MAX {
                 let wrong = format!("{STEPS_MAX} steps and no end");
                 self.oracle.judge("liveness", Err(wrong));
@@ -237,6 +250,7 @@ impl World {
             shown: self.oracle.delivery.shown_count(),
             heal_ms: self.healed_at.map_or(0, |at| self.now - at),
             tally: self.tally,
+            quic: self.wire.as_ref().map(|wire| wire.counts()),
             lines: self.trace.into_lines(),
         }
     }
@@ -265,6 +279,7 @@ impl World {
             Happening::Repair(link, frame) => {
                 self.offer(link, Way::ToClient, Parcel::Frame(frame));
             }
+            Happening::Wire => {} // looked at after each happening
             Happening::DeviceStarts(install) => self.start_device(install),
             Happening::DeviceTick(install, generation) => self.tick_device(install, generation),
             Happening::StoreDone(install, generation) => self.store_done(install, generation),

@@ -19,7 +19,7 @@ impl World {
         self.healed_at = Some(self.now);
         self.weather.clear();
         self.fail_next_sync = false;
-        self.set_disk_weather();
+        self.wake_wire();
         if self.disk.borrow().has_failed() {
             self.kill_server(Death::Process);
         } else if let Some(server) = self.server.as_mut() {
@@ -37,6 +37,7 @@ impl World {
             self.agenda.add(when, Happening::DeviceStarts(install));
             self.send_one(install);
         }
+        self.set_disk_weather();
         self.agenda.add(self.now + LOOK_MS, Happening::Look);
     }
 

@@ -62,6 +62,7 @@ impl World {
                 let (generation, born) = (self.server_generation, self.now);
                 let mono_at_birth = self.schedule.between(0, 10_000);
                 self.server = Some(Server { generation, born, mono_at_birth, placement, seats });
+                self.start_wire();
                 (0..usize::from(self.workers)).for_each(|worker| self.wake(worker));
                 self.trace.note(
                     self.now,
@@ -166,6 +167,7 @@ impl World {
         }
         self.trace.note(self.now, &[11], &[], format_args!("the server dies: {death:?}"));
         self.disk.borrow_mut().crash(death);
+        self.kill_wire();
         self.fail_next_sync = false;
         let back = self.now + self.chaos.between(50, 8_000);
         self.agenda.add(back, Happening::ServerStarts);

@@ -10,14 +10,14 @@ use tern_protocol::header::HEADER_BYTES;
 
 /// What came of a frame that is not whole yet.
 #[derive(Default, Debug)]
-pub(super) struct Cutter {
+pub struct Cutter {
     partial: Vec<u8>,
 }
 
 impl Cutter {
     /// The next whole frame at the start of `chunk`, header included; `None` when the chunk is
     /// used up.
-    pub(super) fn next(&mut self, chunk: &mut Bytes) -> Option<Bytes> {
+    pub fn next(&mut self, chunk: &mut Bytes) -> Option<Bytes> {
         if self.partial.is_empty() {
             let whole = Header::peek(chunk).map(|header| header.frame_bytes());
             if let Some(bytes) = whole.filter(|&bytes| bytes <= chunk.len()) {
@@ -33,7 +33,7 @@ impl Cutter {
     }
 
     /// Whether the start of a frame has come and its end has not.
-    pub(super) fn is_inside(&self) -> bool {
+    pub fn is_inside(&self) -> bool {
         !self.partial.is_empty()
     }
 
