@@ -9,7 +9,7 @@
 //!
 //! - [`random`]: numbers that repeat.
 //! - [`conditions`]: how bad one direction is, as data; [`profile`] names whole links.
-//! - [`link`]: one direction, which decides about each packet; [`loss`] and [`line`] are parts of
+//! - [`link`]: one direction, which decides about each packet; [`loss`] and [`mod@line`] are parts of
 //!   it. A [`path::Path`] is a link that also holds the packets until they are due.
 //! - [`nat`]: which outer address stands for an inner one, until it is forgotten.
 //! - [`carrier`]: what a transport makes of such a link, where the transport itself is not run.
