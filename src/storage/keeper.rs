@@ -210,6 +210,7 @@ impl Keeper {
         pass: &Pass<'_>,
     ) -> Result<(), CheckpointError> {
         let began = Instant::now();
+        state.shelf.prove_newest()?;
         let list = self.shared.segments.load_full();
         let previous = state.shelf.newest().map(|checkpoint| checkpoint.header);
         let (covered, before) = previous.map_or((0, 0), |header| (header.at, header.start));

@@ -245,8 +245,9 @@ impl Storage {
         self.shards[usize::from(shard.0)].keeper.facts(self.clock.facts().confirmed_ms)
     }
 
-    /// The clock that retention goes by.
+    /// The clock that retention goes by, now.
     pub fn clock(&self) -> ClockFacts {
+        self.clock.tick();
         self.clock.facts()
     }
 

@@ -100,6 +100,7 @@ impl Building<'_> {
             previous.rows(|kind, row| Ok(state.restore(Offset(header.end), kind, row)?))?;
         }
         let from = self.previous.map_or(0, |previous| previous.header.at);
+        self.check_first(from)?;
         let mut losses = self.losses.iter().filter(|loss| loss.at >= from).peekable();
         for segment in self.sealed {
             while let Some(loss) = losses.next_if(|loss| loss.at < segment.header.first()) {
@@ -131,26 +132,37 @@ impl Building<'_> {
                 continue;
             }
             steps.reach(at)?;
-            let broken = |_| {
-                let why = format!("the record at offset {at} is broken");
-                CheckpointError::bad(&segment.path, why)
-            };
-            let (len, content) = match segment.parse(at) {
+            at = match segment.parse(at) {
+                Ok((len, content)) => {
+                    let end = at + len as u64;
+                    if let Content::Record(record) = content {
+                        state.replay(Offset(at), Offset(end), record)?;
+                    }
+                    end
+                }
                 Err(Bad::Body(Head { kind: RecordKind::Message, links, bytes })) => {
                     let end = at + bytes as u64;
                     state.lost(Offset(at), Offset(end), Some(links));
-                    at = end;
-                    continue;
+                    end
                 }
-                parsed => parsed.map_err(broken)?,
+                Err(_) => {
+                    let why = format!("the record at offset {at} is broken");
+                    return Err(CheckpointError::bad(&segment.path, why));
+                }
             };
-            let end = at + len as u64;
-            if let Content::Record(record) = content {
-                state.replay(Offset(at), Offset(end), record)?;
-            }
-            at = end;
         }
         Ok(())
+    }
+
+    /// The log goes on where the checkpoint before it ends, but for what is known to be lost.
+    fn check_first(&self, from: u64) -> Result<(), CheckpointError> {
+        let first = self.sealed.first().map_or(from, |segment| segment.header.base);
+        let is_lost = self.losses.iter().any(|loss| (from..first).contains(&loss.at));
+        if first == from || is_lost {
+            return Ok(());
+        }
+        let why = format!("the segment at offset {from}, from which on it is made, is missing");
+        Err(CheckpointError::bad(self.dir, why))
     }
 
     fn go_on(&self) -> Result<(), CheckpointError> {

@@ -88,14 +88,19 @@ impl Shelf {
     /// Reads the newest two through, from the disk: what follows relies on them. One that has
     /// gone bad leaves the good ones.
     pub(crate) fn prove_pair(&mut self) -> Result<(), CheckpointError> {
-        for index in (0..self.good.len()).rev().take(KEPT) {
-            self.good[index].forget();
-            if let Err(error) = self.good[index].verify() {
-                self.bad.push(self.good.remove(index).path);
-                return Err(error);
-            }
-        }
-        Ok(())
+        (0..self.good.len()).rev().take(KEPT).try_for_each(|index| self.prove(index))
+    }
+
+    /// The same for the newest alone: the next one is made from it.
+    pub(crate) fn prove_newest(&mut self) -> Result<(), CheckpointError> {
+        self.good.len().checked_sub(1).map_or(Ok(()), |newest| self.prove(newest))
+    }
+
+    fn prove(&mut self, index: usize) -> Result<(), CheckpointError> {
+        self.good[index].forget();
+        self.good[index].verify().inspect_err(|_| {
+            self.bad.push(self.good.remove(index).path);
+        })
     }
 
     /// Removes what is older than the newest two, and what can't be used, once there are two.

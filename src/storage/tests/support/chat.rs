@@ -23,6 +23,9 @@ use super::{Running, SHARD};
 /// Rows of a state: kind and bytes.
 pub type Rows = Vec<(StateKind, Vec<u8>)>;
 
+/// Who writes what only moves the log on.
+pub const NOTER: u64 = 999;
+
 /// What the users of a shard did.
 pub struct Chat {
     pub random: Random,
@@ -99,6 +102,15 @@ impl Chat {
             server_time: 7.into(),
         };
         append(running, log, RecordKind::Entry, Links::default(), &[body.as_bytes()])
+    }
+
+    /// Somebody who is in no other record enters a channel of his own: [`NOTER`].
+    pub fn note(running: &Running, log: &mut MappedLog) -> Offset {
+        let channel = ChannelId::direct(Uin(NOTER), Uin(NOTER));
+        let body = EntryBody { uin: NOTER.into(), channel, server_time: 1.into() };
+        let at = append(running, log, RecordKind::Entry, Links::default(), &[body.as_bytes()]);
+        running.make_durable(log, at);
+        at
     }
 
     pub fn send(&mut self, running: &Running, log: &mut MappedLog, bytes: usize) -> Offset {
