@@ -5,6 +5,7 @@ use std::io;
 use serde_json::json;
 use tern_storage::Durability;
 
+use crate::checkpoints;
 use crate::cli::Exit;
 use crate::folder::Folder;
 use crate::output::{Out, columns, hex, size, time};
@@ -87,6 +88,7 @@ fn print_shard(folder: &Folder, shard: &Shard, out: &mut Out) -> io::Result<()> 
     } else if !shard.segments.is_empty() {
         out.text(&columns(&table(shard)))?;
     }
+    checkpoints::print(shard.id, &shard.checkpoints, out)?;
     for problem in &shard.problems {
         out.fact(|| problem_json(shard, problem), || problem_line(shard, problem))?;
     }
@@ -162,6 +164,7 @@ fn segment_json(shard: &Shard, segment: &Segment) -> serde_json::Value {
         object["folder"] = hex(&header.folder).into();
         object["boot"] = hex(&header.boot).into();
         object["opening"] = hex(&header.opening).into();
+        object["confirmed_ms"] = header.confirmed_ms.to_string().into();
     }
     object
 }

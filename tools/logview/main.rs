@@ -10,6 +10,7 @@
 //! - `list`, `records`, `channel`, `verify`, `dedup`: the commands; `show`, `output`: their words.
 #![forbid(unsafe_code)]
 
+mod checkpoints;
 mod cli;
 
 mod channel;

@@ -14,6 +14,7 @@ use tern_core::log::Record;
 use tern_core::placement::ShardId;
 use tern_storage::SEGMENT_HEADER_BYTES;
 
+use crate::checkpoints::{self, CheckpointFile};
 use crate::folder::Folder;
 use crate::segment::SegmentFile;
 use crate::walk::{Gap, Looks, Piece, walk};
@@ -107,6 +108,7 @@ pub(crate) struct Shard {
     pub(crate) id: ShardId,
     pub(crate) segments: Vec<Segment>,
     pub(crate) problems: Vec<Problem>,
+    pub(crate) checkpoints: Vec<CheckpointFile>,
     /// Files that were not finished.
     pub(crate) unfinished: usize,
     /// The newest offset that a mark proves.
@@ -143,8 +145,12 @@ impl Shard {
     fn look(folder: &Folder, id: ShardId, progress: &mut impl FnMut(u64)) -> io::Result<Self> {
         let (mut segments, mut problems) = (Vec::new(), Vec::new());
         let (paths, unfinished) = folder.segments(id)?;
-        let (mut expected, mut base) = (1, Some(0));
-        for (number, path) in paths {
+        let checkpoints = checkpoints::read(folder, id)?;
+        let origin = checkpoints::newest(&checkpoints);
+        let (first, start) = origin.map_or((1, 0), |origin| (origin.start_number, origin.start));
+        let (mut expected, mut base) = (first, Some(start));
+        // What a checkpoint has given up may be there, or not.
+        for (number, path) in paths.into_iter().filter(|(number, _)| *number >= first) {
             if number != expected {
                 let what = missing(expected, number - 1);
                 problems.push(Problem { segment: expected, kind: ProblemKind::File(what) });
@@ -170,8 +176,17 @@ impl Shard {
         }
         let (proven, end) = (0, 0);
         let clean = false;
-        let mut shard =
-            Self { id, segments, problems, unfinished, proven, end, clean, dead_from: None };
+        let mut shard = Self {
+            id,
+            segments,
+            problems,
+            checkpoints,
+            unfinished,
+            proven,
+            end,
+            clean,
+            dead_from: None,
+        };
         shard.find_cuts();
         shard.walk(progress);
         shard.judge();
@@ -213,6 +228,7 @@ impl Shard {
     /// Whether anything that was durable is lost.
     pub(crate) fn is_damaged(&self) -> bool {
         self.problems.iter().any(|problem| !matches!(problem.kind, ProblemKind::Torn(_)))
+            || self.checkpoints.iter().any(|file| file.found.is_err())
     }
 
     /// The segment that an offset lies in.

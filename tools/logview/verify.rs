@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 
 use serde_json::json;
 
+use crate::checkpoints;
 use crate::cli::Exit;
 use crate::dedup;
 use crate::folder::Folder;
@@ -59,6 +60,7 @@ fn print(folder: &Folder, shard: &Shard, out: &mut Out) -> io::Result<()> {
             )
         },
     )?;
+    checkpoints::print(shard.id, &shard.checkpoints, out)?;
     for problem in &shard.problems {
         let line = || format!("  {}", problem_line(shard, problem));
         out.fact(|| problem_json(shard, problem), line)?;

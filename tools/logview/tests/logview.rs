@@ -166,6 +166,29 @@ fn a_damaged_header_does_not_hide_its_records() {
 }
 
 #[test]
+fn checkpoints_are_shown_and_stand_for_what_is_gone() {
+    let rig = Rig::new();
+    let live = rig.write(9_000);
+    live.storage.maintain();
+    live.storage.maintain();
+    live.close();
+    let list = rig.run(&["list"]);
+    list.ends_with(0);
+    list.says("checkpoint 1: 2 rows");
+    list.says("messages are kept from segment 1 on");
+    let path = rig.path().join("log/shard-00/0000000001.ckpt");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[4096 + 20] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let verify = rig.run(&["verify"]);
+    verify.ends_with(1);
+    verify.says("DAMAGED  checkpoint 1: ");
+    verify.says("the block at byte 4096 is broken");
+    let json = rig.run(&["list", "--json"]);
+    json.says("\"what\":\"checkpoint\"");
+}
+
+#[test]
 fn a_missing_segment_is_named() {
     let rig = Rig::new();
     rig.write(9_000).close();

@@ -43,7 +43,7 @@ pub struct Run {
 
 /// Storage that has the folder.
 pub struct Live {
-    storage: Storage,
+    pub storage: Storage,
     log: MappedLog,
     table: ShmTable,
     rung: Receiver<()>,
@@ -80,6 +80,8 @@ impl Rig {
             segment_bytes_min: SEGMENT_BYTES_MIN,
             segment_bytes_max: SEGMENT_BYTES_MIN,
             dedup_dir: self.memory.path().into(),
+            checkpoint_bytes_min: 1,
+            maintain_every: Duration::from_secs(3600),
             ..StorageConfig::default()
         };
         let (bell, rung) = sync_channel(1);
