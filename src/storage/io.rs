@@ -141,7 +141,7 @@ impl Run {
     fn look(&self) {
         for shard in &self.shards {
             shard.preparer.prepare_spare();
-            shard.supply.serve();
+            shard.supply.attend();
         }
         self.tell_faults();
     }

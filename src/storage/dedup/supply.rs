@@ -106,7 +106,7 @@ impl Supply {
 
     /// From now on the owner never waits.
     pub(crate) fn leave_to_io_thread(&self) {
-        self.inline.store(false, Relaxed);
+        self.inline.store(false, Release);
     }
 
     /// Sets what tables say of the log's life from now on.
@@ -143,7 +143,15 @@ impl Supply {
         Ok(())
     }
 
-    /// Does what was asked for: the I/O thread's part.
+    /// The I/O thread's part, from when the owner leaves it to that: two threads at once would
+    /// make two tables of the same name, and hand over the older one late.
+    pub(crate) fn attend(&self) {
+        if !self.inline.load(Acquire) {
+            self.serve();
+        }
+    }
+
+    /// Does what was asked for.
     pub(crate) fn serve(&self) {
         // In this order: who wants a table has retired the one before, whose name it takes.
         let slots = self.wanted.load(Acquire) as usize;

@@ -4,6 +4,7 @@
 //! then opens them again: as after `kill -9`, as after a reboot (no table in shared memory, no
 //! file in the page cache), and once more without any checkpoint. Then restores states of one
 //! kind of row each and asks the kernel how much memory they took.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // it speaks to people
 
 mod fill;
 mod open;
