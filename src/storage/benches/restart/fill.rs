@@ -72,23 +72,24 @@ pub(crate) fn fill(size: &Size, data: &Path) -> Result<(), String> {
             logs.iter_mut().for_each(Log::commit);
         }
     }
+    logs.iter_mut().for_each(settle);
+    storage.maintain();
     let made: u64 = (0..SHARDS).map(|s| storage.upkeep(ShardId(s)).checkpoints_made).sum();
     let (channels, entries) = (ways.len(), devices.len());
     println!("filled in {:.1?}: {channels} channels, {entries} windows", began.elapsed());
     println!("checkpoints made meanwhile: {made}");
-    logs.into_iter().for_each(close_hard);
+    std::mem::forget(logs); // as `kill -9` leaves them
     storage.shutdown();
     Ok(())
 }
 
-/// As `kill -9` leaves it, but for what is in memory.
-fn close_hard(mut log: MappedLog) {
+/// Waits until everything reached the file.
+fn settle(log: &mut MappedLog) {
     let tail = log.tail();
     while log.durable().is_ok_and(|durable| durable.end() < tail) {
         log.commit();
         std::thread::yield_now();
     }
-    std::mem::forget(log);
 }
 
 fn open_empty(storage: &Storage, placement: Placement, shard: u16) -> Result<MappedLog, String> {

@@ -1,9 +1,9 @@
 //! How long a restart takes, and what a shard's state weighs at rest.
 //!
 //! Fills the logs of four shards through the library, with checkpoints as a server makes them,
-//! then opens them again: as after `kill -9`, as after a reboot (no table in shared memory, no
-//! file in the page cache), and once more without any checkpoint. Then restores states of one
-//! kind of row each and asks the kernel how much memory they took.
+//! lets the checkpoints catch up, then opens them again: as after `kill -9`, as after a reboot (no table in shared memory, no
+//! file in the page cache), and once more without any checkpoint. Before that it restores states
+//! of one kind of row each and asks the kernel how much memory they took.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it speaks to people
 
 mod fill;
@@ -66,12 +66,11 @@ fn read(mut args: impl Iterator<Item = String>) -> Result<Option<(Size, PathBuf)
 }
 
 fn run(size: &Size, dir: &Path) -> Result<(), String> {
+    state::weigh();
     let data = dir.join(format!("tern-restart-{}", std::process::id()));
     let result = measure(size, &data);
     std::fs::remove_dir_all(&data).map_err(|error| format!("{}: {error}", data.display()))?;
-    result?;
-    state::weigh();
-    Ok(())
+    result
 }
 
 fn measure(size: &Size, data: &Path) -> Result<(), String> {
