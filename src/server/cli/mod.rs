@@ -12,6 +12,7 @@ mod folder;
 mod options;
 mod output;
 mod recv;
+mod repair;
 mod restore;
 mod send;
 mod serve;
@@ -69,6 +70,8 @@ enum Command {
     Backup(backup::Args),
     /// Make a data folder from what `tern backup` made
     Restore(restore::Args),
+    /// List what is damaged in the logs of a folder, and accept it as lost; while no server runs
+    Repair(repair::Args),
     /// Have the server go down in order, as SIGTERM does
     Stop(stop::Args),
     /// List what can be set, each option with its unit, default and cost
@@ -109,6 +112,7 @@ fn run(command: Command) -> Exit {
         Command::Status(args) => status::run(&args),
         Command::Backup(args) => backup::run(&args),
         Command::Restore(args) => restore::run(&args),
+        Command::Repair(args) => repair::run(&args),
         Command::Stop(args) => stop::run(&args),
         Command::Options(args) => options::run(&args),
     }

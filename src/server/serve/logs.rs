@@ -372,7 +372,7 @@ impl OpenLogs {
                 stats.warmed,
                 table.entries(),
                 table.bytes(),
-                u64::from(storage.failure(*id).is_some()),
+                u64::from(storage.failure(*id).or(storage.read_only(*id)).is_some()),
                 checkpoint.bytes,
                 checkpoint.age.as_secs(),
                 upkeep.uncovered_bytes,
@@ -392,7 +392,7 @@ impl OpenLogs {
         let storage = self.storage();
         let Some(storage) = storage.as_ref() else { return Vec::new() };
         let failure = |(id, _): &(ShardId, _)| {
-            let why = storage.failure(*id)?;
+            let why = storage.failure(*id).or(storage.read_only(*id))?;
             Some(format!("the log of shard {} takes no more messages: {why}", id.0))
         };
         let unreadable = |(id, _): &(ShardId, _)| {
