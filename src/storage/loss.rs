@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use tern_core::log::{Links, RecordKind};
 use tern_protocol::{ChannelId, MessageId};
 
+use crate::header::SEGMENT_HEADER_BYTES;
+
 /// Messages that the text of one loss names.
 const NAMED_MAX: usize = 8;
 
@@ -63,6 +65,12 @@ impl Lost {
 }
 
 impl Loss {
+    /// The first offset at which a record can have been: the log's first page is a header, and
+    /// offset 0 stands for no record.
+    pub(crate) fn first(&self) -> u64 {
+        self.at.max(SEGMENT_HEADER_BYTES as u64)
+    }
+
     /// Whether a replay is told of it, and then the links of what was lost, as far as known.
     /// Nobody misses a mark, and of what a checkpoint covers the state is known.
     pub(crate) fn told(&self) -> Option<Option<Links>> {

@@ -160,7 +160,7 @@ impl LogScan {
                 names.0.insert(loss.at, (channel, id.next()));
             }
         }
-        visitor.lost(Offset(loss.at), Offset(loss.to), links).map_err(refused)
+        visitor.lost(Offset(loss.first()), Offset(loss.to), links).map_err(refused)
     }
 
     /// Names the lost messages that a record points to.

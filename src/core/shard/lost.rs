@@ -57,7 +57,7 @@ impl Losses {
 
     /// Whether the record at this place is lost.
     pub(super) fn holds(&self, at: Offset) -> bool {
-        self.places.contains_key(&at) || self.is_in_range(at)
+        at != Offset::NONE && (self.places.contains_key(&at) || self.is_in_range(at))
     }
 
     /// Follows a link through lost messages whose channel is known to one that can be read;

@@ -201,7 +201,7 @@ impl Building<'_> {
 
 fn lose(state: &mut Recovery<MemoryTable>, loss: &Loss) {
     if let Some(links) = loss.told() {
-        state.lost(Offset(loss.at), Offset(loss.to), links);
+        state.lost(Offset(loss.first()), Offset(loss.to), links);
     }
 }
 

@@ -20,6 +20,7 @@ pub mod chat;
 pub mod countdown;
 
 pub mod faulty;
+pub mod model;
 
 pub mod quick;
 
