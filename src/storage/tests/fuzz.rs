@@ -240,4 +240,5 @@ fn b_13_any_bytes_are_opened_or_refused() {
         execs - opened,
     );
     assert!(opened > 0 && opened < execs && decoded > 0, "the mutations reach something");
+    assert!(lost > 0, "damage before the newest mark is reached");
 }

@@ -10,8 +10,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod drop;
 mod mount;
 mod writer;
 
+mod cold;
 mod full;
 mod inject;
