@@ -167,7 +167,7 @@ codes! {
     // Who you are.
     0x0010 BadCredentials "BAD_CREDENTIALS" Final "Unknown user or device, or a wrong secret; the connection is closed.";
     0x0011 UserDisabled "USER_DISABLED" Final "The user is disabled by the operator; the connection is closed.";
-    0x0012 DeviceRevoked "DEVICE_REVOKED" Final "The device was revoked; add a new device to the user.";
+    0x0012 DeviceRevoked "DEVICE_REVOKED" Final "The device was revoked, or has no epoch left; add a new device to the user.";
     0x0013 ResumeUnknown "RESUME_UNKNOWN" Final "The session to resume is gone; log in with the device's secret.";
     0x0014 Fenced "FENCED" Final "Another login of this device took over; if that was not this user, change the secret.";
 

@@ -56,7 +56,10 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
     fn grant_epoch(&mut self, context: &mut Context<'_>, login: Login, token: Token) {
         let Device { uin, device } = login.device;
         let state = self.home.users.entry(uin).or_default().device(device);
-        let epoch = next_epoch(state.appended, self.incarnation);
+        let Some(epoch) = next_epoch(state.appended, self.incarnation) else {
+            // Its numbers are used up; a new device of the user begins with fresh ones.
+            return refuse_login(context, login.from, Code::DeviceRevoked, 0);
+        };
         let body = EpochBody {
             uin: uin.into(),
             device: device.into(),
@@ -186,11 +189,11 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
 }
 
 /// The epoch after `newest`. A log whose incarnation was raised may have lost the newest grant, so
-/// each incarnation begins far above what the one before can have reached.
-fn next_epoch(newest: Epoch, incarnation: Incarnation) -> Epoch {
+/// each incarnation begins far above what the one before can have reached. `None` after the last.
+fn next_epoch(newest: Epoch, incarnation: Incarnation) -> Option<Epoch> {
     let raises = (incarnation.0 - 1).min(u32::MAX >> EPOCHS_PER_INCARNATION_BITS);
     let first = if raises == 0 { 1 } else { raises << EPOCHS_PER_INCARNATION_BITS | 1 };
-    Epoch(first.max(newest.0 + 1))
+    newest.0.checked_add(1).map(|next| Epoch(first.max(next)))
 }
 
 /// The device's session is this one now; the one before is fenced.
@@ -212,4 +215,20 @@ pub(super) fn refuse_login(
 ) {
     let mail = Mail::AttachRefused { to, code, retry_after_ms };
     context.post.send(context.counters, Address::Front(to.worker), mail);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_grow_over_logins_and_over_lost_history() {
+        let next = |newest, incarnation| next_epoch(Epoch(newest), Incarnation(incarnation));
+        assert_eq!(next(0, 1), Some(Epoch(1)));
+        assert_eq!(next(7, 1), Some(Epoch(8)));
+        assert_eq!(next(7, 2), Some(Epoch(1 << 20 | 1)), "far above what may have been lost");
+        assert_eq!(next(1 << 20 | 1, 2), Some(Epoch(1 << 20 | 2)));
+        assert_eq!(next(u32::MAX - 1, u32::MAX), Some(Epoch(u32::MAX)));
+        assert_eq!(next(u32::MAX, u32::MAX), None, "none is used twice");
+    }
 }
