@@ -286,7 +286,12 @@ fn open_clock(folder: &Folder, config: &StorageConfig, boot: Id) -> ConfirmedClo
     let newest = folder.shard_ids().map(|shard| newest_confirmed(&folder.shard_dir(shard)));
     let floor = newest.max().unwrap_or(0);
     let (disk, source) = (Arc::clone(folder.disk()), Arc::clone(&config.clock));
-    ConfirmedClock::open(disk, folder.path(), folder.id(), boot, source, floor)
+    let clock = ConfirmedClock::open(disk, folder.path(), folder.id(), boot, source, floor);
+    // At once: a process killed before its first save would leave a log without a clock.
+    if let Err(error) = clock.save() {
+        tracing::warn!("the clock of retention is not saved: {error}");
+    }
+    clock
 }
 
 fn policy(config: &StorageConfig) -> Policy {
