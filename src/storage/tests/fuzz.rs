@@ -1,9 +1,10 @@
 //! B-13: arbitrary and mutated bytes as segments, folder file, checkpoint and deduplication table.
 //! Whatever is found is opened or refused, never a panic, and what opens can be appended to.
 //!
-//! Begins with the folder in `testdata/folder/`; files there end before their zeros.
-//! `TERN_FUZZ=100000` says how many folders are tried, `TERN_FUZZ_SEED` repeats a run, and
-//! `TERN_FUZZ_CORPUS=1` writes the folder anew, after a change of the format.
+//! Begins with the folder in `testdata/folder/`, whose files end before their zeros, and with the
+//! checkpoint in `testdata/checkpoint/`. `TERN_FUZZ=100000` says how many folders are tried,
+//! `TERN_FUZZ_SEED` repeats a run, and `TERN_FUZZ_CORPUS=1` writes the files anew, after a change
+//! of the format.
 #![allow(clippy::unwrap_used)] // also in the helpers of tests
 
 mod support;
@@ -13,6 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use support::chat::{Chat, checkpoints_at, open_rows, upkeep_rig};
 use support::quick::QuickDisk;
 use support::random::{Random, number};
 use support::{Rig, SHARD};
@@ -21,10 +23,13 @@ use tern_core::shard::ReplayError;
 use tern_core::shard::state::StateKind;
 use tern_protocol::Incarnation;
 use tern_storage::inspect::{CheckpointView, Decoder};
-use tern_storage::{Folder, FolderOptions, SEGMENT_HEADER_BYTES, Visitor};
+use tern_storage::{Folder, FolderOptions, RowKey, SEGMENT_HEADER_BYTES, Visitor};
 
 /// Folders tried, unless `TERN_FUZZ` says how many.
 const EXECS: u64 = 150;
+
+/// Mutated checkpoints for each folder: one costs far less.
+const CHECKPOINTS_EACH: u64 = 20;
 
 /// Records in the folder that everything begins with.
 const RECORDS: usize = 12;
@@ -241,4 +246,77 @@ fn b_13_any_bytes_are_opened_or_refused() {
     );
     assert!(opened > 0 && opened < execs && decoded > 0, "the mutations reach something");
     assert!(lost > 0, "damage before the newest mark is reached");
+}
+
+fn checkpoint_corpus() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/checkpoint/0000000001.ckpt")
+}
+
+/// The checkpoint of a log with rows of several kinds.
+fn make_checkpoint() {
+    let (mut rig, _) = upkeep_rig();
+    rig.disk = Arc::new(QuickDisk);
+    let running = rig.start();
+    let (opened, _) = open_rows(&running).unwrap();
+    let (mut log, mut chat) = (opened.log, Chat::new(1, 3, 2));
+    while running.storage.stats(SHARD).segments < 4 {
+        let at = chat.act(&running, &mut log, 5_000);
+        running.make_durable(&mut log, at);
+    }
+    running.storage.maintain();
+    running.close(log);
+    fs::create_dir_all(checkpoint_corpus().parent().unwrap()).unwrap();
+    fs::copy(&checkpoints_at(rig.path())[0], checkpoint_corpus()).unwrap();
+}
+
+/// What can be read of a checkpoint, and whether all of it is proven; `None` if it is none.
+fn read_checkpoint(path: &Path, keys: &[(StateKind, RowKey)]) -> Option<(bool, usize, usize)> {
+    let checkpoint = CheckpointView::open(path).ok()?;
+    let mut rows = 0;
+    // Rows before a bad one come out, whatever is wrong behind them.
+    let _ = checkpoint.rows(|_, _| rows += 1);
+    let found = |(kind, key): &&(StateKind, RowKey)| {
+        let row = checkpoint.find(*kind, *key).ok().flatten();
+        row.is_some_and(|row| RowKey::of(*kind, &row) == Some(*key))
+    };
+    Some((checkpoint.verify().is_ok(), rows, keys.iter().filter(found).count()))
+}
+
+#[test]
+fn b_13_any_bytes_are_a_checkpoint_or_none() {
+    if std::env::var_os("TERN_FUZZ_CORPUS").is_some() {
+        make_checkpoint();
+    }
+    let mut keys = Vec::new();
+    let view = CheckpointView::open(&checkpoint_corpus()).expect("whole: TERN_FUZZ_CORPUS=1");
+    view.rows(|kind, row| keys.push((kind, RowKey::of(kind, row).unwrap()))).unwrap();
+    let all = Some((true, keys.len(), keys.len()));
+    assert_eq!(read_checkpoint(&checkpoint_corpus(), &keys), all);
+
+    let whole = fs::read(checkpoint_corpus()).unwrap();
+    let (folder, seed) = (tempfile::tempdir().unwrap(), number("TERN_FUZZ_SEED", 1));
+    let path = folder.path().join("0000000001.ckpt");
+    let (execs, mut random) = (CHECKPOINTS_EACH * number("TERN_FUZZ", EXECS), Random(seed));
+    let (mut opened, mut rows, mut found) = (0, 0, 0);
+    for exec in 0..execs {
+        let mut bytes = whole.clone();
+        mutate(&mut bytes, &mut random);
+        fs::write(&path, &bytes).unwrap();
+        let read = read_checkpoint(&path, &keys);
+        // Some file systems sync what is written over a file that was emptied.
+        fs::remove_file(&path).unwrap();
+        let Some((proven, read, looked_up)) = read else { continue };
+        assert_eq!(proven, bytes == whole, "exec {exec} of seed {seed}");
+        assert!(looked_up <= keys.len() && read <= keys.len(), "a row came to life");
+        opened += 1;
+        rows += read;
+        found += looked_up;
+    }
+    println!(
+        "TEST B-13 checkpoints n={execs} seed={seed} opened={opened} refused={} rows={rows} \
+         found={found} of={} panics=0",
+        execs - opened,
+        opened as usize * keys.len(),
+    );
+    assert!(opened > 0 && opened < execs && rows > 0, "the mutations reach something");
 }
