@@ -1,5 +1,5 @@
-//! In which way should a batch reach the disk? Measures the three that there are, on room made in
-//! two manners, and how long each can hold up the thread that appends.
+//! In which way should a batch reach the disk? Measures five of them, on room made in two
+//! manners, and how long each can hold up the thread that appends.
 //!
 //! `cargo bench -p tern-storage --bench commit -- --help` tells the options. What comes in is a
 //! folder on a real disk; what goes out is a table for people and, if asked for, every round as
@@ -7,8 +7,8 @@
 //!
 //! - *commit*: batches of some records one after the other by one thread: from the first byte
 //!   handed over to the return of the sync.
-//! - *append*: one thread appends all the time, another one syncs all the time: time of each
-//!   single append. A worker must never wait for the disk.
+//! - *append*: one thread appends all the time, another one syncs whenever some records are there:
+//!   time of each single append. A worker must never wait for the disk.
 //!
 //! Every round goes through all cells in an order of its own, so that what one cell leaves behind
 //! for the next (a full journal, a warm cache of the host) shows as a difference between rounds.
@@ -26,6 +26,7 @@ mod machine;
 mod options;
 mod place;
 mod report;
+mod ring;
 mod way;
 
 use std::io;
@@ -45,8 +46,17 @@ const BATCHES: [usize; 4] = [1, 8, 64, 512];
 struct Cell {
     way: Way,
     prepared: Prepared,
-    /// `None`: appends beside syncs.
-    records: Option<usize>,
+    records: usize,
+    measured: Measured,
+}
+
+/// What is timed.
+#[derive(Clone, Copy)]
+enum Measured {
+    /// Batches of so many records.
+    Commits,
+    /// Appends beside syncs of at least so many records.
+    Appends,
 }
 
 fn main() -> ExitCode {
@@ -77,9 +87,10 @@ fn run(options: &Options) -> io::Result<()> {
         ));
     }
     println!("{}", machine.text());
-    let mut report = Report::new(machine, options);
+    let ways = ways(options)?;
+    let mut report = Report::new(machine, options, &ways);
     for round in 1..=options.rounds {
-        let cells = shuffled(round);
+        let cells = shuffled(round, &ways);
         for (index, cell) in cells.iter().enumerate() {
             eprint!("\rround {round} of {}: {:>2}/{}  ", options.rounds, index + 1, cells.len());
             measure(options, *cell, round, &mut report)?;
@@ -94,29 +105,43 @@ fn run(options: &Options) -> io::Result<()> {
     Ok(())
 }
 
+/// The ways that this machine has; says which it has not.
+fn ways(options: &Options) -> io::Result<Vec<Way>> {
+    let place = Place::make(&options.dir, Prepared::Fallocated, options.file_bytes)?;
+    let usable = |way: &Way| {
+        let refused = way.refused(&place);
+        if let Some(error) = &refused {
+            println!("skipped: {}, which the kernel refuses: {error}", way.name());
+        }
+        refused.is_none()
+    };
+    Ok(Way::ALL.into_iter().filter(usable).collect())
+}
+
 fn measure(options: &Options, cell: Cell, round: u64, report: &mut Report) -> io::Result<()> {
-    let Cell { way, prepared, records } = cell;
+    let Cell { way, prepared, records, measured } = cell;
     let place = Place::make(&options.dir, prepared, options.file_bytes)?;
-    match records {
-        Some(records) => {
+    match measured {
+        Measured::Commits => {
             let commits = way.commits(&place, records, options.time)?;
             report.commits.push(CommitRound::new(way, prepared, records, round, commits));
         }
-        None => {
-            let appends = way.appends(&place, options.time)?;
-            report.appends.push(AppendRound::new(way, prepared, round, appends));
+        Measured::Appends => {
+            let appends = way.appends(&place, records, options.time)?;
+            report.appends.push(AppendRound::new(way, prepared, records, round, appends));
         }
     }
     Ok(())
 }
 
 /// All cells, in an order that depends on the round alone.
-fn shuffled(round: u64) -> Vec<Cell> {
-    let sizes = BATCHES.iter().map(|records| Some(*records)).chain([None]);
-    let mut cells: Vec<Cell> = sizes
-        .flat_map(|records| Prepared::ALL.map(|prepared| (records, prepared)))
-        .flat_map(|(records, prepared)| Way::ALL.map(|way| Cell { way, prepared, records }))
-        .collect();
+fn shuffled(round: u64, ways: &[Way]) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for (records, prepared, way) in report::cells(ways) {
+        for measured in [Measured::Commits, Measured::Appends] {
+            cells.push(Cell { way, prepared, records, measured });
+        }
+    }
     let mut random = round;
     for last in (1..cells.len()).rev() {
         // Knuth's linear congruential generator; its high bits are the good ones.

@@ -1,9 +1,10 @@
 //! The file that a cell writes to, as calls and as memory; and what the kernel says of this
-//! thread. The only file of the bench with `unsafe` in it.
+//! thread. Beside `ring`, the only file of the bench with `unsafe` in it.
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,9 @@ use rustix::fs::FallocateFlags;
 
 /// Bytes of zeros written at once: large, so that the preparation is quick.
 const ZEROS_BYTES: usize = 1024 * 1024;
+
+/// Most pieces that Linux takes in one `pwritev` (`UIO_MAXIOV`).
+const PIECES_MAX: usize = 1024;
 
 /// How the room of a file was made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,6 +93,21 @@ impl Place {
         self.file.write_all_at(bytes, at as u64)
     }
 
+    /// Writes bytes by one call for each 1,024 pieces of a size, as if they lay apart.
+    pub(crate) fn write_pieces(&self, at: usize, bytes: &[u8], piece: usize) -> io::Result<()> {
+        assert!(at + bytes.len() <= self.map.len());
+        let pieces: Vec<IoSlice<'_>> = bytes.chunks(piece).map(IoSlice::new).collect();
+        let mut to = at;
+        for call in pieces.chunks(PIECES_MAX) {
+            let written = rustix::io::pwritev(&self.file, call, to as u64)?;
+            if written != call.iter().map(|piece| piece.len()).sum::<usize>() {
+                return Err(io::Error::other("a short write: is the disk full?"));
+            }
+            to += written;
+        }
+        Ok(())
+    }
+
     /// `fdatasync`.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
@@ -97,6 +116,11 @@ impl Place {
     /// `msync` of the pages around a range.
     pub(crate) fn sync_range(&self, at: usize, bytes: usize) -> io::Result<()> {
         self.map.flush_range(at, bytes)
+    }
+
+    /// The open file.
+    pub(crate) fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// Length in bytes.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam::queue::ArrayQueue;
 
 use crate::place::{Place, preemptions};
+use crate::ring::Ring;
 
 /// Bytes of a record: a message of a hundred bytes or two with its headers.
 pub(crate) const RECORD_BYTES: usize = 256;
@@ -27,37 +28,34 @@ pub(crate) enum Way {
     StoreMsync,
     /// Records gather in memory; `pwrite` and `fdatasync`, beside a mapping that is only read.
     PwriteFdatasync,
+    /// The same with `pwritev`, each record a piece of its own.
+    PwritevFdatasync,
+    /// The same by `io_uring`: a write and a linked `fdatasync`, one system call.
+    Uring,
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 3] =
-        [Self::StoreFdatasync, Self::StoreMsync, Self::PwriteFdatasync];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::StoreFdatasync,
+        Self::StoreMsync,
+        Self::PwriteFdatasync,
+        Self::PwritevFdatasync,
+        Self::Uring,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::StoreFdatasync => "mapped store + fdatasync",
             Self::StoreMsync => "mapped store + msync",
             Self::PwriteFdatasync => "pwrite + fdatasync (ours)",
+            Self::PwritevFdatasync => "pwritev + fdatasync",
+            Self::Uring => "io_uring, linked",
         }
     }
 
-    /// Makes what lies in a range durable, as far as stores left that to do.
-    fn sync(self, place: &Place, range: Range<usize>) -> io::Result<()> {
-        match self {
-            Self::StoreFdatasync | Self::PwriteFdatasync => place.sync(),
-            Self::StoreMsync => place.sync_range(range.start, range.len()),
-        }
-    }
-
-    /// Has a batch written, made durable, and readable through the mapping.
-    fn commit(self, place: &Place, at: usize, batch: &[u8]) -> io::Result<()> {
-        match self {
-            Self::StoreFdatasync | Self::StoreMsync => place.store(at, batch),
-            Self::PwriteFdatasync => place.write(at, batch)?,
-        }
-        self.sync(place, at..at + batch.len())?;
-        black_box(place.load(at));
-        Ok(())
+    /// Why this machine has not got this way, if so.
+    pub(crate) fn refused(self, place: &Place) -> Option<io::Error> {
+        Committer::new(self, place).err()
     }
 
     /// One batch after the other, until the time or the file has ended: ns of each commit.
@@ -68,6 +66,7 @@ impl Way {
         time: Duration,
     ) -> io::Result<Commits> {
         let batch = records * RECORD_BYTES;
+        let mut committer = Committer::new(self, place)?;
         let (begin, mut commits_ns) = (Instant::now(), Vec::new());
         for at in (0..=place.bytes() - batch).step_by(batch) {
             if begin.elapsed() >= time {
@@ -75,7 +74,7 @@ impl Way {
             }
             let bytes = vec![commits_ns.len() as u8 | 1; batch]; // any bytes but zeros
             let start = Instant::now();
-            self.commit(place, at, &bytes)?;
+            committer.commit(at, &bytes)?;
             commits_ns.push(start.elapsed().as_nanos() as u64);
             assert_eq!(place.load(at + batch - 1), bytes[0], "the mapping shows what was written");
         }
@@ -84,28 +83,37 @@ impl Way {
         Ok(Commits { commits_ns, records_per_s })
     }
 
-    /// Appends all the time while another thread syncs all the time.
-    pub(crate) fn appends(self, place: &Place, time: Duration) -> io::Result<Appends> {
+    /// Appends all the time while another thread syncs all the time, at least so many records at
+    /// once.
+    pub(crate) fn appends(
+        self,
+        place: &Place,
+        least: usize,
+        time: Duration,
+    ) -> io::Result<Appends> {
         match self {
-            Self::StoreFdatasync | Self::StoreMsync => self.appends_stored(place, time),
-            Self::PwriteFdatasync => self.appends_gathered(place, time),
+            Self::StoreFdatasync | Self::StoreMsync => self.appends_stored(place, least, time),
+            Self::PwriteFdatasync | Self::PwritevFdatasync | Self::Uring => {
+                self.appends_gathered(place, least, time)
+            }
         }
     }
 
     /// The appender stores into the mapping, below the other thread's syncs.
-    fn appends_stored(self, place: &Place, time: Duration) -> io::Result<Appends> {
+    fn appends_stored(self, place: &Place, least: usize, time: Duration) -> io::Result<Appends> {
         let (written, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
         thread::scope(|scope| {
             let syncs = scope.spawn(|| {
+                let committer = Committer::new(self, place)?;
                 let (mut from, mut syncs) = (0, Vec::new());
                 while !ended.load(Ordering::Acquire) {
                     let to = written.load(Ordering::Acquire);
-                    if to == from {
+                    if to - from < least * RECORD_BYTES {
                         spin_loop();
                         continue;
                     }
                     let start = Instant::now();
-                    self.sync(place, from..to)?;
+                    committer.sync(from..to)?;
                     syncs.push(start.elapsed().as_nanos() as u64);
                     from = to;
                 }
@@ -123,21 +131,22 @@ impl Way {
     }
 
     /// The appender copies into a batch in memory, and hands it over when the one before is back.
-    fn appends_gathered(self, place: &Place, time: Duration) -> io::Result<Appends> {
+    fn appends_gathered(self, place: &Place, least: usize, time: Duration) -> io::Result<Appends> {
         let handed: ArrayQueue<(usize, Vec<u8>)> = ArrayQueue::new(1);
         let back: ArrayQueue<Vec<u8>> = ArrayQueue::new(1);
         let ended = AtomicBool::new(false);
         back.push(Vec::with_capacity(RECORD_BYTES * 1024)).expect("it is empty");
         thread::scope(|scope| {
             let syncs = scope.spawn(|| {
-                let mut syncs = Vec::new();
+                // Here, for a ring belongs to the thread that made it.
+                let (mut committer, mut syncs) = (Committer::new(self, place)?, Vec::new());
                 while !ended.load(Ordering::Acquire) {
                     let Some((at, mut batch)) = handed.pop() else {
                         spin_loop();
                         continue;
                     };
                     let start = Instant::now();
-                    self.commit(place, at, &batch)?;
+                    committer.commit(at, &batch)?;
                     syncs.push(start.elapsed().as_nanos() as u64);
                     batch.clear();
                     back.push(batch).expect("there are two, and the appender has the other");
@@ -148,7 +157,8 @@ impl Way {
             let (mut gathering, mut start) = (Vec::with_capacity(RECORD_BYTES * 1024), 0);
             let mut appends = append_all_the_time(time, place.bytes(), |at| {
                 gathering.extend_from_slice(&record);
-                if let Some(empty) = back.pop() {
+                let enough = gathering.len() >= least * RECORD_BYTES;
+                if let Some(empty) = enough.then(|| back.pop()).flatten() {
                     let full = std::mem::replace(&mut gathering, empty);
                     handed.push((start, full)).expect("the one before is back");
                     start = at + RECORD_BYTES;
@@ -158,6 +168,46 @@ impl Way {
             appends.syncs_ns = syncs.join().expect("syncing does not panic")?;
             Ok(appends)
         })
+    }
+}
+
+/// One thread's way to one file.
+struct Committer<'a> {
+    way: Way,
+    place: &'a Place,
+    ring: Option<Ring<'a>>,
+}
+
+impl<'a> Committer<'a> {
+    fn new(way: Way, place: &'a Place) -> io::Result<Self> {
+        let ring = (way == Way::Uring).then(|| Ring::new(place.file())).transpose()?;
+        Ok(Self { way, place, ring })
+    }
+
+    /// Has a batch written, made durable, and readable through the mapping.
+    fn commit(&mut self, at: usize, batch: &[u8]) -> io::Result<()> {
+        match self.way {
+            Way::StoreFdatasync | Way::StoreMsync => self.place.store(at, batch),
+            Way::PwriteFdatasync => self.place.write(at, batch)?,
+            Way::PwritevFdatasync => self.place.write_pieces(at, batch, RECORD_BYTES)?,
+            Way::Uring => {
+                assert!(at + batch.len() <= self.place.bytes());
+                let ring = self.ring.as_mut().expect("made for this way");
+                ring.commit(at as u64, batch)?; // it has synced too
+            }
+        }
+        self.sync(at..at + batch.len())?;
+        black_box(self.place.load(at));
+        Ok(())
+    }
+
+    /// Makes what lies in a range durable, as far as its writing left that to do.
+    fn sync(&self, range: Range<usize>) -> io::Result<()> {
+        match self.way {
+            Way::StoreFdatasync | Way::PwriteFdatasync | Way::PwritevFdatasync => self.place.sync(),
+            Way::StoreMsync => self.place.sync_range(range.start, range.len()),
+            Way::Uring => Ok(()),
+        }
     }
 }
 
