@@ -31,6 +31,7 @@ mod way;
 
 use std::io;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use crate::machine::Machine;
 use crate::options::Options;
@@ -51,12 +52,28 @@ struct Cell {
 }
 
 /// What is timed.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Measured {
     /// Batches of so many records.
     Commits,
     /// Appends beside syncs of at least so many records.
     Appends,
+}
+
+impl Measured {
+    const ALL: [Self; 2] = [Self::Commits, Self::Appends];
+}
+
+impl FromStr for Measured {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "commits" => Ok(Self::Commits),
+            "appends" => Ok(Self::Appends),
+            _ => Err(()),
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -90,7 +107,7 @@ fn run(options: &Options) -> io::Result<()> {
     let ways = ways(options)?;
     let mut report = Report::new(machine, options, &ways);
     for round in 1..=options.rounds {
-        let cells = shuffled(round, &ways);
+        let cells = shuffled(round, &options.measured, &ways);
         for (index, cell) in cells.iter().enumerate() {
             eprint!("\rround {round} of {}: {:>2}/{}  ", options.rounds, index + 1, cells.len());
             measure(options, *cell, round, &mut report)?;
@@ -135,12 +152,11 @@ fn measure(options: &Options, cell: Cell, round: u64, report: &mut Report) -> io
 }
 
 /// All cells, in an order that depends on the round alone.
-fn shuffled(round: u64, ways: &[Way]) -> Vec<Cell> {
+fn shuffled(round: u64, measured: &[Measured], ways: &[Way]) -> Vec<Cell> {
     let mut cells = Vec::new();
     for (records, prepared, way) in report::cells(ways) {
-        for measured in [Measured::Commits, Measured::Appends] {
-            cells.push(Cell { way, prepared, records, measured });
-        }
+        let cell = |measured: &Measured| Cell { way, prepared, records, measured: *measured };
+        cells.extend(measured.iter().map(cell));
     }
     let mut random = round;
     for last in (1..cells.len()).rev() {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::Measured;
+
 const HELP: &str = "\
 Measures the ways in which a batch of records can reach the disk.
 
@@ -14,6 +16,7 @@ cargo bench -p tern-storage --bench commit -- [OPTIONS]
   --seconds N       longest time of a cell and round [1]
   --file-mib N      size of the file of a cell; full, the cell ends [64]
   --json FILE       also write every round as JSON
+  --only WHAT       commits, or appends; else both
   --allow-memory    measure a file system in memory all the same";
 
 /// Fewest rounds: with two, nobody knows which one was disturbed.
@@ -29,6 +32,8 @@ pub(crate) struct Options {
     pub(crate) time: Duration,
     pub(crate) file_bytes: usize,
     pub(crate) json: Option<PathBuf>,
+    /// What is timed.
+    pub(crate) measured: Vec<Measured>,
     pub(crate) allow_memory: bool,
 }
 
@@ -41,6 +46,7 @@ impl Options {
             time: Duration::from_secs(1),
             file_bytes: 64 << 20,
             json: None,
+            measured: Measured::ALL.to_vec(),
             allow_memory: false,
         };
         while let Some(arg) = args.next() {
@@ -55,6 +61,7 @@ impl Options {
                     options.file_bytes = at_least(&arg, args.next(), FILE_MIB_MIN)? << 20;
                 }
                 "--json" => options.json = Some(value(&arg, args.next())?),
+                "--only" => options.measured = vec![value(&arg, args.next())?],
                 "--allow-memory" => options.allow_memory = true,
                 "--help" | "-h" => {
                     println!("{HELP}");

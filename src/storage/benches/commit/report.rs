@@ -105,7 +105,19 @@ impl Report {
 
     /// Tables in Markdown: medians over the rounds, `max` over all of them.
     pub(crate) fn text(&self) -> String {
-        let mut text = format!(
+        let mut text = String::new();
+        if !self.commits.is_empty() {
+            self.commit_table(&mut text);
+        }
+        if !self.appends.is_empty() {
+            self.append_table(&mut text);
+        }
+        text
+    }
+
+    fn commit_table(&self, text: &mut String) {
+        let _ = write!(
+            text,
             "\nCommit of a batch of {RECORD_BYTES}-byte records, µs: median of {} rounds (lowest \
              and highest round), and the slowest of all\n\n\
              | records | room | way | p50 | p99 | max | records/s |\n\
@@ -113,15 +125,22 @@ impl Report {
             self.rounds
         );
         for (records, prepared, way) in cells(&self.ways) {
-            self.commit_row(&mut text, records, prepared, way);
+            self.commit_row(text, records, prepared, way);
         }
-        text += "\nOne append while another thread syncs at least so many records, µs: median of \
-                 the rounds\n\n| records | room | way | p50 | p99 | p99.9 | worst stall | syncs | \
-                 sync p50 | preempted |\n|---:|---|---|---:|---:|---:|---:|---:|---:|---:|\n";
+    }
+
+    fn append_table(&self, text: &mut String) {
+        let _ = write!(
+            text,
+            "\nOne append while another thread syncs at least so many records, µs: median of {} \
+             rounds (lowest and highest round)\n\n\
+             | records | room | way | p50 | p99 | p99.9 | worst stall | syncs | sync p50 | \
+             preempted |\n|---:|---|---|---:|---:|---:|---:|---:|---:|---:|\n",
+            self.rounds
+        );
         for (records, prepared, way) in cells(&self.ways) {
-            self.append_row(&mut text, records, prepared, way);
+            self.append_row(text, records, prepared, way);
         }
-        text
     }
 
     fn commit_row(&self, text: &mut String, records: usize, prepared: Prepared, way: Way) {
