@@ -52,6 +52,9 @@ struct View {
     named: Incarnation,
     /// Up to this id pushes keep their order: they were missed before.
     kept_to: MessageId,
+    /// Up to this id a heartbeat took back what was under way. It may still be, so its room in
+    /// the window is its own: it is pushed again before anything else.
+    healed_to: MessageId,
     grant: Option<Grant>,
     is_ready: bool,
     /// Whether the channel is in the list of those with free pushes.
@@ -160,9 +163,9 @@ impl Delivery {
             }
             view.is_free = false;
             if view.acked < view.pushed {
-                let acked = view.acked;
+                let (acked, healed_to) = (view.acked, view.pushed);
                 self.push_again_after(channel, acked);
-                self.make_ready(channel);
+                self.make_next(channel, healed_to);
             }
         }
     }
@@ -174,7 +177,18 @@ impl Delivery {
         self.unacked_messages -= messages;
         self.unacked_bytes -= bytes;
         view.kept_to = view.kept_to.max(view.pushed);
-        (view.pushed, view.acked) = (id, id);
+        (view.pushed, view.acked, view.healed_to) = (id, id, MessageId(0));
+    }
+
+    /// What a heartbeat took back up to `healed_to` is pushed before anything else: another
+    /// channel would fill its room, and more would be under way than the window holds.
+    fn make_next(&mut self, channel: ChannelId, healed_to: MessageId) {
+        let view = self.views.get_mut(&channel).expect("the caller has looked it up");
+        view.healed_to = healed_to;
+        if std::mem::take(&mut view.is_ready) {
+            self.ready.retain(|other| *other != channel);
+        }
+        self.make_ready(channel);
     }
 
     /// The cold read is done.
@@ -182,7 +196,7 @@ impl Delivery {
         self.warming = false;
     }
 
-    /// Pushes what the window has room for, a page a channel in turn.
+    /// Pushes what the window has room for: first what is healed, then a page a channel in turn.
     pub(super) fn pump<R: Reader>(
         &mut self,
         context: &mut Context<'_>,
@@ -197,7 +211,7 @@ impl Delivery {
             view.is_ready = false;
             let grant = view.grant.expect("a ready channel has a grant");
             let shard = context.placement.shard_of_channel(channel);
-            let count = room.min(PAGE_MESSAGES as u64).min(grant.to.0 - view.pushed.0);
+            let count = room.min(PAGE_MESSAGES as u64).min(view.turn_to(&grant).0 - view.pushed.0);
             let page = (shard, channel);
             match Page::read(reader, page, &grant, view.pushed, count, self.waited_for) {
                 Ok(page) => self.push(context, link, (shard, channel), &page),
@@ -266,7 +280,11 @@ impl Delivery {
         let view = self.views.get_mut(&channel).expect("the caller has looked it up");
         if !view.is_ready && view.grant.is_some_and(|grant| view.pushed < grant.to) {
             view.is_ready = true;
-            self.ready.push_back(channel);
+            if view.pushed < view.healed_to {
+                self.ready.push_front(channel);
+            } else {
+                self.ready.push_back(channel);
+            }
         }
     }
 }
@@ -275,6 +293,11 @@ impl View {
     /// Whether the client is known to be in the incarnation of what is pushed.
     fn is_named(&self) -> bool {
         self.grant.is_some_and(|grant| grant.incarnation == self.named)
+    }
+
+    /// How far its turn may go: what is healed takes no room for more.
+    fn turn_to(&self, grant: &Grant) -> MessageId {
+        if self.pushed < self.healed_to { self.healed_to.min(grant.to) } else { grant.to }
     }
 
     /// The client's history ends where this grant's incarnation began, or where the grant does.

@@ -179,18 +179,25 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
     }
 
     /// Looks for the offer's key in its device's chain. A message in it that can't be read may be
-    /// the one: then what is not found behind it is unknown.
+    /// the one, and so may one that no link leads to any more, since it was lost as the newest:
+    /// then what is not found behind it is unknown.
     fn find(&mut self, offer: &Offer, last: Offset) -> Found {
         let (mut next, mut never) = (last, Found::Never);
         for _ in 0..CHAIN_HOPS_MAX {
             let Some(at) = next.some() else { return never };
-            let read = self
-                .log
-                .with_record(at, |record| (compare(offer, record.body, at), record.links.device));
+            let read = self.log.with_record(at, |record| {
+                let passes = passes(offer, record.body);
+                (compare(offer, record.body, at), record.links.device, passes)
+            });
             match read {
-                Ok((Some(Found::Never), _)) => return never,
-                Ok((Some(found), _)) => return found,
-                Ok((None, older)) => next = older,
+                Ok((Some(Found::Never), ..)) => return never,
+                Ok((Some(found), ..)) => return found,
+                Ok((None, older, passes)) => {
+                    if passes && self.doubts.contains(&older) {
+                        never = Found::Unknown;
+                    }
+                    next = older;
+                }
                 Err(ReadError::Lost(links)) => {
                     never = Found::Unknown;
                     next = if links.device < at { links.device } else { Offset::NONE };
@@ -252,6 +259,13 @@ fn compare(offer: &Offer, record: &[u8], at: Offset) -> Option<Found> {
     } else {
         Found::Other
     })
+}
+
+/// Whether the offer's key is of an epoch before this record's, so that its message may be one
+/// that was lost before this record. Keys of the record's own epoch can't be: if its link passes
+/// a loss, its login came after that.
+fn passes(offer: &Offer, record: &[u8]) -> bool {
+    PushBody::ref_from_prefix(record).is_ok_and(|(body, _)| offer.key().epoch < body.key().epoch)
 }
 
 fn push_body(offer: &Offer, head: &Send, id: MessageId, context: &Context<'_>) -> PushBody {

@@ -65,8 +65,9 @@ pub struct Shard<L, T> {
     /// Whether home shards were told of everything there was at start.
     exchange_begun: bool,
     home: Home,
-    /// Newest messages of devices of which another one, with a key that nobody knows, is lost;
-    /// none stands for devices without a message.
+    /// Messages that were their device's newest that could be read when another one, with a key
+    /// that nobody knows, was lost; none stands for devices without such a message. What comes
+    /// later links to them, past what is lost.
     doubts: FxHashSet<Offset>,
     /// Devices that were removed for good since the start, and are forgotten.
     removed: FxHashSet<Device>,

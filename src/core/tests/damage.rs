@@ -135,6 +135,29 @@ fn a_lost_message_that_overtook_a_later_key_is_not_appended_again() {
 }
 
 #[test]
+fn a_lost_message_that_the_chain_passes_is_never_called_not_accepted() {
+    for count in [1, 2u32] {
+        let (_, reader, old) = sent(count);
+        reader.damage(SHARD, messages(&reader, SHARD)[count as usize - 1], true);
+        for life in 0..3u64 {
+            let mut world = World::over(reader.clone(), 1, 1, Config::default());
+            let newest = u64::from(count) + life;
+            let mut alice = world.login(0, 1, 1, &[cursor(direct(1, 2), newest, 1)]);
+            alice.send(&mut world, direct(1, 2), b"links past what is lost");
+            world.take(&alice);
+            (1..=count).for_each(|counter| repeat(&mut world, &alice, old.epoch, counter));
+            let got = world.take(&alice);
+            assert_eq!(refusals(&got), [(count, Code::KeyUnknown)]);
+            assert_eq!(acks(&got).len(), count as usize - 1, "those before it are found");
+            repeat(&mut world, &alice, alice.epoch - 1, 9);
+            let code = if life == 0 { Code::KeyUnknown } else { Code::KeyClosed };
+            let why = "a login after the loss has closed what was lost";
+            assert_eq!(refusals(&world.take(&alice)), [(9, code)], "{why}");
+        }
+    }
+}
+
+#[test]
 fn the_key_of_a_device_that_lost_nothing_is_taken_after_a_restart() {
     let (mut world, reader, _) = sent(2);
     let mut bob = world.login(0, 2, 1, &[cursor(direct(1, 2), 2, 1)]);

@@ -93,3 +93,23 @@ fn what_was_free_and_is_never_acked_is_pushed_once_more() {
     (0..4).for_each(|_| beat(&mut world, &bob));
     assert_eq!(world.pushes(&bob), [(3, b"three".to_vec())], "acked: no need");
 }
+
+#[test]
+fn what_is_pushed_once_more_keeps_its_room_in_the_window() {
+    let config = Config { datagrams: true, window_messages: 2, ..Config::default() };
+    let mut world = World::over(MemoryReader::default(), 2, 1, config);
+    world.capabilities = capabilities::DATAGRAMS;
+    let [mut alice, bob, mut carol] = [1, 2, 3].map(|uin| world.login(0, uin, 1, &[]));
+    alice.send(&mut world, direct(1, 2), b"one");
+    bob.ack(&mut world, direct(1, 2), 1);
+    alice.send(&mut world, direct(1, 2), b"two");
+    for text in [b"a", b"b", b"c"] {
+        carol.send(&mut world, direct(2, 3), text);
+    }
+    let pushed = [(1, b"one".to_vec()), (2, b"two".to_vec()), (1, b"a".to_vec())];
+    assert_eq!(world.pushes(&bob), pushed, "the window is full");
+    (0..2).for_each(|_| beat(&mut world, &bob));
+    assert_eq!(world.pushes(&bob), [(2, b"two".to_vec())], "and not what waits for room");
+    bob.ack(&mut world, direct(1, 2), 2);
+    assert_eq!(world.pushes(&bob), [(2, b"b".to_vec())]);
+}

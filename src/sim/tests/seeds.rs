@@ -71,6 +71,20 @@ fn sends_go_on_when_a_pause_is_over() {
     must_hold(&Plan::parse(STORM).unwrap(), "storm", 1_041);
 }
 
+/// A device's newest message was lost, its next one linked past it, and its key was called closed.
+#[test]
+fn the_key_of_a_lost_message_that_was_passed_is_never_closed() {
+    for seed in [358, 468] {
+        must_hold(&Plan::everyday(), "everyday", seed);
+    }
+}
+
+/// A heartbeat took back what was under way, and another channel filled its room.
+#[test]
+fn what_is_healed_keeps_its_room_in_the_window() {
+    must_hold(&Plan::everyday(), "everyday", 60);
+}
+
 fn with_packets() -> Plan {
     Plan { depth: Depth::Quic, ..Plan::everyday() }
 }
