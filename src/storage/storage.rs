@@ -30,9 +30,9 @@ use crate::upkeep::{Eviction, ShardUpkeep, SpaceReport};
 /// 32 MiB.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 4 * 1024 * 1024;
 
-/// Bytes of the largest segments: a file system allocates them in some milliseconds, and
-/// retention, which goes by whole segments, stays fine enough.
-pub const SEGMENT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Bytes of the largest segments. A start replays what no checkpoint covers, so the newest segment
+/// of each shard always: with 64 MiB that is a fraction of a second, with 256 MiB it was seconds.
+pub const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Bytes that the smallest segment has at least: room for the longest record twice over.
 pub const SEGMENT_BYTES_MIN: u64 = 2 * (BODY_BYTES_MAX + SEGMENT_HEADER_BYTES) as u64;

@@ -115,9 +115,9 @@ options! {
     segment_bytes "segment-bytes": u64 = "4194304" "bytes" [SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX]
         "The first files of a log; each is twice as long as the one before while they fill fast."
         "Disk reserved ahead, twice for each shard; short files delete finely, and are made often.";
-    segment_bytes_max "segment-bytes-max": u64 = "268435456" "bytes" [SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX]
+    segment_bytes_max "segment-bytes-max": u64 = "67108864" "bytes" [SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX]
         "The longest files of a log."
-        "As for `segment-bytes`; messages are deleted by whole files.";
+        "As for `segment-bytes`; messages are deleted by whole files, and a start reads the newest again.";
     checkpoint_bytes "checkpoint-bytes": u64 = "67108864" "bytes" [1..=u64::MAX >> 1]
         "Finished log that is worth a checkpoint: what a start reads again at most, or twice a checkpoint if that is more."
         "Few bytes: checkpoints are made often; many: a start takes longer.";
