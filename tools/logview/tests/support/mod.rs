@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tern_core::dedup::{DedupEntry, DedupTable};
@@ -16,7 +16,8 @@ use tern_core::shard::ReplayError;
 use tern_protocol::frames::{PushBody, content_type, message_kind};
 use tern_protocol::{ChannelId, DeviceId, Epoch, Incarnation, SendCounter, SendKey, Uin};
 use tern_storage::{
-    Folder, FolderOptions, MappedLog, SEGMENT_BYTES_MIN, ShmTable, Storage, StorageConfig, Visitor,
+    Folder, FolderError, FolderOptions, MappedLog, SEGMENT_BYTES_MIN, ShmTable, Storage,
+    StorageConfig, Visitor,
 };
 use zerocopy::IntoBytes;
 
@@ -25,7 +26,7 @@ pub const A_B: &str = "7-9";
 
 const SHARD: ShardId = ShardId(0);
 
-/// Time that a test waits for a commit before it gives up.
+/// Time that a test waits for a commit, or a lock, before it gives up.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Places on disk.
@@ -71,11 +72,25 @@ impl Rig {
         self.data.path()
     }
 
+    /// Opens the folder. A process that another test starts holds this one's locks until it is
+    /// on its own feet.
+    fn open(&self, options: &FolderOptions) -> Folder {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            match Folder::open(self.path(), options.clone()) {
+                Err(FolderError::InUse { .. }) if Instant::now() < give_up => {
+                    std::thread::yield_now();
+                }
+                folder => return folder.unwrap(),
+            }
+        }
+    }
+
     /// Opens a folder of one shard and has that many messages made durable, the first of all only
     /// in a new one.
     pub fn write(&self, messages: u64) -> Live {
         let options = FolderOptions { shards: 1, ..FolderOptions::default() };
-        let folder = Folder::open(self.path(), options).unwrap();
+        let folder = self.open(&options);
         let config = StorageConfig {
             segment_bytes_min: SEGMENT_BYTES_MIN,
             segment_bytes_max: SEGMENT_BYTES_MIN,
