@@ -19,7 +19,8 @@ pub struct Honesty {
 impl Honesty {
     /// The application is told a result; `deserved` is the refusal that the send had to get. A
     /// store that was `copied` may send a message once more under another key; where messages
-    /// are damaged or deleted, which is to be `hurt`, an answer may be unknown.
+    /// are damaged or deleted, which is to be `hurt`, an answer may be unknown, also one that was
+    /// known before a client died.
     pub fn told(
         &mut self,
         truth: &Truth,
@@ -31,7 +32,8 @@ impl Honesty {
     ) -> Verdict {
         let label = Label::from_tag(result.tag);
         let before = *self.told.entry((install, label)).or_insert(result.outcome);
-        demand(copied || before == result.outcome, || {
+        let unknowable = hurt && result.outcome == SendOutcome::Unknown;
+        demand(copied || unknowable || before == result.outcome, || {
             format!("install {install} is told {:?} of {label}, before {before:?}", result.outcome)
         })?;
         match result.outcome {
