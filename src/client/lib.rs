@@ -33,5 +33,5 @@ mod driver;
 
 pub use driver::{
     Client, Closed, ConnectError, Events, NotTaken, Options, Problem, Trust, certificate_pin,
-    quic_settings,
+    quic_settings, server_code,
 };

@@ -70,8 +70,8 @@ impl Placement {
 }
 
 /// The finalizer of SplitMix64 (Steele, Lea, Flood 2014): every bit of the input moves every bit
-/// of the output. Part of the folder's format: it must never change.
-fn mix(mut x: u64) -> u64 {
+/// of the output. Part of the folder's format and the table's: it must never change.
+pub fn mix(mut x: u64) -> u64 {
     x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -27,7 +27,7 @@ use crate::folder::{FOLDER_FILE, Folder};
 use crate::format::{BODY_BYTES_MAX, Content};
 use crate::header::SEGMENT_HEADER_BYTES;
 use crate::inspect::{self, Decoder};
-use crate::scan::files;
+use crate::recovery::scan::files;
 use crate::segment::{SEGMENT_SUFFIX, UNFINISHED_SUFFIX, segment_number};
 use crate::shared::ShardShared;
 

@@ -13,10 +13,10 @@ use tern_core::log::Offset;
 use tern_core::placement::ShardId;
 
 use crate::dedup::Supply;
-use crate::prepare::Preparer;
-use crate::salvage::{self, Salvager};
+use crate::recovery::salvage::{self, Salvager};
+use crate::segment::prepare::Preparer;
+use crate::segment::sigbus;
 use crate::shared::{ReadFault, ShardShared};
-use crate::sigbus;
 
 /// Time between two attempts to get room on a full disk: short against a person who makes room,
 /// long against what an attempt costs.

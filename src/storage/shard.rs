@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::clock::ConfirmedClock;
-use crate::commit::CommitHandle;
 use crate::dedup::{Supply, TableIdentity};
 use crate::disk::Disk;
 use crate::io::IoHandle;
-use crate::keeper::Keeper;
-use crate::prepare::{Limits, Preparer, RunIdentity};
+use crate::log::commit::CommitHandle;
+use crate::segment::prepare::{Limits, Preparer, RunIdentity};
 use crate::shared::ShardShared;
+use crate::upkeep::clock::ConfirmedClock;
+use crate::upkeep::keeper::Keeper;
 
 /// What recovery needs of a shard, and hands on to the log.
 pub(crate) struct ShardContext {

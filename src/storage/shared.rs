@@ -15,7 +15,7 @@ use tern_core::log::{Links, ReadError};
 use tern_core::placement::ShardId;
 use tern_protocol::{ChannelId, MessageId};
 
-use crate::loss::Loss;
+use crate::recovery::loss::Loss;
 use crate::segment::{Segment, SegmentList};
 use crate::stats::Counts;
 

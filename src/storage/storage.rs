@@ -9,21 +9,21 @@ use std::time::Duration;
 use tern_core::placement::ShardId;
 
 use crate::backup::LogSnapshot;
-use crate::clock::{ClockFacts, ClockSource, ConfirmedClock, SystemClock};
-use crate::commit::{Committer, Wake};
 use crate::error::{IoError, RecoverError};
 use crate::folder::{Folder, boot_id, make_dir};
 use crate::format::{BODY_BYTES_MAX, Id};
 use crate::header::{Durability, SEGMENT_HEADER_BYTES};
 use crate::io::{Cared, IoHandle, IoThread, Mailbox};
-use crate::maintain::{Maintainer, Maintenance, Policy};
-use crate::prepare::{Limits, RunIdentity};
-use crate::reader::MappedReader;
+use crate::log::commit::{Committer, Wake};
+use crate::log::reader::MappedReader;
 use crate::recovery::ShardScan;
 use crate::segment::newest_confirmed;
+use crate::segment::prepare::{Limits, RunIdentity};
 use crate::shard::{Common, ShardContext};
 use crate::shared::{ReadFault, Room, ShardShared};
 use crate::stats::ShardStats;
+use crate::upkeep::clock::{ClockFacts, ClockSource, ConfirmedClock, SystemClock};
+use crate::upkeep::maintain::{Maintainer, Maintenance, Policy};
 use crate::upkeep::{Eviction, ShardUpkeep, SpaceReport};
 
 /// Bytes of the first segments: with 4 shards, an active and a spare one each, a new folder takes

@@ -231,7 +231,8 @@ fn host(server: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 
-fn server_code(error: &ConnectionError) -> Option<Code> {
+/// The code with which the server closed a connection, if it is one of the registry.
+pub fn server_code(error: &ConnectionError) -> Option<Code> {
     match error {
         ConnectionError::ApplicationClosed(close) => u16::try_from(close.error_code.into_inner())
             .ok()

@@ -26,7 +26,7 @@ use crate::machine::{Event, Identity, Position, SavedSend, SendId, SendOutcome, 
 use crate::profile::Profile;
 use crate::store::{Store, StoreError};
 
-pub use link::Problem;
+pub use link::{Problem, server_code};
 pub use tls::{Trust, certificate_pin};
 pub use transport::quic_settings;
 

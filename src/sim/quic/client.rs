@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn_proto::{
-    ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint,
-    EndpointConfig, Event, StreamEvent, StreamId, VarInt,
+    ClientConfig, Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig,
+    Event, StreamEvent, StreamId, VarInt,
 };
 use ring::hmac;
 use tern_protocol::Code;
@@ -192,7 +192,7 @@ impl ClientEnd {
             Event::ConnectionLost { reason } => {
                 self.read();
                 if !matches!(self.state, State::Closing(..) | State::Ended) {
-                    self.told.push_back(Told::Lost(code_of(&reason)));
+                    self.told.push_back(Told::Lost(tern_client::server_code(&reason)));
                 }
                 self.state = State::Ended;
             }
@@ -244,15 +244,5 @@ impl ClientEnd {
     fn close(&mut self, code: VarInt, now: Instant) {
         self.connection.close(now, code, Bytes::new());
         self.state = State::Ended;
-    }
-}
-
-fn code_of(error: &ConnectionError) -> Option<Code> {
-    match error {
-        ConnectionError::ApplicationClosed(close) => u16::try_from(close.error_code.into_inner())
-            .ok()
-            .map(Code)
-            .filter(|code| code.row().is_some()),
-        _ => None,
     }
 }

@@ -22,8 +22,8 @@ use crate::disk::Disk;
 use crate::error::Naming;
 use crate::folder::{INCARNATION_FIRST, random_id, wall_ms};
 use crate::format::{Bad, Content, Head, Id};
-use crate::loss::Loss;
-use crate::scan::Steps;
+use crate::recovery::loss::Loss;
+use crate::recovery::scan::Steps;
 use crate::segment::{Segment, UNFINISHED_SUFFIX};
 
 /// What a checkpoint is made of.

@@ -6,7 +6,7 @@ use super::{Checkpoint, CheckpointError, checkpoint_number};
 use crate::disk::Disk;
 use crate::error::{IoError, Naming};
 use crate::format::Id;
-use crate::scan::files;
+use crate::recovery::scan::files;
 
 /// Checkpoints that are kept: one to start from, and one for when that goes bad.
 const KEPT: usize = 2;

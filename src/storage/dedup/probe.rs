@@ -13,6 +13,7 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
+use tern_core::placement::mix;
 use tern_protocol::{DeviceId, Uin};
 
 use super::memory::{Memory, Word};
@@ -96,12 +97,4 @@ pub(super) fn home(uin: Uin, device: DeviceId, slots: usize) -> usize {
     let mixed = mix(mix(uin.0) ^ u64::from(device.0));
     // The high half of the product: an even spread over any number of slots.
     ((u128::from(mixed) * slots as u128) >> 64) as usize
-}
-
-/// The finalizer of SplitMix64 (Steele, Lea, Flood 2014). Part of the table's layout.
-fn mix(mut x: u64) -> u64 {
-    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }

@@ -9,8 +9,8 @@ const UNSAFE: [(&str, &str); 8] = [
     ("src/server/transport/reuseport.rs", "SO_ATTACH_REUSEPORT_CBPF has no safe wrapper"),
     ("src/storage/benches/commit/place.rs", "measures stores through a mapping"),
     ("src/storage/benches/commit/ring.rs", "hands io_uring a batch by its address"),
-    ("src/storage/map.rs", "reads log segments through a mapping"),
-    ("src/storage/sigbus.rs", "keeps a page that can't be read from ending the process"),
+    ("src/storage/segment/map.rs", "reads log segments through a mapping"),
+    ("src/storage/segment/sigbus.rs", "keeps a page that can't be read from ending the process"),
     ("src/storage/dedup/region.rs", "keeps the deduplication table in shared memory"),
 ];
 

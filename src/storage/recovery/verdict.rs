@@ -8,10 +8,10 @@
 
 use crate::format::{Bad, CORE_RECORD_BYTES_MIN, Head};
 use crate::header::SEGMENT_HEADER_BYTES;
-use crate::loss::{Loss, Lost};
-use crate::map::PAGE_BYTES;
-use crate::scan::{BadSlot, Gap, Origin, Slot, Tally, Walked, covered_end};
+use crate::recovery::loss::{Loss, Lost};
+use crate::recovery::scan::{BadSlot, Gap, Origin, Slot, Tally, Walked, covered_end};
 use crate::segment::Segment;
+use crate::segment::map::PAGE_BYTES;
 
 use tern_core::log::RecordKind;
 

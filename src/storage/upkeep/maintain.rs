@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
-use crate::clock::ConfirmedClock;
-use crate::commit::Wake;
 use crate::io::IoHandle;
-use crate::keeper::Pass;
-use crate::prepare::Limits;
-use crate::retention::{Kept, evicted};
+use crate::log::commit::Wake;
+use crate::segment::prepare::Limits;
 use crate::shard::ShardContext;
+use crate::upkeep::clock::ConfirmedClock;
+use crate::upkeep::keeper::Pass;
+use crate::upkeep::retention::{Kept, evicted};
 use crate::upkeep::{Eviction, Limit, SpaceReport};
 
 /// Time in ms over which the rate of appends is measured: some minutes, so that a burst is no

@@ -12,7 +12,7 @@ use crate::disk::Disk;
 use crate::error::{IoError, Naming, RecoverError};
 use crate::format::{Bad, Content, Head, Id, MARK_BYTES, Mark, RECORD_ALIGN};
 use crate::header::SEGMENT_HEADER_BYTES;
-use crate::map::PAGE_BYTES;
+use crate::segment::map::PAGE_BYTES;
 use crate::segment::{Segment, segment_number, segment_path};
 
 /// Bytes read from the disk at once.

@@ -21,12 +21,12 @@ use crate::checkpoint::{Building, CheckpointError, CheckpointHeader, Shelf, buil
 use crate::disk::Disk;
 use crate::error::{IoError, Naming, RecoverError};
 use crate::format::{Bad, Content};
-use crate::map::PAGE_BYTES;
-use crate::prepare::{Limits, RunIdentity};
-use crate::retention::{Expired, Kept, expired, is_to_roll};
-use crate::scan::{LogPlace, Steps, segment_files};
+use crate::recovery::scan::{LogPlace, Steps, segment_files};
 use crate::segment::Segment;
+use crate::segment::map::PAGE_BYTES;
+use crate::segment::prepare::{Limits, RunIdentity};
 use crate::shared::ShardShared;
+use crate::upkeep::retention::{Expired, Kept, expired, is_to_roll};
 use crate::upkeep::{CheckpointFacts, ShardUpkeep};
 
 /// Time between two attempts after a checkpoint failed: long against what one costs, short

@@ -14,13 +14,13 @@ use tern_core::shard::Recovery;
 use tern_protocol::Incarnation;
 use zerocopy::little_endian::U64;
 
-use crate::accepted::{Accepted, RANGES_MAX, Range};
 use crate::error::RecoverError;
 use crate::folder::{Folder, INCARNATION_FIRST};
-use crate::loss::Loss;
-use crate::replay::LogScan;
-use crate::scan::LogPlace;
-use crate::visitor::Visitor;
+use crate::recovery::accepted::{Accepted, RANGES_MAX, Range};
+use crate::recovery::loss::Loss;
+use crate::recovery::replay::LogScan;
+use crate::recovery::scan::LogPlace;
+use crate::recovery::visitor::Visitor;
 
 /// What is lost of a shard's log, and what accepting it means.
 #[derive(Debug)]

@@ -7,6 +7,8 @@
 //! <data>/dedup/                   deduplication tables, only where shared memory has no room
 //! ```
 
+pub(crate) mod owner;
+
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -22,9 +24,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::disk::{Disk, RealDisk};
 use crate::error::{FolderError, IoError, Naming};
+use crate::folder::owner::{OwnedDisk, Owner};
 use crate::format::{FORMAT_VERSION, Id};
 use crate::header::{Durability, SEGMENT_HEADER_BYTES, SegmentHeader};
-use crate::owner::{OwnedDisk, Owner};
 use crate::segment::Segment;
 
 /// Shards of a new folder if none are asked for: enough for the cores of one machine, few enough

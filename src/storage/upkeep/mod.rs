@@ -1,5 +1,10 @@
 //! What the upkeep of the logs counts and knows, for people: checkpoints, deletion, room.
 
+pub(crate) mod clock;
+pub(crate) mod keeper;
+pub(crate) mod maintain;
+pub(crate) mod retention;
+
 use std::time::Duration;
 
 /// What happens when the logs have used up the bytes they may use.

@@ -8,6 +8,15 @@
 //! A log that may have lost state opens read-only: what can be read is served, nothing is taken,
 //! nothing but its unproven tail is written, until the losses are accepted (`repair`).
 
+pub(crate) mod accepted;
+pub(crate) mod loss;
+pub mod repair;
+pub(crate) mod replay;
+pub(crate) mod salvage;
+pub(crate) mod scan;
+pub(crate) mod verdict;
+pub(crate) mod visitor;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -24,13 +33,13 @@ use crate::folder::{INCARNATION_FIRST, random_id};
 use crate::format::Id;
 use crate::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::log::MappedLog;
-use crate::loss::Loss;
-use crate::prepare::Next;
-use crate::replay::{LogScan, raise};
-use crate::scan::{LogPlace, STEP_BYTES, files};
+use crate::recovery::loss::Loss;
+use crate::recovery::replay::{LogScan, raise};
+use crate::recovery::scan::{LogPlace, STEP_BYTES, files};
+use crate::recovery::visitor::Visitor;
+use crate::segment::prepare::Next;
 use crate::segment::{Segment, SegmentList, UNFINISHED_SUFFIX};
 use crate::shard::ShardContext;
-use crate::visitor::Visitor;
 
 /// Losses that are said one by one when a log is opened; the report has all of them.
 const LOSSES_SAID_MAX: usize = 20;

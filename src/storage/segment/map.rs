@@ -5,7 +5,7 @@
 //! written by [`SettledFile::write`] only. References are handed out to settled bytes alone, so
 //! that no reference ever sees its bytes change. What this relies on from outside: no other
 //! process writes to or cuts the files of the data folder while its lock is held. If one does all
-//! the same, or the disk can't give a page, [`crate::sigbus`] puts zeros there and counts it.
+//! the same, or the disk can't give a page, [`crate::segment::sigbus`] puts zeros there and counts it.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use crate::disk::DiskFile;
-use crate::sigbus::Guard;
+use crate::segment::sigbus::Guard;
 
 /// Size of a page of memory in bytes. The kernel's may be larger: then residency is asked for,
 /// and populated, in its own steps, see [`SettledFile::pages`].

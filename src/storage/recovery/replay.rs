@@ -10,17 +10,17 @@ use tern_protocol::frames::PushBody;
 use tern_protocol::{ChannelId, Incarnation, MessageId};
 use zerocopy::FromBytes;
 
-use crate::accepted::Accepted;
 use crate::error::RecoverError;
 use crate::format::{Content, Id};
 use crate::header::{Durability, SegmentHeader};
-use crate::keeper::Found;
-use crate::loss::{Loss, Lost};
 use crate::recovery::Raised;
-use crate::scan::{LogPlace, Origin, Slot, Steps, open_all, walk};
+use crate::recovery::accepted::Accepted;
+use crate::recovery::loss::{Loss, Lost};
+use crate::recovery::scan::{LogPlace, Origin, Slot, Steps, open_all, walk};
+use crate::recovery::verdict::{Verdict, judge};
+use crate::recovery::visitor::Visitor;
 use crate::segment::Segment;
-use crate::verdict::{Verdict, judge};
-use crate::visitor::Visitor;
+use crate::upkeep::keeper::Found;
 
 /// A log whose end is known.
 #[derive(Debug)]

@@ -1,5 +1,9 @@
 //! One segment of a log: a file of fixed capacity, and the list of all of a shard's.
 
+pub(crate) mod map;
+pub(crate) mod prepare;
+pub(crate) mod sigbus;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -9,8 +13,8 @@ use crate::disk::Disk;
 use crate::error::RecoverError;
 use crate::format::{Bad, Content, RECORD_HEADER_BYTES, Seed, record_len_of};
 use crate::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
-use crate::map::SettledFile;
-use crate::scan::files;
+use crate::recovery::scan::files;
+use crate::segment::map::SettledFile;
 
 /// How the names of segments end.
 pub(crate) const SEGMENT_SUFFIX: &str = ".seg";

@@ -21,7 +21,7 @@ use zerocopy::FromBytes;
 
 use crate::format::{Bad, Content};
 use crate::io::Warmed;
-use crate::scan::{Steps, walk};
+use crate::recovery::scan::{Steps, walk};
 use crate::segment::{Segment, SegmentList};
 use crate::shared::ShardShared;
 

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use tern_protocol::Incarnation;
 
-use crate::clock::ConfirmedClock;
 use crate::disk::{Disk, is_full};
 use crate::folder::{random_id, wall_ms};
 use crate::format::Id;
 use crate::header::{Durability, SegmentHeader};
-use crate::map::PAGE_BYTES;
 use crate::segment::Segment;
+use crate::segment::map::PAGE_BYTES;
 use crate::shared::{Room, ShardShared};
+use crate::upkeep::clock::ConfirmedClock;
 
 /// A segment that is full sooner than this is followed by one of twice its size: a file a minute
 /// is rare enough that making it costs nothing, and a day is then at most 1,440 files.

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use crossbeam::queue::ArrayQueue;
 use tern_core::placement::ShardId;
 
-use crate::batch::Batch;
 use crate::disk::is_full;
 use crate::header::Durability;
+use crate::log::batch::Batch;
 use crate::shared::ShardShared;
 
 /// Places in a commit thread's ring for each of its shards: one batch under way, and at the end

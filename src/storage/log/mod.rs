@@ -10,6 +10,10 @@
 //!  read from        mapping ────────────────┘ memory ───┴───────────────────┘
 //! ```
 
+pub(crate) mod batch;
+pub(crate) mod commit;
+pub(crate) mod reader;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,12 +23,12 @@ use tern_core::log::{
 };
 use tern_protocol::{ChannelId, MessageId};
 
-use crate::batch::Batch;
-use crate::commit::CommitHandle;
 use crate::format::{BODY_BYTES_MAX, MARK_BYTES, record_bytes};
 use crate::header::Durability;
 use crate::io::IoHandle;
-use crate::reader::ShardView;
+use crate::log::batch::Batch;
+use crate::log::commit::CommitHandle;
+use crate::log::reader::ShardView;
 use crate::segment::Segment;
 use crate::shared::{Room, ShardShared};
 
