@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use tern_random::Stream;
 
 /// How messages are spread over time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum, Serialize)]
@@ -22,7 +23,7 @@ pub struct Schedule {
     arrivals: Arrivals,
     gap_s: f64,
     next_s: f64,
-    random: Random,
+    random: Stream,
 }
 
 impl Schedule {
@@ -33,7 +34,7 @@ impl Schedule {
     pub fn new(arrivals: Arrivals, rate: f64, seed: u64) -> Self {
         assert!(rate > 0.0, "a rate of {rate}");
         let mut schedule =
-            Self { arrivals, gap_s: 1.0 / rate, next_s: 0.0, random: Random::new(seed) };
+            Self { arrivals, gap_s: 1.0 / rate, next_s: 0.0, random: Stream::new(seed) };
         schedule.advance();
         schedule
     }
@@ -47,34 +48,8 @@ impl Schedule {
     pub fn advance(&mut self) {
         self.next_s += match self.arrivals {
             Arrivals::Even => self.gap_s,
-            Arrivals::Poisson => -self.random.unit().ln() * self.gap_s,
+            Arrivals::Poisson => -(1.0 - self.random.fraction()).ln() * self.gap_s,
         };
-    }
-}
-
-/// A small generator of random numbers (splitmix64): one seed gives one run.
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// Starts at a seed.
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number above 0 and at most 1.
-    pub fn unit(&mut self) -> f64 {
-        /// What 53 bits, all that a double holds, can count.
-        const STEPS: f64 = (1_u64 << 53) as f64;
-        ((self.next() >> 11) + 1) as f64 / STEPS
     }
 }
 

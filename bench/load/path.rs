@@ -9,8 +9,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use quinn_proto::{ConnectionEvent, Transmit};
-
-use super::pacing::Random;
+use tern_random::Stream;
 
 /// What the path does to packets.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -34,7 +33,7 @@ pub struct Path {
     weather: Weather,
     /// Whether packets are lost yet.
     loses: bool,
-    random: Random,
+    random: Stream,
     to_server: VecDeque<(Instant, Transmit, Vec<u8>)>,
     to_device: VecDeque<(Instant, usize, ConnectionEvent)>,
     lost: u64,
@@ -47,7 +46,7 @@ impl Path {
         Self {
             weather,
             loses: false,
-            random: Random::new(seed),
+            random: Stream::new(seed),
             to_server: VecDeque::new(),
             to_device: VecDeque::new(),
             lost: 0,
@@ -71,7 +70,7 @@ impl Path {
         if self.loses {
             let (enter, leave) = (loss / (burst * (1.0 - loss)), 1.0 / burst);
             let turn = if way.is_bad { leave } else { enter };
-            way.is_bad ^= self.random.unit() <= turn;
+            way.is_bad ^= self.random.chance(turn);
             self.offered += 1;
             self.lost += u64::from(way.is_bad);
         }

@@ -14,9 +14,9 @@ use quinn_proto::{
 };
 use tern_protocol::frames::Network;
 use tern_protocol::{Code, Kind};
+use tern_random::Stream;
 
 use super::device::{Device, Event, Identity, Message};
-use super::pacing::Random;
 use super::path::{Path, Way, Weather};
 use super::socket::Socket;
 use super::tls::client_config;
@@ -43,7 +43,7 @@ pub struct Swarm {
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
     /// Lines with something to take or to send, each once.
     busy: VecDeque<usize>,
-    random: Random,
+    random: Stream,
     scratch: Vec<u8>,
     events: VecDeque<(usize, Instant, Event)>,
     /// The bad path, if there is one.
@@ -82,7 +82,7 @@ impl Swarm {
             by_handle: HashMap::new(),
             timers: BinaryHeap::new(),
             busy: VecDeque::new(),
-            random: Random::new(seed),
+            random: Stream::new(seed),
             scratch: Vec::new(),
             events: VecDeque::new(),
             path: None,
@@ -298,7 +298,7 @@ impl Line {
     fn take_events(
         &mut self,
         now: Instant,
-        random: &mut Random,
+        random: &mut Stream,
         tell: &mut impl FnMut(Event),
     ) -> bool {
         let mut took = false;
@@ -329,7 +329,7 @@ impl Line {
         &mut self,
         now: Instant,
         id: StreamId,
-        random: &mut Random,
+        random: &mut Stream,
         tell: &mut impl FnMut(Event),
     ) {
         let mut stream = self.connection.recv_stream(id);
@@ -340,7 +340,7 @@ impl Line {
         loop {
             match chunks.next(usize::MAX) {
                 Ok(Some(chunk)) => {
-                    self.device.handle_bytes(now, &chunk.bytes, random.unit(), tell);
+                    self.device.handle_bytes(now, &chunk.bytes, random.fraction(), tell);
                 }
                 Ok(None) | Err(ReadError::Reset(_)) => {
                     tell(Event::Failed(Kind::Close, Code::Offline));

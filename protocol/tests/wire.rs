@@ -6,12 +6,11 @@
 
 mod vectors;
 
-use std::env;
-
 use proptest::prelude::*;
 use tern_protocol::frames::layout;
 use tern_protocol::limits::{CURSORS_PER_FRAME_MAX, FRAME_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use tern_protocol::{DecodeError, Flags, Frame, Kind};
+use tern_random::{Stream, number_from_env};
 
 /// Mutated frames of an everyday run: well below a second unoptimised.
 const MUTATIONS_DEFAULT: u64 = 100_000;
@@ -124,16 +123,16 @@ fn no_header_lies_about_a_payload_that_is_too_long() {
 
 #[test]
 fn mutated_frames() {
-    let mutations = number("TERN_FUZZ", MUTATIONS_DEFAULT);
-    let seed = number("TERN_FUZZ_SEED", SEED_DEFAULT);
+    let mutations = number_from_env("TERN_FUZZ", MUTATIONS_DEFAULT);
+    let seed = number_from_env("TERN_FUZZ_SEED", SEED_DEFAULT);
     eprintln!("TERN_FUZZ={mutations} TERN_FUZZ_SEED={seed}");
-    let mut random = Random(seed);
+    let mut random = Stream::new(seed);
     let golden = vectors::all();
     let mut decoded = 0_u64;
     for _ in 0..mutations {
-        let (_, bytes) = &golden[random.below(golden.len())];
+        let (_, bytes) = &golden[random.index(golden.len())];
         let mut bytes = bytes.clone();
-        for _ in 0..=random.below(4) {
+        for _ in 0..=random.index(4) {
             mutate(&mut bytes, &golden, &mut random);
         }
         check(&bytes);
@@ -144,17 +143,17 @@ fn mutated_frames() {
 }
 
 /// One change of a kind that real damage and real attackers make.
-fn mutate(bytes: &mut Vec<u8>, golden: &[(String, Vec<u8>)], random: &mut Random) {
-    let at = random.below(bytes.len().max(1));
-    match random.below(10) {
+fn mutate(bytes: &mut Vec<u8>, golden: &[(String, Vec<u8>)], random: &mut Stream) {
+    let at = random.index(bytes.len().max(1));
+    match random.index(10) {
         0 if !bytes.is_empty() => bytes[at] ^= 1 << random.below(8),
-        1 if !bytes.is_empty() => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][random.below(5)],
+        1 if !bytes.is_empty() => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][random.index(5)],
         2 => bytes.truncate(at),
-        3 => bytes.insert(at, random.next() as u8),
-        4 => bytes.extend(golden[random.below(golden.len())].1.iter()),
+        3 => bytes.insert(at, random.draw() as u8),
+        4 => bytes.extend(golden[random.index(golden.len())].1.iter()),
         5 if bytes.len() > 4 => drop(bytes.drain(4..at.max(4))),
-        6 if bytes.len() > 2 => bytes[2] = Kind::ALL[random.below(Kind::ALL.len())].kind.0,
-        7 if bytes.len() > 3 => bytes[3] = random.next() as u8,
+        6 if bytes.len() > 2 => bytes[2] = Kind::ALL[random.index(Kind::ALL.len())].kind.0,
+        7 if bytes.len() > 3 => bytes[3] = random.draw() as u8,
         _ => set_length(bytes),
     }
 }
@@ -164,27 +163,5 @@ fn set_length(bytes: &mut [u8]) {
     if let Some(payload_bytes) = bytes.len().checked_sub(4) {
         let payload_bytes = u16::try_from(payload_bytes).unwrap_or(u16::MAX);
         bytes[..2].copy_from_slice(&payload_bytes.to_le_bytes());
-    }
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    let Ok(text) = env::var(name) else { return default };
-    text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}"))
-}
-
-/// SplitMix64: the same numbers from the same seed on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
     }
 }

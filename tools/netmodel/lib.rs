@@ -7,7 +7,6 @@
 //! caller chose; chance comes from a seed, in one stream per concern, so that another delay
 //! leaves the losses as they were.
 //!
-//! - [`random`]: numbers that repeat.
 //! - [`conditions`]: how bad one direction is, as data; [`profile`] names whole links.
 //! - [`link`]: one direction, which decides about each packet; [`loss`] and [`mod@line`] are parts of
 //!   it. A [`path::Path`] is a link that also holds the packets until they are due.
@@ -17,8 +16,6 @@
 //! Not here: damaged bits, which UDP's checksum turns into losses; and queues shared between the
 //! two directions, as on old radio links.
 #![forbid(unsafe_code)]
-
-pub mod random;
 
 pub mod conditions;
 pub mod profile;
@@ -37,4 +34,4 @@ pub use link::{Counts, Link};
 pub use nat::Nat;
 pub use path::Path;
 pub use profile::Profile;
-pub use random::Stream;
+pub use tern_random::{self as random, Stream};

@@ -27,6 +27,7 @@ use ledger::{DeviceNo, Kind, Ledger, Mark, Showing};
 use support::commands::{Heard, Talking};
 use support::server::{ANY_PORT, Server};
 use tempfile::TempDir;
+use tern_random::{Stream, seed_from_env};
 
 /// The device that `tern recv` is; the only one that the ledger watches.
 const BOB: DeviceNo = DeviceNo(0);
@@ -81,18 +82,6 @@ enum Victim {
     Server,
     Send,
     Recv,
-}
-
-/// Numbers from a seed (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
 }
 
 /// What happened to the logs meanwhile.
@@ -354,17 +343,10 @@ fn text(number: u64) -> String {
     format!("line {number}")
 }
 
-fn seed() -> u64 {
-    match std::env::var("TERN_SEED") {
-        Ok(text) => text.parse().expect("TERN_SEED is a number"),
-        Err(_) => 1,
-    }
-}
-
 #[test]
 fn every_line_stands_once_whoever_is_killed() {
-    let (seed, kills) = (seed(), support::scaled(KILLS));
-    let mut random = Random(seed);
+    let (seed, kills) = (seed_from_env(1), support::scaled(KILLS));
+    let mut random = Stream::new(seed);
     let mut world = World::new();
     let first = random.below(3) as u32;
     for kill in 0..kills {

@@ -8,8 +8,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
 use support::chat::{Chat, checkpoints_at, open_rows, rows_of_copy, upkeep_rig};
-use support::random::{scaled, seed};
 use support::{Rig, Running, SHARD};
+use tern_random::{seed_from_env, soaked};
 use tern_storage::{MappedLog, RecoverError};
 
 /// Writes until the log has this many more segments, all durable.
@@ -24,7 +24,8 @@ fn fill(chat: &mut Chat, running: &Running, log: &mut MappedLog, segments: u64) 
 #[test]
 fn a_checkpoint_and_the_log_behind_it_are_the_whole_log() {
     let (mut logs, mut rows_all, mut made) = (0, 0, 0);
-    for seed in seed()..seed() + scaled(4) {
+    let first = seed_from_env(1);
+    for seed in first..first + soaked(4) {
         let (rig, _) = upkeep_rig();
         let mut chat = Chat::new(seed, 6, 3);
         for _ in 0..3 {
@@ -52,14 +53,17 @@ fn a_checkpoint_and_the_log_behind_it_are_the_whole_log() {
         }
         assert_eq!(checkpoints_at(rig.path()).len(), 2, "two are kept");
     }
-    println!("TEST checkpoint=replay seed={} n={logs} rows={rows_all} made={made} lost=0", seed());
+    println!(
+        "TEST checkpoint=replay seed={} n={logs} rows={rows_all} made={made} lost=0",
+        seed_from_env(1)
+    );
 }
 
 /// A folder with two checkpoints, and a log behind them; and its state.
 fn two_checkpoints(rig: &Rig) {
     let running = rig.start();
     let (opened, _) = open_rows(&running).unwrap();
-    let (mut log, mut chat) = (opened.log, Chat::new(seed(), 2, 1));
+    let (mut log, mut chat) = (opened.log, Chat::new(seed_from_env(1), 2, 1));
     for _ in 0..2 {
         fill(&mut chat, &running, &mut log, 2);
         running.storage.maintain();

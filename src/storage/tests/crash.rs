@@ -11,11 +11,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use support::quick::QuickDisk;
-use support::random::{Random, scaled, seed};
 use support::trace::{Kept, Luck, Model, Trace, TraceDisk};
 use support::{Rig, segments_at};
 use tempfile::TempDir;
 use tern_core::log::Log;
+use tern_random::{Stream, seed_from_env, soaked};
 use tern_storage::{Folder, FolderOptions, StorageConfig};
 
 /// Images after each entry, unless `TERN_SOAK` wants more.
@@ -49,7 +49,7 @@ fn image_dir() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-fn body(number: usize, random: &mut Random) -> Vec<u8> {
+fn body(number: usize, random: &mut Stream) -> Vec<u8> {
     let mut body = vec![number as u8; 8 + random.below(9000) as usize];
     body[..8].copy_from_slice(&(number as u64).to_le_bytes());
     body
@@ -57,7 +57,7 @@ fn body(number: usize, random: &mut Random) -> Vec<u8> {
 
 /// Opens a folder on a disk that writes everything down, appends for some rounds, and leaves
 /// without closing.
-fn record(rig: Rig, kept: Kept, rounds: u64, random: &mut Random) -> Recorded {
+fn record(rig: Rig, kept: Kept, rounds: u64, random: &mut Stream) -> Recorded {
     let (disk, trace) = TraceDisk::new(rig.path(), kept);
     let rig = Rig { disk: Arc::new(disk), ..rig };
     let running = rig.start();
@@ -102,7 +102,7 @@ fn open_image(path: &Path, append: Option<&[u8]>) -> Result<Vec<Vec<u8>>, String
 
 impl Recorded {
     /// Cuts the power after each entry; `each` images for each.
-    fn cut_everywhere(&self, each: u64, random: &mut Random) -> Tally {
+    fn cut_everywhere(&self, each: u64, random: &mut Stream) -> Tally {
         let trace = self.trace.lock().unwrap();
         let (mut model, mut tally) = (Model::new(&trace), Tally::default());
         for op in &trace.ops {
@@ -114,7 +114,7 @@ impl Recorded {
         tally
     }
 
-    fn cut(&self, model: &Model, image: u64, random: &mut Random, tally: &mut Tally) {
+    fn cut(&self, model: &Model, image: u64, random: &mut Stream, tally: &mut Tally) {
         let dir = image_dir();
         let (piece, in_order) = (PIECES[random.below(2) as usize], random.below(2) == 0);
         // Nothing arrives, everything does, or some of it.
@@ -140,7 +140,7 @@ impl Recorded {
 }
 
 /// A folder that a power cut left, with any part of its last batch.
-fn torn(recorded: &Recorded, random: &mut Random) -> Rig {
+fn torn(recorded: &Recorded, random: &mut Stream) -> Rig {
     let trace = recorded.trace.lock().unwrap();
     let mut model = Model::new(&trace);
     trace.ops.iter().for_each(|op| model.apply(op));
@@ -153,22 +153,22 @@ fn torn(recorded: &Recorded, random: &mut Random) -> Rig {
 
 #[test]
 fn b_04_b_09_power_cuts_after_every_entry() {
-    let mut random = Random(seed());
+    let mut random = Stream::new(seed_from_env(1));
     let first = record(Rig::new(), Kept::All, 30, &mut random);
     assert!(segments_at(first.rig.path()).len() >= 3, "the log rolled over");
     // The start behind a cut has steps of its own to be cut in.
     let second = record(torn(&first, &mut random), Kept::All, 6, &mut random);
     for (name, recorded) in [("first", &first), ("after-cut", &second)] {
-        let tally = recorded.cut_everywhere(scaled(IMAGES_EACH), &mut random);
+        let tally = recorded.cut_everywhere(soaked(IMAGES_EACH), &mut random);
         println!(
             "TEST B-04 B-09 run={name} seed={} n={} entries={} resumed={} lost={}",
-            seed(),
+            seed_from_env(1),
             tally.images,
             recorded.trace.lock().unwrap().ops.len(),
             tally.resumed,
             tally.lost,
         );
-        assert_eq!(tally.lost, 0, "replay with TERN_SEED={}", seed());
+        assert_eq!(tally.lost, 0, "replay with TERN_SEED={}", seed_from_env(1));
     }
 }
 
@@ -176,7 +176,7 @@ fn b_04_b_09_power_cuts_after_every_entry() {
 #[test]
 fn m_03_without_syncs_power_cuts_lose() {
     for kept in [Kept::FoldersOnly, Kept::FilesOnly] {
-        let mut random = Random(seed());
+        let mut random = Stream::new(seed_from_env(1));
         let recorded = record(Rig::new(), kept, 12, &mut random);
         let tally = recorded.cut_everywhere(1, &mut random);
         println!("TEST M-03 kept={kept:?} n={} lost={}", tally.images, tally.lost);

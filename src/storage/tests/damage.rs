@@ -11,10 +11,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use support::model::{Known, Model, SEGMENT, Seen, long_log, small_log};
-use support::random::{Random, scaled};
 use support::{Rig, SHARD, Told, copy_dir};
 use tern_core::log::{AppendError, Links, Log, Offset, ReadError, Reader, RecordKind};
 use tern_protocol::{Incarnation, MessageId};
+use tern_random::{Stream, soaked};
 use tern_storage::repair::{Plan, examine, plan};
 use tern_storage::{
     Folder, FolderOptions, Lost, RECORD_HEADER_BYTES, Raised, RecoverError, SEGMENT_HEADER_BYTES,
@@ -22,7 +22,7 @@ use tern_storage::{
 
 /// Every how many of a long list one is tried: everyday runs sample, `TERN_SOAK` tries them all.
 fn stride(everyday: u64) -> usize {
-    (everyday / scaled(1)).max(1) as usize
+    (everyday / soaked(1)).max(1) as usize
 }
 
 fn folder(path: &Path) -> Folder {
@@ -97,9 +97,9 @@ fn every_bit_flipped() {
 fn torn_pages() {
     let rig = Rig::new();
     let model = long_log(&rig, 2);
-    let (folder, mut random) = (folder(rig.path()), Random(7));
+    let (folder, mut random) = (folder(rig.path()), Stream::new(7));
     let paths = rig.segments();
-    let rounds = scaled(24);
+    let rounds = soaked(24);
     let mut losses = 0;
     for round in 0..rounds {
         let used = model.records.last().unwrap().end;
@@ -300,7 +300,7 @@ fn salvage_finds_the_way_past_a_damaged_header() {
     let at = running.write(&mut log, b"so that all before is old");
     assert!(at.0 > model.records.last().unwrap().end);
     let messages: Vec<_> = model.records.iter().filter(|r| r.links.channel.0 != 0).collect();
-    let mut random = Random(9);
+    let mut random = Stream::new(9);
     let mut salvaged = 0;
     for _ in 0..12 {
         let struck = messages[random.below(messages.len() as u64 - 50) as usize];
@@ -371,8 +371,8 @@ fn any_bytes() {
     let model = small_log(&rig, 3, 8, 11);
     let (folder, path) = (folder(rig.path()), rig.segments()[0].clone());
     let good = fs::read(&path).unwrap();
-    let mut random = Random(12);
-    let rounds = scaled(300);
+    let mut random = Stream::new(12);
+    let rounds = soaked(300);
     let mut refused = 0;
     for round in 0..rounds {
         let mut bytes = good[..8192].to_vec();
@@ -408,14 +408,14 @@ fn any_bytes() {
 /// The chains lead where they should after any crash and any damage that recovery steps over.
 #[test]
 fn chains_lead_back_after_a_crash() {
-    let rounds = scaled(4);
+    let rounds = soaked(4);
     let mut followed = 0;
     for seed in 0..rounds {
         let rig = Rig::new();
         let model = small_log(&rig, 6, 30, 100 + seed);
         let copy = tempfile::tempdir().unwrap();
         copy_dir(rig.path(), copy.path());
-        let mut random = Random(seed);
+        let mut random = Stream::new(seed);
         let last = model.records.last().unwrap().end;
         let cut = last - random.below(last - model.newest_batch);
         let path = copy.path().join("log/shard-00").join(rig.segments()[0].file_name().unwrap());

@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex};
 
 use support::countdown::{Countdown, CountdownDisk, Done, Fault};
 use support::quick::QuickDisk;
-use support::random::scaled;
 use support::{Rig, SHARD, segments_at};
 use tern_core::log::{AppendError, Log, RecordKind};
 use tern_core::placement::ShardId;
+use tern_random::soaked;
 use tern_storage::{Folder, FolderOptions, MappedLog, Storage};
 
 /// Records of a run: enough for a second segment.
@@ -123,7 +123,7 @@ fn with_fault(n: u64, fault: Fault) -> (bool, u64) {
 #[test]
 fn b_05_every_operation_fails_once_in_every_way() {
     // With more time, in every other way too.
-    let ways = if scaled(1) > 1 { &Fault::ALL[..] } else { &[Fault::Full, Fault::Half] };
+    let ways = if soaked(1) > 1 { &Fault::ALL[..] } else { &[Fault::Full, Fault::Half] };
     for &fault in ways {
         let (next, covered, full) = (AtomicU64::new(1), AtomicU64::new(0), AtomicU64::new(0));
         let ops = AtomicU64::new(OPS_MAX);

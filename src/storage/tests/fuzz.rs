@@ -16,12 +16,12 @@ use std::sync::Arc;
 
 use support::chat::{Chat, checkpoints_at, open_rows, upkeep_rig};
 use support::quick::QuickDisk;
-use support::random::{Random, number};
 use support::{Rig, SHARD};
 use tern_core::log::{Links, Log, Offset, Record, RecordKind};
 use tern_core::shard::ReplayError;
 use tern_core::shard::state::StateKind;
 use tern_protocol::Incarnation;
+use tern_random::{Stream, number_from_env};
 use tern_storage::inspect::{CheckpointView, Decoder};
 use tern_storage::{Folder, FolderOptions, RowKey, SEGMENT_HEADER_BYTES, Visitor};
 
@@ -154,15 +154,15 @@ fn open(rig: &Rig, append: bool) -> Option<Anything> {
 }
 
 /// Changes a file: bits, bytes, numbers that mean much, pieces moved, cut or added.
-fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
+fn mutate(bytes: &mut Vec<u8>, random: &mut Stream) {
     let numbers = [0, 1, 0xff, u64::from(u32::MAX), u64::MAX, 4096, 1 << 40];
     for _ in 0..1 + random.below(4) {
         let len = bytes.len().max(1) as u64;
         let at = random.below(len) as usize;
         match random.below(7) {
-            _ if bytes.is_empty() => bytes.push(random.next() as u8),
+            _ if bytes.is_empty() => bytes.push(random.draw() as u8),
             0 => bytes[at] ^= 1 << random.below(8),
-            1 => bytes[at] = random.next() as u8,
+            1 => bytes[at] = random.draw() as u8,
             2 => {
                 let number = numbers[random.below(numbers.len() as u64) as usize].to_le_bytes();
                 let (at, width) = (at / 4 * 4, 4 + 4 * random.below(2) as usize);
@@ -178,7 +178,7 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
             }
             _ => {
                 let end = bytes.len().min(at + random.below(600) as usize);
-                bytes[at..end].fill(random.next() as u8);
+                bytes[at..end].fill(random.draw() as u8);
             }
         }
     }
@@ -212,8 +212,8 @@ fn b_13_any_bytes_are_opened_or_refused() {
     let told = open(&whole, true).expect("the corpus is whole, or written for another format");
     assert_eq!((told.records, told.lost), (RECORDS, 0), "write it anew: TERN_FUZZ_CORPUS=1");
 
-    let (execs, seed) = (number("TERN_FUZZ", EXECS), number("TERN_FUZZ_SEED", 1));
-    let mut random = Random(seed);
+    let (execs, seed) = (number_from_env("TERN_FUZZ", EXECS), number_from_env("TERN_FUZZ_SEED", 1));
+    let mut random = Stream::new(seed);
     let (mut opened, mut records, mut lost, mut decoded) = (0, 0, 0, 0);
     let names: Vec<PathBuf> = files.keys().cloned().collect();
     for exec in 0..execs {
@@ -294,9 +294,10 @@ fn b_13_any_bytes_are_a_checkpoint_or_none() {
     assert_eq!(read_checkpoint(&checkpoint_corpus(), &keys), all);
 
     let whole = fs::read(checkpoint_corpus()).unwrap();
-    let (folder, seed) = (tempfile::tempdir().unwrap(), number("TERN_FUZZ_SEED", 1));
+    let (folder, seed) = (tempfile::tempdir().unwrap(), number_from_env("TERN_FUZZ_SEED", 1));
     let path = folder.path().join("0000000001.ckpt");
-    let (execs, mut random) = (CHECKPOINTS_EACH * number("TERN_FUZZ", EXECS), Random(seed));
+    let (execs, mut random) =
+        (CHECKPOINTS_EACH * number_from_env("TERN_FUZZ", EXECS), Stream::new(seed));
     let (mut opened, mut rows, mut found) = (0, 0, 0);
     for exec in 0..execs {
         let mut bytes = whole.clone();

@@ -15,11 +15,11 @@ use support::chat::{
 };
 use support::countdown::{CountdownDisk, Fault};
 use support::quick::QuickDisk;
-use support::random::{Random, scaled, seed};
 use support::trace::{Kept, Luck, Model, TraceDisk};
 use support::{Rig, Running, SHARD, copy_dir};
 use tern_core::log::{AppendError, Log, Offset, ReadError, Reader};
 use tern_core::shard::state::{ChannelRow, StateKind};
+use tern_random::{Stream, seed_from_env, soaked};
 use tern_storage::{Eviction, MappedLog, SEGMENT_BYTES_MIN, StorageConfig};
 use zerocopy::FromBytes;
 
@@ -89,7 +89,7 @@ fn what_is_past_its_retention_goes_and_nothing_else() {
     let running = rig.start();
     let (opened, _) = open_rows(&running).unwrap();
     let (mut log, mut reader) = (opened.log, running.storage.reader());
-    let mut chat = Chat::new(seed(), 5, 2);
+    let mut chat = Chat::new(seed_from_env(1), 5, 2);
     fill(&mut chat, &running, &mut log, 3);
     let old = chat.newest();
     pass(&running, &hands, RETENTION / 2);
@@ -134,7 +134,7 @@ fn what_is_past_its_retention_goes_and_nothing_else() {
 #[test]
 fn a_power_cut_after_every_step_leaves_a_shard_that_opens_right() {
     let (rig, hands) = rig();
-    let mut chat = Chat::new(seed(), 3, 1);
+    let mut chat = Chat::new(seed_from_env(1), 3, 1);
     let running = rig.start();
     let mut log = open_rows(&running).unwrap().0.log;
     fill(&mut chat, &running, &mut log, 2);
@@ -157,14 +157,14 @@ fn a_power_cut_after_every_step_leaves_a_shard_that_opens_right() {
     running.kill(log);
 
     let trace = trace.lock().unwrap();
-    let (mut model, mut random) = (Model::new(&trace), Random(seed()));
+    let (mut model, mut random) = (Model::new(&trace), Stream::new(seed_from_env(1)));
     let (mut images, mut kept, mut with) = (0, 0, 0);
     for (number, op) in trace.ops.iter().enumerate() {
         model.apply(op);
         if number < from {
             continue;
         }
-        for image in 0..scaled(3) {
+        for image in 0..soaked(3) {
             let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
             let chance = [0, 8, 1 + random.below(7)][image.min(2) as usize];
             let in_order = random.below(2) == 0;
@@ -197,7 +197,7 @@ fn open_image(path: &Path, chat: &Chat, kept: &mut usize) -> (Option<u64>, Rows)
 #[test]
 fn each_step_fails_once_and_the_next_pass_does_it() {
     let (rig, hands) = rig();
-    let mut chat = Chat::new(seed(), 3, 1);
+    let mut chat = Chat::new(seed_from_env(1), 3, 1);
     let running = rig.start();
     let mut log = open_rows(&running).unwrap().0.log;
     fill(&mut chat, &running, &mut log, 3);
@@ -237,7 +237,7 @@ fn each_step_fails_once_and_the_next_pass_does_it() {
 #[test]
 fn counters_and_epochs_go_on_after_everything_has_expired() {
     let (rig, hands) = rig();
-    let mut chat = Chat::new(seed(), 4, 2);
+    let mut chat = Chat::new(seed_from_env(1), 4, 2);
     let running = rig.start();
     let mut log = open_rows(&running).unwrap().0.log;
     fill(&mut chat, &running, &mut log, 2);
@@ -278,7 +278,7 @@ fn a_jump_of_the_clock_deletes_nothing() {
     let (rig, hands) = rig();
     let running = rig.start();
     let mut log = open_rows(&running).unwrap().0.log;
-    fill(&mut Chat::new(seed(), 5, 2), &running, &mut log, 4);
+    fill(&mut Chat::new(seed_from_env(1), 5, 2), &running, &mut log, 4);
     let (before, years) = (rig.segments(), 10 * 365 * DAY);
     use std::sync::atomic::Ordering::Relaxed;
     for round in 1..=3 {
@@ -329,7 +329,7 @@ fn fill_up(chat: &mut Chat, running: &Running, log: &mut MappedLog, segments: u6
             result.is_ok() || refused
         });
     }
-    chat.random.next();
+    chat.random.draw();
     refused
 }
 
@@ -339,7 +339,7 @@ fn a_full_bound_refuses_and_keeps_everything() {
     rig.config.bytes_max = 6 * SEGMENT_BYTES_MIN;
     let running = rig.start();
     let mut log = open_rows(&running).unwrap().0.log;
-    let mut chat = Chat::new(seed(), 4, 2);
+    let mut chat = Chat::new(seed_from_env(1), 4, 2);
     assert!(fill_up(&mut chat, &running, &mut log, 12), "the bound holds");
     running.until(|| {
         log.commit();
@@ -359,7 +359,7 @@ fn eviction_makes_room_from_the_oldest_on() {
     rig.config.eviction = Eviction::Oldest;
     let running = rig.start();
     let (mut log, mut reader) = (open_rows(&running).unwrap().0.log, running.storage.reader());
-    let mut chat = Chat::new(seed(), 4, 2);
+    let mut chat = Chat::new(seed_from_env(1), 4, 2);
     let mut written = 0u64;
     while written < 24 * SEGMENT_BYTES_MIN {
         let before = log.tail().0;
@@ -395,7 +395,7 @@ fn nothing_is_deleted_under_a_reader() {
     let (rig, hands) = rig();
     let running = rig.start();
     let mut log = open_rows(&running).unwrap().0.log;
-    let mut chat = Chat::new(seed(), 1, 1);
+    let mut chat = Chat::new(seed_from_env(1), 1, 1);
     let first = chat.send(&running, &mut log, 9_000);
     fill(&mut chat, &running, &mut log, 3);
     let mut reader = running.storage.reader();
@@ -416,7 +416,7 @@ fn without_two_good_checkpoints_nothing_is_deleted() {
     let (rig, hands) = rig();
     let running = rig.start();
     let mut log = open_rows(&running).unwrap().0.log;
-    let mut chat = Chat::new(seed(), 3, 1);
+    let mut chat = Chat::new(seed_from_env(1), 3, 1);
     for _ in 0..2 {
         fill(&mut chat, &running, &mut log, 2);
         running.storage.maintain();

@@ -22,8 +22,5 @@ pub mod random;
 
 /// `count`, times the factor in `TERN_SOAK` if that is set.
 pub fn scaled(count: u32) -> u32 {
-    let factor = std::env::var("TERN_SOAK").ok().map(|text| {
-        text.parse::<u32>().unwrap_or_else(|_| panic!("TERN_SOAK={text} is no whole number"))
-    });
-    count.saturating_mul(factor.unwrap_or(1))
+    u32::try_from(tern_random::soaked(u64::from(count))).unwrap_or(u32::MAX)
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use quinn::ConnectionError;
 use tern_protocol::Code;
 use tern_protocol::limits::ALPN;
+use tern_random::Stream;
 
 use super::harness::{Client, Plan, Server, client_config, closed_by_server, ping, run};
 use crate::transport::settings::TransportSettings;
@@ -87,7 +88,7 @@ fn s04_random_datagrams_change_nothing() {
         let initial = initial(address);
         let stranger = UdpSocket::bind("127.0.0.1:0").expect("a free port");
         let before = server.counts();
-        let mut random = Random(1);
+        let mut random = Random(Stream::new(1));
         for round in 0..3_000 {
             let datagram = match round % 3 {
                 0 => random.bytes(1_400),
@@ -208,24 +209,16 @@ fn initial(server: SocketAddr) -> Vec<u8> {
     datagram
 }
 
-/// Bytes of a fixed seed (SplitMix64).
-struct Random(u64);
+/// Bytes of a fixed seed.
+struct Random(Stream);
 
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
-
     fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
+        self.0.index(bound)
     }
 
     fn bytes(&mut self, longest: usize) -> Vec<u8> {
-        (0..=self.below(longest)).map(|_| self.next() as u8).collect()
+        (0..=self.below(longest)).map(|_| self.0.draw() as u8).collect()
     }
 
     /// A packet with the bytes of a short header, or of a long one of version 1 and any type.

@@ -45,7 +45,7 @@ enum Line {
 
 /// The whole scenario, the same every time: devices come, send again, and go.
 fn scenario() -> Vec<Line> {
-    let mut random = Random(7);
+    let mut random = Stream::new(7);
     let mut lines = Vec::new();
     for (opening, steps) in (1..).zip(STEPS) {
         lines.push(Line::Open(opening));

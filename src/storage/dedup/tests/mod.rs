@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use tern_core::dedup::{DedupEntry, DedupTable};
 use tern_core::log::Offset;
 use tern_protocol::{DeviceId, Epoch, Incarnation, SendCounter, Uin};
+use tern_random::{Stream, seed_from_env, soaked};
 
 use super::{Attached, ShmTable, Supply, TableIdentity};
 use crate::format::Id;
@@ -24,6 +25,9 @@ use crate::io::Mailbox;
 
 const LIFE: Incarnation = Incarnation(1);
 const END: Offset = Offset(1 << 40);
+
+/// The seed of runs that are given none.
+const SEED: u64 = 20_261_122;
 
 /// Where tables are at home. Tests that make very many are done there in seconds.
 const MEMORY: &str = "/dev/shm";
@@ -119,32 +123,4 @@ fn only_file(dir: &TempDir) -> PathBuf {
     let path = paths.next().unwrap().unwrap().path();
     assert!(paths.next().is_none());
     path
-}
-
-/// `count`, times the factor in `TERN_SOAK` if that is set.
-fn soaked(count: u64) -> u64 {
-    let factor = std::env::var("TERN_SOAK").map(|text| text.parse::<u64>().expect("a number"));
-    count * factor.unwrap_or(1)
-}
-
-/// Numbers that can be drawn again: SplitMix64 from the seed in `TERN_SEED`, or a fixed one.
-struct Random(u64);
-
-impl Random {
-    fn new() -> Self {
-        let seed = std::env::var("TERN_SEED").map(|text| text.parse().expect("a number"));
-        Self(seed.unwrap_or(20_261_122))
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
 }

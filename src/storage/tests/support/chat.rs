@@ -17,8 +17,8 @@ use tern_protocol::{ChannelId, MessageId, Uin};
 use tern_storage::{ClockSource, MappedLog, Opened, Reading, RecoverError, RecoveryReport};
 use zerocopy::IntoBytes;
 
-use super::random::Random;
 use super::{Running, SHARD};
+use tern_random::Stream;
 
 /// Rows of a state: kind and bytes.
 pub type Rows = Vec<(StateKind, Vec<u8>)>;
@@ -28,7 +28,7 @@ pub const NOTER: u64 = 999;
 
 /// What the users of a shard did.
 pub struct Chat {
-    pub random: Random,
+    pub random: Stream,
     /// For each channel, where its messages are.
     pub channels: BTreeMap<(u64, u64), Vec<Offset>>,
     /// For each device: epoch, counter, newest record.
@@ -66,7 +66,7 @@ impl Hands {
 impl Chat {
     pub fn new(seed: u64, users: u64, devices_each: u32) -> Self {
         let (channels, devices) = (BTreeMap::new(), BTreeMap::new());
-        Self { random: Random(seed), channels, devices, users, devices_each }
+        Self { random: Stream::new(seed), channels, devices, users, devices_each }
     }
 
     /// A login, an entry or, mostly, a message.

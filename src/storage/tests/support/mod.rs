@@ -24,8 +24,6 @@ pub mod model;
 
 pub mod quick;
 
-pub mod random;
-
 pub mod trace;
 
 /// The shard that most tests use.

@@ -15,8 +15,8 @@ use tern_storage::repair::Plan;
 use tern_storage::{MappedLog, SEGMENT_BYTES_MIN, Visitor};
 use zerocopy::IntoBytes;
 
-use super::random::Random;
 use super::{Rig, Running, SHARD};
+use tern_random::Stream;
 
 /// Bytes of a segment in these tests.
 pub const SEGMENT: u64 = SEGMENT_BYTES_MIN;
@@ -48,7 +48,7 @@ impl Model {
         &mut self,
         running: &Running,
         log: &mut MappedLog,
-        random: &mut Random,
+        random: &mut Stream,
         records: u64,
     ) {
         self.newest_batch = log.tail().0;
@@ -63,7 +63,7 @@ impl Model {
         running.make_durable(log, last);
     }
 
-    fn message(&mut self, running: &Running, log: &mut MappedLog, random: &mut Random) {
+    fn message(&mut self, running: &Running, log: &mut MappedLog, random: &mut Stream) {
         let channel = ChannelId::group(1 + random.below(4));
         let sender = 1 + random.below(3);
         let ids = self.channels.entry(channel).or_default();
@@ -107,7 +107,7 @@ impl Model {
         self.append(running, log, RecordKind::Epoch, Links::default(), body, None);
     }
 
-    fn entry(&mut self, running: &Running, log: &mut MappedLog, random: &mut Random) {
+    fn entry(&mut self, running: &Running, log: &mut MappedLog, random: &mut Stream) {
         let channel = ChannelId::group(1 + random.below(4));
         let body = EntryBody { uin: 9.into(), channel, server_time: 5.into() };
         let body = body.as_bytes().to_vec();
@@ -213,7 +213,7 @@ impl Visitor for Seen {
 
 /// A log of one segment with records of all kinds in batches.
 pub fn small_log(rig: &Rig, batches: u64, records: u64, seed: u64) -> Model {
-    let (mut model, mut random) = (Model::default(), Random(seed));
+    let (mut model, mut random) = (Model::default(), Stream::new(seed));
     let running = rig.start();
     let mut log = running.log();
     (0..batches).for_each(|_| model.batch(&running, &mut log, &mut random, records));
@@ -223,7 +223,7 @@ pub fn small_log(rig: &Rig, batches: u64, records: u64, seed: u64) -> Model {
 
 /// A log of several segments, and the segments that hold it.
 pub fn long_log(rig: &Rig, seed: u64) -> Model {
-    let (mut model, mut random) = (Model::default(), Random(seed));
+    let (mut model, mut random) = (Model::default(), Stream::new(seed));
     let running = rig.start();
     let mut log = running.log();
     while log.tail().0 < 3 * SEGMENT + SEGMENT / 4 {

@@ -11,9 +11,14 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// The one stream of a run of this seed.
+    pub fn new(seed: u64) -> Self {
+        Self { state: seed }
+    }
+
     /// The stream of one concern in the run of this seed.
     pub fn of(seed: u64, concern: &str) -> Self {
-        let mut stream = Self { state: seed };
+        let mut stream = Self::new(seed);
         for byte in concern.bytes() {
             stream.state = stream.draw() ^ u64::from(byte);
         }
@@ -29,6 +34,11 @@ impl Stream {
     /// A number below `bound`, or 0 if that is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.draw()) * u128::from(bound)) >> 64) as u64 // fits: below `bound`
+    }
+
+    /// A place in a list of `len`, or 0 if that is 0.
+    pub fn index(&mut self, len: usize) -> usize {
+        self.below(len as u64) as usize // fits: below `len`
     }
 
     /// A number from `low` to `high`, both included.
@@ -74,7 +84,12 @@ impl Stream {
 
     /// One of several; `None` of none.
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
-        from.get(self.below(from.len() as u64) as usize).copied()
+        from.get(self.index(from.len())).copied()
+    }
+
+    /// This many random bytes.
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| self.draw() as u8).collect() // the low byte of each
     }
 
     /// 256 random bits.
@@ -105,6 +120,15 @@ mod tests {
         assert_eq!(draw(7, "disk"), draw(7, "disk"));
         assert_ne!(draw(7, "disk"), draw(7, "network"));
         assert_ne!(draw(7, "disk"), draw(8, "disk"));
+    }
+
+    /// The numbers of the paper's reference program for the seed 1234567.
+    #[test]
+    fn these_are_the_numbers_of_splitmix64() {
+        let mut stream = Stream::new(1_234_567);
+        let drawn = [stream.draw(), stream.draw(), stream.draw()];
+        let expected = [0x599e_d017_fb08_fc85, 0x2c73_f084_5854_0fa5, 0x883e_bce5_a3f2_7c77];
+        assert_eq!(drawn, expected);
     }
 
     #[test]
