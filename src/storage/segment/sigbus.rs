@@ -378,9 +378,10 @@ mod tests {
 
     #[test]
     fn every_other_fault_ends_the_process() {
+        let (_, here) = module_path!().split_once("::").unwrap(); // without the crate
         for what in ["foreign", "beside", "sent"] {
             let mut child = Command::new(std::env::current_exe().unwrap());
-            child.args(["--exact", "sigbus::tests::child", "--nocapture"]).env(CHILD, what);
+            child.args(["--exact", &format!("{here}::child"), "--nocapture"]).env(CHILD, what);
             child.stdout(Stdio::null()).stderr(Stdio::null());
             let status = crate::dedup::spawn(&mut child).wait().unwrap();
             assert_eq!(status.signal(), Some(libc::SIGBUS), "{what}: {status}");
