@@ -7,6 +7,7 @@ use tern_protocol::{ChannelId, Code, DeviceId, Flags, Kind, Uin};
 use crate::log::Offset;
 use crate::mail::{Address, Device, Mail, SessionRef, Token};
 use crate::placement::ShardId;
+use crate::time::Mono;
 
 /// A connection as the machine knows it; given by the driver, never reused within a process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -15,8 +16,10 @@ pub struct LinkId(pub u64);
 /// What can wake a worker.
 #[derive(Debug)]
 pub enum Input {
-    /// A client connected.
-    LinkOpened(LinkId),
+    /// A client connected; the server had taken its first packet at this moment. A client that
+    /// gives a connection up for another had its first packet there answered before, so these
+    /// moments are in the order in which a device meant its logins.
+    LinkOpened(LinkId, Mono),
     /// One whole frame came, header included (the driver cuts the stream by the header's length).
     Frame(LinkId, Bytes),
     /// The connection is gone, for whatever reason. The driver sends nothing more for this link.

@@ -141,8 +141,8 @@ pub enum Mail {
         proof: Proof,
         /// The client's network.
         network: Network,
-        /// When its connection was opened, by the clock that all workers of a node share.
-        opened: Mono,
+        /// When its connection began, by the clock that all workers of a node share.
+        begun: Mono,
     },
     /// Answers `Attach`: the session is the device's.
     Attached {

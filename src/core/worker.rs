@@ -77,7 +77,9 @@ impl<L: Log, T: DedupTable, R: Reader> Worker<L, T, R> {
     pub fn handle(&mut self, now: Now, input: Input) {
         let (mut context, front, shards) = self.split(now);
         match input {
-            Input::LinkOpened(link) => front.handle_opened(&mut context, link),
+            Input::LinkOpened(link, begun) => {
+                front.handle_opened(&mut context, link, begun);
+            }
             Input::Frame(link, bytes) => front.handle_frame(&mut context, link, bytes),
             Input::LinkClosed(link) => front.handle_closed(&mut context, link),
             Input::Mail(to, mail) => deliver(&mut context, front, shards, to, mail),

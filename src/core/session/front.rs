@@ -49,7 +49,7 @@ impl<R: Reader> Front<R> {
         (self.sessions.len(), self.live)
     }
 
-    pub(crate) fn handle_opened(&mut self, context: &mut Context<'_>, link: LinkId) {
+    pub(crate) fn handle_opened(&mut self, context: &mut Context<'_>, link: LinkId, begun: Mono) {
         let come_back_ms = context.config.come_back_ms;
         if self.draining || self.sessions.len() >= context.config.sessions_max {
             let code = if self.draining { Code::Draining } else { Code::Busy };
@@ -57,7 +57,7 @@ impl<R: Reader> Front<R> {
         }
         let now = context.now.mono;
         let deadline = now.after_ms(context.config.login_ms_max);
-        let fresh = self.sessions.insert(link, Session::new(now, deadline)).is_none();
+        let fresh = self.sessions.insert(link, Session::new(begun, now, deadline)).is_none();
         assert!(fresh, "{link:?} was given twice");
         self.deadlines.push(Reverse((deadline, link)));
     }
@@ -156,7 +156,7 @@ impl<R: Reader> Front<R> {
             Ok(token) => {
                 session.state = State::Attaching(device);
                 let (proof, network) = (Proof::Secret(token), session.network);
-                let mail = Mail::Attach { from, device, proof, network, opened: session.opened };
+                let mail = Mail::Attach { from, device, proof, network, begun: session.begun };
                 let home = Address::Shard(context.placement.home_of(device.uin));
                 context.post.send(context.counters, home, mail);
             }

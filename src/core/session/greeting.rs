@@ -80,7 +80,7 @@ impl<R: Reader> Front<R> {
         let device = Device { uin: resume.uin.into(), device: resume.device.into() };
         session.state = State::Attaching(device);
         let (proof, network) = (Proof::Token(resume.epoch.into(), resume.token), session.network);
-        let mail = Mail::Attach { from, device, proof, network, opened: session.opened };
+        let mail = Mail::Attach { from, device, proof, network, begun: session.begun };
         let home = Address::Shard(context.placement.home_of(device.uin));
         context.post.send(context.counters, home, mail);
         Ok(())

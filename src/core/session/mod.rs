@@ -29,6 +29,9 @@ pub(crate) struct Session {
     takes_datagrams: bool,
     /// Milliseconds until the next heartbeat, as the client was last told.
     beat_ms: u32,
+    /// When its connection began, by the first packet.
+    begun: Mono,
+    /// When the connection was there.
     opened: Mono,
     /// When its newest frame came.
     heard: Mono,
@@ -66,9 +69,18 @@ const SESSION_BYTES_MAX: usize = 256;
 const _: () = assert!(size_of::<Session>() <= SESSION_BYTES_MAX);
 
 impl Session {
-    fn new(now: Mono, armed: Mono) -> Self {
+    fn new(begun: Mono, now: Mono, armed: Mono) -> Self {
         let (state, network) = (State::Greeting, Network::Unknown);
-        Self { state, network, takes_datagrams: false, beat_ms: 0, opened: now, heard: now, armed }
+        Self {
+            state,
+            network,
+            takes_datagrams: false,
+            beat_ms: 0,
+            begun,
+            opened: now,
+            heard: now,
+            armed,
+        }
     }
 
     /// The device that the session speaks for, or wants to.

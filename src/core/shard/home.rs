@@ -57,8 +57,8 @@ pub(super) struct DeviceState {
     pub(super) appended: Epoch,
     pub(super) granted: Epoch,
     pub(super) token: Option<Token>,
-    /// When the connection of its newest login was opened: no older one may take the session.
-    pub(super) opened: Mono,
+    /// When the connection of its newest login began: no older one may take the session.
+    pub(super) begun: Mono,
     /// Logins up to this epoch were ended by the operator with this code, granted or not.
     pub(super) kicked: Option<(Epoch, Code)>,
     pub(super) presence: Presence,
@@ -81,7 +81,7 @@ pub(super) struct Login {
     pub(super) device: Device,
     pub(super) proof: Proof,
     pub(super) network: Network,
-    pub(super) opened: Mono,
+    pub(super) begun: Mono,
 }
 
 /// What is done once a record is durable.
@@ -151,11 +151,11 @@ impl Home {
         users
     }
 
-    /// When the connection of a device's newest login was opened.
+    /// When the connection of a device's newest login began.
     pub(super) fn newest_connection(&self, device: Device) -> Mono {
         let user = self.users.get(&device.uin);
         let state = user.and_then(|user| user.devices.iter().find(|s| s.device == device.device));
-        state.map_or(Mono(0), |state| state.opened)
+        state.map_or(Mono(0), |state| state.begun)
     }
 
     pub(super) fn exchange_ended(&self) -> bool {
@@ -181,7 +181,7 @@ impl DeviceState {
             appended: Epoch(0),
             granted: Epoch(0),
             token: None,
-            opened: Mono(0),
+            begun: Mono(0),
             kicked: None,
             presence: Presence::Away(Mono(0)),
             network: Network::Unknown,

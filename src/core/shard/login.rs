@@ -31,8 +31,8 @@ const WAITING_LOGINS_MAX: usize = 65_536;
 pub(super) const RETRY_AFTER_MS: u32 = 1_000;
 
 impl<L: Log, T: DedupTable> Shard<L, T> {
-    /// A device wants its session. A login that comes late, on a connection older than that of
-    /// the newest login, is turned away: granted, it would fence the device's own live session.
+    /// A device wants its session. A login that comes late, on a connection that began before
+    /// that of the newest login, is turned away: granted, it would fence the device's own live session.
     pub(super) fn handle_attach(&mut self, context: &mut Context<'_>, login: Login) {
         let from = login.from;
         if self.stopped {
@@ -44,7 +44,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             }
             return self.home.waiting_logins.push(login);
         }
-        if self.home.newest_connection(login.device) > login.opened {
+        if self.home.newest_connection(login.device) > login.begun {
             return refuse_login(context, from, Code::TooSlow, RETRY_AFTER_MS);
         }
         match login.proof {
@@ -69,7 +69,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         match self.log.append(RecordKind::Epoch, Links::default(), &[body.as_bytes()]) {
             Ok(at) => {
                 state.appended = epoch;
-                state.opened = login.opened;
+                state.begun = login.begun;
                 self.home.unproven.push_back((at, Promise::Grant { login, epoch, token }));
             }
             Err(error) => {
@@ -204,7 +204,7 @@ fn take_over(context: &mut Context<'_>, state: &mut DeviceState, login: &Login) 
     }
     state.presence = Presence::Online { session: login.from, subscribed: false };
     state.network = login.network;
-    state.opened = state.opened.max(login.opened);
+    state.begun = state.begun.max(login.begun);
 }
 
 pub(super) fn refuse_login(

@@ -92,8 +92,8 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             Mail::Send { from, device, epoch, frame } => {
                 self.offer(context, Offer { from, device, epoch, frame });
             }
-            Mail::Attach { from, device, proof, network, opened } => {
-                let login = Login { from, device, proof, network, opened };
+            Mail::Attach { from, device, proof, network, begun } => {
+                let login = Login { from, device, proof, network, begun };
                 self.handle_attach(context, login);
             }
             Mail::Subscribe { from, device, after } => {

@@ -390,3 +390,19 @@ fn a_late_login_on_an_older_connection_fences_nobody() {
     assert_eq!(newer.epoch, live.epoch + 1, "nothing was granted in between");
     assert_eq!(closes(&world.take(&live)), [Code::Fenced]);
 }
+
+/// The end of a handshake can come late too, with the login behind it: what counts is when the
+/// handshake began.
+#[test]
+fn a_login_at_the_end_of_a_late_handshake_fences_nobody() {
+    let mut world = World::new(4, 2);
+    let begun = world.now.mono;
+    world.pass(100);
+    let live = world.login(1, 1, 1, &[]);
+    world.pass(100);
+    let mut old = world.connect_late(0, begun);
+    old.hello(&mut world);
+    old.login(&mut world, 1, 1);
+    assert_eq!(closes(&world.take(&old)), [Code::TooSlow], "it may come again");
+    assert!(closes(&world.take(&live)).is_empty());
+}

@@ -17,6 +17,7 @@ use tern_core::io::LinkId;
 use tern_core::limiter::Limiter;
 use tern_core::log::Offset;
 use tern_core::placement::{ShardId, WorkerId};
+use tern_core::time::Mono;
 use tern_protocol::Code;
 use tern_quic::frames::Cutter;
 
@@ -42,6 +43,8 @@ pub(super) enum State {
     Handshaking {
         /// Whether the client's address is not proven yet.
         unproven: bool,
+        /// When its first packet was taken.
+        begun: Mono,
         /// When it took too long.
         until: Instant,
     },

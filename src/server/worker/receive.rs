@@ -243,7 +243,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         match accepted {
             Ok((handle, connection)) => {
                 let until = self.now + Duration::from_millis(self.settings.handshake_ms_max);
-                let state = State::Handshaking { unproven, until };
+                let state = State::Handshaking { unproven, begun: self.now_core.mono, until };
                 self.links.insert(handle.0, connection, state, client_id);
                 self.live += 1;
                 self.handshakes += 1;

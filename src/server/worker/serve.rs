@@ -145,7 +145,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
 
     fn on_connected(&mut self, index: u32) {
         let Some(link) = self.links.at(index) else { return };
-        let State::Handshaking { unproven, .. } = link.state else { return };
+        let State::Handshaking { unproven, begun, .. } = link.state else { return };
         link.state = State::Open;
         let id = link.id;
         self.handshakes -= 1;
@@ -153,7 +153,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         self.counts.handshakes += 1;
         self.counts.links_opened += 1;
         self.list(index);
-        self.handle(Input::LinkOpened(id));
+        self.handle(Input::LinkOpened(id, begun));
         self.queue_read(index);
     }
 

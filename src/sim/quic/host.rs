@@ -30,8 +30,8 @@ const ANSWER_BYTES: usize = 128 << 10;
 /// What a worker's end tells, by the connection's number in the world.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Told {
-    /// A handshake is complete.
-    Arrived(u64),
+    /// A handshake is complete that began then.
+    Arrived(u64, Instant),
     /// A frame came.
     Frame(u64, Bytes),
     /// The connection is gone.
@@ -73,6 +73,7 @@ struct HostLink {
     number: u64,
     connection: Connection,
     state: State,
+    begun: Instant,
     stream: Option<StreamId>,
     cutter: Cutter,
     waiting: VecDeque<Bytes>,
@@ -220,6 +221,7 @@ impl Host {
             number,
             connection,
             state: State::Handshaking(until),
+            begun: now,
             stream: None,
             cutter: Cutter::default(),
             waiting: VecDeque::new(),
@@ -355,7 +357,7 @@ impl Host {
                 link.state = State::Open;
                 self.counts.handshakes += 1;
                 self.by_number.insert(link.number, index);
-                self.told.push_back(Told::Arrived(link.number));
+                self.told.push_back(Told::Arrived(link.number, link.begun));
             }
             Event::ConnectionLost { .. } => {
                 let was_open = link.state == State::Open;

@@ -38,8 +38,8 @@ use net::{Landing, Net};
 /// What the network tells the world, by the numbers of connections.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Told {
-    /// A connection is there for this worker.
-    Arrived(u64, usize),
+    /// A connection is there for this worker; its handshake began then, in ms.
+    Arrived(u64, usize, u64),
     /// A frame reaches the server.
     AtServer(u64, Bytes),
     /// The server has lost a connection.
@@ -461,7 +461,9 @@ impl Wire {
         host.follow(index, now);
         while let Some(told) = host.poll_told() {
             self.told.push_back(match told {
-                host::Told::Arrived(link) => Told::Arrived(link, worker),
+                host::Told::Arrived(link, begun) => {
+                    Told::Arrived(link, worker, ms(begun.saturating_duration_since(self.base)))
+                }
                 host::Told::Frame(link, frame) => Told::AtServer(link, frame),
                 host::Told::Lost(link) => Told::LostAtServer(link),
             });

@@ -152,14 +152,15 @@ impl World {
             return;
         };
         let worker = self.net.below(server.seats.len() as u64) as usize;
-        self.arrive(link, worker);
+        self.arrive(link, worker, self.now);
         let when = self.crossing(link, Way::ToClient);
         self.agenda.add(when, Happening::LinkReady(link));
     }
 
-    /// The connection is there for this worker.
-    pub(super) fn arrive(&mut self, link: u64, worker: usize) {
-        let Some(generation) = self.server.as_ref().map(|server| server.generation) else { return };
+    /// The connection is there for this worker; it began at this moment.
+    pub(super) fn arrive(&mut self, link: u64, worker: usize, begun: u64) {
+        let Some(server) = self.server.as_ref() else { return };
+        let (generation, begun) = (server.generation, server.mono(begun));
         let Some(conn) = self.links.get_mut(&link) else { return };
         (conn.seat, conn.server_open) = (Some((generation, worker)), true);
         let install = conn.install;
@@ -170,7 +171,7 @@ impl World {
             format_args!("connection {link} of install {install} reaches worker {worker}"),
         );
         self.oracle.link_opened(link);
-        self.worker_input(worker, Input::LinkOpened(LinkId(link)));
+        self.worker_input(worker, Input::LinkOpened(LinkId(link), begun));
     }
 
     /// The connection is there for the client.

@@ -65,7 +65,7 @@ impl World {
 
     fn hear(&mut self, told: Told) {
         match told {
-            Told::Arrived(link, worker) => self.arrive(link, worker),
+            Told::Arrived(link, worker, begun) => self.arrive(link, worker, begun),
             Told::AtServer(link, frame) => {
                 if self.links.get(&link).is_some_and(|conn| conn.server_open) {
                     self.frame_reaches_server(link, frame);

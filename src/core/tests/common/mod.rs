@@ -245,9 +245,15 @@ impl World {
 
     /// A connection on a worker.
     pub fn connect(&mut self, worker: usize) -> Client {
+        let begun = self.now.mono;
+        self.connect_late(worker, begun)
+    }
+
+    /// A connection on a worker, whose first packet came at this earlier moment.
+    pub fn connect_late(&mut self, worker: usize, begun: Mono) -> Client {
         let link = LinkId(self.next_link);
         self.next_link += 1;
-        self.input(worker, Input::LinkOpened(link));
+        self.input(worker, Input::LinkOpened(link, begun));
         Client { worker, link, counter: 0, epoch: 0, token: [0; 32] }
     }
 

@@ -191,7 +191,7 @@ fn refusal(to: SessionRef, count: u64) -> Mail {
 impl Machine for Double {
     fn handle(&mut self, now: Now, input: Input) {
         match input {
-            Input::LinkOpened(link) => {
+            Input::LinkOpened(link, _) => {
                 assert!(self.links.insert(link), "{link:?} was opened twice");
                 self.note(Told::Opened(link));
             }
