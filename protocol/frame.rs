@@ -5,8 +5,8 @@ use core::mem::size_of;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::frames::{
-    ChannelState, Close, Cursor, ErrorHead, Fetch, Gap, Hello, LoggedIn, Login, Ping, Pong,
-    PushBody, Resume, Send, SendAck, SendRefused, Welcome,
+    ChannelState, Close, Cursor, ErrorHead, Fetch, Gap, GroupInfo, GroupPage, Hello, LoggedIn,
+    Login, Ping, Pong, PushBody, Resume, Send, SendAck, SendRefused, Welcome,
 };
 use crate::header::{Flags, HEADER_BYTES, Header};
 use crate::limits::PAYLOAD_BYTES_MAX;
@@ -43,6 +43,10 @@ pub enum Frame<'a> {
     Channel(&'a ChannelState),
     /// See [`Kind::Gap`].
     Gap(&'a Gap),
+    /// See [`Kind::GroupInfo`].
+    GroupInfo(&'a GroupInfo),
+    /// See [`Kind::GroupPage`]; with the name and the members, see [`crate::group::page_parts`].
+    GroupPage(&'a GroupPage, &'a [u8]),
     /// See [`Kind::Ping`].
     Ping(&'a Ping),
     /// See [`Kind::Pong`].
@@ -120,6 +124,10 @@ impl<'a> Frame<'a> {
             Kind::Fetch => Self::Fetch(whole(kind, payload)?),
             Kind::Channel => Self::Channel(whole(kind, payload)?),
             Kind::Gap => Self::Gap(whole(kind, payload)?),
+            Kind::GroupInfo => Self::GroupInfo(whole(kind, payload)?),
+            Kind::GroupPage => {
+                headed(kind, payload).map(|(head, rest)| Self::GroupPage(head, rest))?
+            }
             Kind::Ping => Self::Ping(whole(kind, payload)?),
             Kind::Pong => Self::Pong(whole(kind, payload)?),
             Kind::Error => headed(kind, payload).map(|(head, rest)| Self::Error(head, rest))?,
@@ -154,6 +162,8 @@ impl<'a> Frame<'a> {
             Self::Fetch(fixed) => (fixed.as_bytes(), &[]),
             Self::Channel(fixed) => (fixed.as_bytes(), &[]),
             Self::Gap(fixed) => (fixed.as_bytes(), &[]),
+            Self::GroupInfo(fixed) => (fixed.as_bytes(), &[]),
+            Self::GroupPage(fixed, rest) => (fixed.as_bytes(), rest),
             Self::Ping(fixed) => (fixed.as_bytes(), &[]),
             Self::Pong(fixed) => (fixed.as_bytes(), &[]),
             Self::Error(fixed, text) => (fixed.as_bytes(), text),
@@ -179,6 +189,8 @@ impl<'a> Frame<'a> {
             Self::Fetch(_) => Kind::Fetch,
             Self::Channel(_) => Kind::Channel,
             Self::Gap(_) => Kind::Gap,
+            Self::GroupInfo(_) => Kind::GroupInfo,
+            Self::GroupPage(..) => Kind::GroupPage,
             Self::Ping(_) => Kind::Ping,
             Self::Pong(_) => Kind::Pong,
             Self::Error(..) => Kind::Error,

@@ -124,6 +124,11 @@ impl ChannelId {
         self.high.get() != 0 && self.low.get() <= self.high.get()
     }
 
+    /// Whether this names a group.
+    pub fn is_group(&self) -> bool {
+        self.low.get() == 0 && self.high.get() != 0
+    }
+
     /// In a direct channel, the other user as `uin` sees it; `None` if `uin` is not in it.
     pub fn peer_of(&self, uin: Uin) -> Option<Uin> {
         match self.members()? {

@@ -5,7 +5,8 @@
 //! no clock and allocates nothing (it is `no_std` without `alloc`). The prose of the same facts is
 //! `SPEC.md`; `testdata/` holds the bytes of one frame of each kind.
 //!
-//! Reading order: [`ids`], [`limits`], [`registry`], [`header`], [`frames`], [`frame`].
+//! Reading order: [`ids`], [`limits`], [`registry`], [`header`], [`frames`], [`frame`],
+//! [`group`].
 #![forbid(unsafe_code)]
 #![no_std]
 
@@ -18,6 +19,7 @@ pub mod header;
 pub mod frames;
 
 pub mod frame;
+pub mod group;
 
 pub use frame::{DecodeError, Frame};
 pub use header::{Flags, Header};

@@ -2,7 +2,8 @@
 
 use core::mem::size_of;
 
-use crate::frames::{Cursor, PushBody};
+use crate::frames::{Cursor, GroupMember, GroupPage, PushBody};
+use crate::group::CHANGE_BYTES_MAX;
 use crate::header::HEADER_BYTES;
 
 /// ALPN protocol name of this version of the protocol.
@@ -42,6 +43,16 @@ pub const CURSORS_PER_FRAME_MAX: usize = 1_000;
 /// Most ids that one FETCH may ask for; a longer range is asked for in pieces.
 pub const FETCH_IDS_MAX: u64 = 1_000;
 
+/// Most users that one change of a group may name: with the longest name it still fits the default
+/// limit of a message's content.
+pub const CHANGE_MEMBERS_MAX: usize = 128;
+
+/// Longest name of a group in bytes of UTF-8: some 40 characters of any script.
+pub const GROUP_NAME_BYTES_MAX: usize = 128;
+
+/// Most members in one GROUP_PAGE: 256 of them are 6 KB.
+pub const GROUP_PAGE_MEMBERS_MAX: usize = 256;
+
 /// Longest text in an ERROR or CLOSE in bytes.
 pub const ERROR_TEXT_BYTES_MAX: usize = 256;
 
@@ -55,5 +66,12 @@ const _: () = {
     assert!(CONTENT_BYTES_DEFAULT <= CONTENT_BYTES_MAX);
     assert!(size_of::<PushBody>() + CONTENT_BYTES_MAX <= PAYLOAD_BYTES_MAX);
     assert!(CURSORS_PER_FRAME_MAX * size_of::<Cursor>() <= PAYLOAD_BYTES_MAX);
+    assert!(CHANGE_BYTES_MAX <= CONTENT_BYTES_DEFAULT);
+    assert!(
+        size_of::<GroupPage>()
+            + GROUP_NAME_BYTES_MAX
+            + GROUP_PAGE_MEMBERS_MAX * size_of::<GroupMember>()
+            <= PAYLOAD_BYTES_MAX
+    );
     assert!(UNACKED_SENDS_MAX as usize <= u64::BITS as usize);
 };

@@ -79,6 +79,8 @@ kinds! {
     0x15 Fetch "FETCH" ToServer Login "Asks for a range of ids once more.";
     0x16 Channel "CHANNEL" ToClient Login "The state of a channel's history: incarnation, oldest, newest, restart.";
     0x17 Gap "GAP" ToClient Login "Ids that will never come, and why: step over them.";
+    0x18 GroupInfo "GROUP_INFO" ToServer Login "Asks for what a group is, and for a page of its members.";
+    0x19 GroupPage "GROUP_PAGE" ToClient Login "Answers GROUP_INFO; flag LAST with the last page.";
     0x20 Ping "PING" ToServer Login "The client's heartbeat.";
     0x21 Pong "PONG" ToClient Login "Answers a heartbeat with the time until the next.";
     0x3e Error "ERROR" ToClient Nothing "A frame was not understood or not allowed.";
@@ -187,6 +189,18 @@ codes! {
     0x002c DiskFull "DISK_FULL" Retry "The server has no room to keep the message.";
     0x002d ShardStopped "SHARD_STOPPED" Retry "The part of the server that owns this cannot make anything durable; the operator must act.";
     0x002e KindUnknown "KIND_UNKNOWN" Final "The message's kind or body version is not known to this server.";
+    0x002f ChannelsFull "CHANNELS_FULL" Final "A user is in as many channels as a user may be.";
+
+    // Groups.
+    0x0030 GroupExists "GROUP_EXISTS" Final "A group of this id is there already; create it under the next key.";
+    0x0031 GroupDissolved "GROUP_DISSOLVED" Final "The group was dissolved; nobody posts there any more.";
+    0x0032 GroupFull "GROUP_FULL" Final "The group has as many members as a group may have.";
+    0x0033 ChangeInvalid "CHANGE_INVALID" Final "The change's arguments are not those of its action, or not for this channel.";
+    0x0034 ChangesNothing "CHANGES_NOTHING" Final "All that the change asks for is so already.";
+    0x0035 NotAllowed "NOT_ALLOWED" Final "The sender's role in the group does not allow this.";
+    0x0036 Muted "MUTED" Final "The sender may not post in this group for a while.";
+    0x0037 NoSuchMember "NO_SUCH_MEMBER" Final "A user that the change names is not a member.";
+    0x0038 OwnerStays "OWNER_STAYS" Final "The owner can't leave; hand the group over or dissolve it first.";
 
     // Reading.
     0x0040 NotGranted "NOT_GRANTED" Final "The range is not this user's to read.";

@@ -1,8 +1,8 @@
 //! What each kind's payload holds, as data: capture decoders, fuzzers and SPEC.md read it.
 
 use super::{
-    ChannelState, Close, Cursor, ErrorHead, Fetch, Gap, Hello, LoggedIn, Login, Ping, Pong,
-    PushBody, Resume, Send, SendAck, SendRefused, Welcome,
+    ChannelState, Close, Cursor, ErrorHead, Fetch, Gap, GroupInfo, GroupPage, Hello, LoggedIn,
+    Login, Ping, Pong, PushBody, Resume, Send, SendAck, SendRefused, Welcome,
 };
 use crate::registry::Kind;
 
@@ -71,6 +71,8 @@ pub fn layout(kind: Kind) -> Option<Layout> {
         Kind::Fetch => (Fetch::FIELDS, Tail::None),
         Kind::Channel => (ChannelState::FIELDS, Tail::None),
         Kind::Gap => (Gap::FIELDS, Tail::None),
+        Kind::GroupInfo => (GroupInfo::FIELDS, Tail::None),
+        Kind::GroupPage => (GroupPage::FIELDS, Tail::Bytes("name and members")),
         Kind::Ping => (Ping::FIELDS, Tail::None),
         Kind::Pong => (Pong::FIELDS, Tail::None),
         Kind::Error => (ErrorHead::FIELDS, Tail::Bytes("text")),

@@ -9,6 +9,8 @@ use crate::ids::{ChannelId, SendKey};
 pub mod message_kind {
     /// Content from a person or program, opaque to the server.
     pub const CONTENT: u8 = 1;
+    /// A change of a group, in the order of its messages: a [`crate::frames::Change`].
+    pub const CHANGE: u8 = 2;
 }
 
 /// What a message's content is, in [`Send::content_type`] and [`PushBody::content_type`]. The
@@ -70,8 +72,8 @@ wire_struct!(
         @20 counter: U32,
         /// See [`crate::Code`]; its class says whether the key is dead.
         @24 code: U16,
-        /// Zero; ignored.
-        @26 reserved: U16,
+        /// Which of the users named by a change the code speaks of, counted from 1; 0 if none.
+        @26 member: U16,
         /// Milliseconds to wait before the same key is sent again, for codes of class retry.
         @28 retry_after_ms: U32,
     }

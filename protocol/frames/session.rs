@@ -12,6 +12,8 @@ pub mod capabilities {
     pub const NONE: u64 = 0;
     /// SEND and PUSH may also come by QUIC datagram, lost or out of order.
     pub const DATAGRAMS: u64 = 1;
+    /// Messages of kind CHANGE, and the frames of groups.
+    pub const GROUPS: u64 = 1 << 1;
 }
 
 /// The kind of network a client is on, by which the server chooses its heartbeat.

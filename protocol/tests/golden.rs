@@ -4,14 +4,18 @@
 mod vectors;
 
 use tern_protocol::frames::{
-    ChannelState, Close, Cursor, ErrorHead, Fetch, Gap, Hello, LoggedIn, Login, Network, Ping,
-    Pong, PushBody, Resume, Send, SendAck, SendRefused, Welcome, capabilities, content_type,
-    message_kind,
+    Change, ChannelState, Close, Cursor, ErrorHead, Fetch, Gap, GroupInfo, GroupMember, GroupPage,
+    Hello, LoggedIn, Login, Network, Ping, Pong, PushBody, Resume, Send, SendAck, SendRefused,
+    Welcome, action, capabilities, content_type, message_kind, role, settings,
 };
+use tern_protocol::group::{self, ChangeView};
 use tern_protocol::limits::{
     CONTENT_BYTES_DEFAULT, FRAME_BYTES_MAX, MAGIC, SECRET_BYTES, UNACKED_SENDS_MAX, VERSION,
 };
-use tern_protocol::{ChannelId, Code, Flags, Frame, Kind, Uin};
+use tern_protocol::{
+    ChannelId, Code, DeviceId, Epoch, Flags, Frame, Kind, SendCounter, SendKey, Uin,
+};
+use zerocopy::IntoBytes;
 
 /// The server's time in the vectors, in ms since 1970 UTC.
 const TIME_MS: u64 = 1_790_000_000_123;
@@ -131,7 +135,7 @@ fn send_refused() {
         epoch: 7.into(),
         counter: 9.into(),
         code: Code::RateLimited.0.into(),
-        reserved: 0.into(),
+        member: 0.into(),
         retry_after_ms: 1_500.into(),
     };
     same("send_refused", Flags::NONE, &Frame::SendRefused(&refused));
@@ -186,6 +190,67 @@ fn gap() {
     let (channel, code) = (direct(), Code::Lost.0.into());
     let gap = Gap { channel, from: 12.into(), to: 13.into(), code, reserved: [0; 6] };
     same("gap", Flags::NONE, &Frame::Gap(&gap));
+}
+
+#[test]
+fn group_info() {
+    let info = GroupInfo { channel: ChannelId::group(77), after: 10_001.into() };
+    same("group_info", Flags::NONE, &Frame::GroupInfo(&info));
+}
+
+#[test]
+fn group_page() {
+    let page = GroupPage {
+        channel: ChannelId::group(77),
+        after: 10_001.into(),
+        version: 5.into(),
+        members: 3.into(),
+        settings: settings::MEMBERS_ADD | settings::OPEN,
+        reserved: 0,
+        name_bytes: 4.into(),
+    };
+    let member = |uin: u64, role, muted_until: u64| GroupMember {
+        uin: uin.into(),
+        muted_until: muted_until.into(),
+        role,
+        reserved: [0; 7],
+    };
+    let members = [member(10_002, role::MEMBER, TIME_MS), member(10_003, role::ADMIN, 0)];
+    let rest = [b"tern", members.as_bytes()].concat();
+    same("group_page", Flags::LAST, &Frame::GroupPage(&page, &rest));
+    assert_eq!(group::page_parts(&page, &rest), Some((&b"tern"[..], &members[..])));
+    assert_eq!(group::page_parts(&page, &rest[..rest.len() - 1]), None);
+}
+
+#[test]
+fn change() {
+    let key = SendKey { epoch: Epoch(7), counter: SendCounter(9) };
+    let send = Send {
+        channel: group::channel_of(Uin(10_001), DeviceId(1), key),
+        epoch: 7.into(),
+        counter: 9.into(),
+        predecessor: 8.into(),
+        content_type: content_type::OPAQUE.into(),
+        kind: message_kind::CHANGE,
+        version: 1,
+        refers_to: 0.into(),
+    };
+    let change = Change {
+        action: action::CREATE,
+        role: 0,
+        settings: settings::HISTORY_ALL | settings::MEMBERS_ADD,
+        reserved: 0,
+        members: 3.into(),
+        name_bytes: 8.into(),
+        until: 0.into(),
+    };
+    let members = [10_002.into(), 10_003.into(), 10_004.into()];
+    let view = ChangeView { head: &change, members: &members, name: b"colonies" };
+    let mut content = [0; group::CHANGE_BYTES_MAX];
+    let bytes = view.encode(&mut content);
+    same("change", Flags::NONE, &Frame::Send(&send, &content[..bytes]));
+    assert_eq!(ChangeView::parse(&content[..bytes]), Some(view));
+    assert!(view.is_valid());
 }
 
 #[test]

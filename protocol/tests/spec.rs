@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::{env, fs};
 
-use tern_protocol::frames::layout;
+use tern_protocol::frames::{Change, GroupMember, Layout, Tail, layout};
 use tern_protocol::limits;
 use tern_protocol::registry::{Direction, Needs};
 use tern_protocol::{Class, Code, Frame, Kind};
@@ -29,6 +29,10 @@ fn the_tables_in_spec_md_are_those_of_the_code() {
         let layout = layout(row.kind).expect("a kind in the table has a layout");
         new = fill(&new, row.label, &drawing::frame(&layout));
     }
+    let change = Layout { fields: Change::FIELDS, tail: Tail::Bytes("members, then the name") };
+    new = fill(&new, "CHANGE", &drawing::frame(&change));
+    let member = Layout { fields: GroupMember::FIELDS, tail: Tail::None };
+    new = fill(&new, "MEMBER", &drawing::frame(&member));
     if env::var_os(WRITE).is_some() {
         fs::write(SPEC, new).expect("SPEC.md can be written");
     } else if let Some((old, new)) = old.lines().zip(new.lines()).find(|(old, new)| old != new) {
@@ -114,6 +118,9 @@ fn limits_table() -> String {
         UNACKED_SENDS_MAX,
         CURSORS_PER_FRAME_MAX,
         FETCH_IDS_MAX,
+        CHANGE_MEMBERS_MAX,
+        GROUP_NAME_BYTES_MAX,
+        GROUP_PAGE_MEMBERS_MAX,
         ERROR_TEXT_BYTES_MAX,
         SECRET_BYTES,
         MISSED_BEATS_MAX

@@ -18,10 +18,14 @@ pub(crate) fn bytes(name: &str) -> Vec<u8> {
     text.lines().flat_map(|line| without_comment(line).split_whitespace()).map(byte).collect()
 }
 
-/// The vectors of all kinds in the table, and the one of an unknown kind.
+/// The vectors of all kinds in the table, the one of an unknown kind, and that of a SEND whose
+/// content is a change.
 pub(crate) fn all() -> Vec<(String, Vec<u8>)> {
     let known = Kind::ALL.iter().map(|row| row.label.to_lowercase());
-    known.chain([String::from("unknown")]).map(|name| (name.clone(), bytes(&name))).collect()
+    known
+        .chain(["unknown", "change"].map(String::from))
+        .map(|name| (name.clone(), bytes(&name)))
+        .collect()
 }
 
 fn without_comment(line: &str) -> &str {

@@ -114,6 +114,11 @@ impl<R: Reader> Front<R> {
             Frame::Send(head, content) => self.send(context, link, head, content, bytes),
             Frame::ReceiveAck(list) => self.receive_ack(context, link, list),
             Frame::Fetch(fetch) => self.fetch(context, link, fetch),
+            Frame::GroupInfo(_) => {
+                // Nobody is a member of a group that nobody can make.
+                error(context, link, Code::NotAMember, Kind::GroupInfo, flags);
+                Ok(())
+            }
             Frame::Ping(ping) => self.ping(context, link, ping),
             Frame::Close(..) => Err(Code::LoggedOut),
             Frame::Welcome(_)
@@ -123,6 +128,7 @@ impl<R: Reader> Front<R> {
             | Frame::Push(..)
             | Frame::Channel(_)
             | Frame::Gap(_)
+            | Frame::GroupPage(..)
             | Frame::Pong(_)
             | Frame::Error(..)
             | Frame::Unknown(..) => Err(Code::WrongDirection),

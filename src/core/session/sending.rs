@@ -93,7 +93,7 @@ impl<R: Reader> Front<R> {
             epoch: key.epoch.into(),
             counter: key.counter.into(),
             code: code.0.into(),
-            reserved: 0.into(),
+            member: 0.into(),
             retry_after_ms: retry_after_ms.into(),
         };
         context.effect(Effect::Frame(link, Outgoing::SendRefused(refused)));

@@ -369,7 +369,7 @@ pub(super) fn send_refused(
         epoch: key.epoch.into(),
         counter: key.counter.into(),
         code: code.0.into(),
-        reserved: 0.into(),
+        member: 0.into(),
         retry_after_ms: retry_after_ms.into(),
     };
     frame(Kind::SendRefused, &refused, &[])

@@ -162,7 +162,7 @@ impl Double {
                 epoch: key.epoch.into(),
                 counter: key.counter.into(),
                 code: code.0.into(),
-                reserved: 0.into(),
+                member: 0.into(),
                 retry_after_ms: retry_after_ms.into(),
             };
             self.effects.push_back(Effect::Frame(to.link, Outgoing::SendRefused(frame)));
