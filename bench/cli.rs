@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
-use crate::error::BenchError;
+use crate::error::{BenchError, Tried};
 use crate::measure::machine::{Machine, Usage};
-use crate::report::{Figure, Report, Subject, write_json};
+use crate::report::{Report, Run, Subject, compare, say, write_files, write_page};
 use crate::scenario::{OTHERS, Scenario};
 use crate::system::{Cores, Plan};
 
@@ -17,16 +17,37 @@ const TRIES: u32 = 20;
 /// How long a machine must be quiet before a run begins.
 const QUIET_FOR: Duration = Duration::from_secs(3);
 
-/// Measures a Tern server: latency and cost of messages, memory of idle sessions.
+/// Measures a Tern server from outside: what messages and sessions take and cost.
 ///
 /// Build the server first: cargo build --release -p tern-server
 #[derive(Debug, Parser)]
 #[command(name = "tern-bench", version)]
 struct Cli {
     #[command(subcommand)]
-    scenario: Scenario,
+    action: Action,
     #[command(flatten)]
     common: Common,
+}
+
+/// What is to be done.
+#[derive(Debug, Subcommand)]
+enum Action {
+    #[command(flatten)]
+    Measure(Scenario),
+    /// Write a page with plots of all reports in a folder
+    Report {
+        /// The folder
+        folder: PathBuf,
+        /// The page [default: report.html in the folder]
+        page: Option<PathBuf>,
+    },
+    /// Print how many times the figures of A those of B are, for files or folders of reports
+    Compare {
+        /// What is compared with
+        a: PathBuf,
+        /// What is compared
+        b: PathBuf,
+    },
 }
 
 /// What all scenarios share.
@@ -52,9 +73,15 @@ struct Common {
     /// discard and repeat a run in which they used more
     #[arg(long, global = true, value_name = "PERCENT")]
     quiet: Option<f64>,
-    /// Also write everything to this file, as JSON
+    /// Also write everything to this file, as JSON, and the histograms beside it
     #[arg(long, global = true, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// The same into this folder, under a name of its own
+    #[arg(long, global = true, value_name = "DIR", conflicts_with = "json")]
+    out: Option<PathBuf>,
+    /// The name in the folder [default: the scenario's, with a number if it is taken]
+    #[arg(long, global = true, requires = "out")]
+    name: Option<String>,
 }
 
 fn parse_option(text: &str) -> Result<(String, String), String> {
@@ -67,25 +94,50 @@ fn parse_option(text: &str) -> Result<(String, String), String> {
 /// # Errors
 /// When no figures could be had.
 pub fn run() -> Result<(), BenchError> {
-    let Cli { scenario, common } = Cli::parse();
+    let Cli { action, common } = Cli::parse();
+    match action {
+        Action::Measure(scenario) => measure(&scenario, &common),
+        Action::Report { folder, page } => {
+            write_page(&folder, &page.unwrap_or_else(|| folder.join("report.html")))
+        }
+        Action::Compare { a, b } => compare(&a, &b).map(|text| say(&text)),
+    }
+}
+
+fn measure(scenario: &Scenario, common: &Common) -> Result<(), BenchError> {
     scenario.check()?;
-    let plan = plan(&scenario, &common)?;
+    let plan = plan(scenario, common)?;
     let subject = Subject::of(&plan)?;
-    let mut report = Report::new(Machine::read(&plan.data), subject, &scenario);
+    let file = file(scenario, common)?;
+    let mut report = Report::new(Machine::read(&plan.data), subject, scenario);
     report.print_head();
     for number in 1..=common.repeat {
         eprintln!("run {number} of {}", common.repeat);
-        let figures = match common.quiet {
-            Some(percent) => run_in_quiet(&scenario, &plan, percent, &mut report)?,
+        let run = match common.quiet {
+            Some(percent) => run_in_quiet(scenario, &plan, percent, &mut report)?,
             None => scenario.run(&plan)?,
         };
-        report.push(figures);
-        if let Some(path) = &common.json {
-            write_json(path, &report)?; // after each run: the next one may fail
+        report.push(run);
+        if let Some(path) = &file {
+            write_files(path, &report)?; // after each run: the next one may fail
         }
     }
     report.print_table();
     Ok(())
+}
+
+/// Where everything is written, if it is.
+fn file(scenario: &Scenario, common: &Common) -> Result<Option<PathBuf>, BenchError> {
+    let Some(folder) = &common.out else { return Ok(common.json.clone()) };
+    std::fs::create_dir_all(folder).tried(format!("make {}", folder.display()))?;
+    let in_folder = |name: &str| folder.join(format!("{name}.json"));
+    if let Some(name) = &common.name {
+        return Ok(Some(in_folder(name)));
+    }
+    let kind = scenario.name();
+    let numbered = (2..).map(|number| in_folder(&format!("{kind}-{number}")));
+    let mut names = std::iter::once(in_folder(kind)).chain(numbered);
+    Ok(names.find(|path| !path.exists()))
 }
 
 /// Runs until nobody disturbs it; what is discarded is counted, so that it can be told.
@@ -94,14 +146,14 @@ fn run_in_quiet(
     plan: &Plan,
     percent: f64,
     report: &mut Report,
-) -> Result<Vec<Figure>, BenchError> {
+) -> Result<Run, BenchError> {
     for _ in 0..TRIES {
         wait_for_quiet(percent);
-        let figures = scenario.run(plan)?;
-        let disturbance = figures.iter().find(|figure| figure.name == OTHERS);
+        let run = scenario.run(plan)?;
+        let disturbance = run.figures.iter().find(|figure| figure.name == OTHERS);
         let disturbance = disturbance.map_or(0.0, |figure| figure.value);
         if disturbance <= percent {
-            return Ok(figures);
+            return Ok(run);
         }
         eprintln!("  discarded: other processes used {disturbance:.1} % of all cores");
         report.discarded += 1;

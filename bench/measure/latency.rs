@@ -30,11 +30,36 @@ impl Default for Latency {
     }
 }
 
+impl From<Histogram<u64>> for Latency {
+    fn from(histogram: Histogram<u64>) -> Self {
+        Self { histogram }
+    }
+}
+
 impl Latency {
     /// Adds one.
     pub fn record(&mut self, latency: Duration) {
         let ns = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
         self.histogram.saturating_record(ns.max(1));
+    }
+
+    /// Adds all of another's.
+    pub fn merge(&mut self, other: &Self) {
+        // The bounds are the same unless the other was read from a file; then it is made to fit.
+        for value in other.histogram.iter_recorded() {
+            let (ns, count) = (value.value_iterated_to(), value.count_since_last_iteration());
+            self.histogram.saturating_record_n(ns, count);
+        }
+    }
+
+    /// At most this long were `percentile` percent of them; 0 if there are none.
+    pub fn percentile(&self, percentile: f64) -> Duration {
+        Duration::from_nanos(self.histogram.value_at_percentile(percentile))
+    }
+
+    /// The histogram of nanoseconds.
+    pub fn histogram(&self) -> &Histogram<u64> {
+        &self.histogram
     }
 
     /// How many were added.

@@ -1,20 +1,32 @@
-//! What is told: figures in a table for people, and all of it as JSON for machines.
+//! What is told: figures in a table for people, all of it as JSON and histograms for machines
+//! ([`stored`] reads them back), and from these a page with plots ([`page`]) and a comparison
+//! ([`compare`]).
 
+mod spread;
 mod table;
+
+mod stored;
+
+mod compare;
+mod page;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{BenchError, Tried};
+use crate::measure::curves::Curves;
 use crate::measure::machine::Machine;
 use crate::scenario::Scenario;
 use crate::system::Plan;
 
+pub use compare::compare;
+pub use page::write_page;
+
 /// One number that was measured.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Figure {
     /// What it belongs to.
     pub group: String,
@@ -33,8 +45,19 @@ impl Figure {
     }
 }
 
+/// What one run gave.
+#[derive(Clone, Default, Debug, Serialize)]
+#[serde(transparent)]
+pub struct Run {
+    /// Its numbers.
+    pub figures: Vec<Figure>,
+    /// Its latencies in full; kept in a file of their own.
+    #[serde(skip)]
+    pub curves: Curves,
+}
+
 /// What was measured: which program, with which options.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Subject {
     /// The program.
     pub program: PathBuf,
@@ -89,8 +112,8 @@ pub struct Report {
     pub scenario: Scenario,
     /// Runs that were discarded because other processes disturbed them.
     pub discarded: u32,
-    /// The figures of each run.
-    pub runs: Vec<Vec<Figure>>,
+    /// Each run.
+    pub runs: Vec<Run>,
 }
 
 impl Report {
@@ -108,9 +131,9 @@ impl Report {
         }
     }
 
-    /// Adds the figures of a run.
-    pub fn push(&mut self, figures: Vec<Figure>) {
-        self.runs.push(figures);
+    /// Adds a run.
+    pub fn push(&mut self, run: Run) {
+        self.runs.push(run);
     }
 
     /// Prints what was asked, of what, and where.
@@ -135,25 +158,34 @@ impl Report {
 
     /// Prints the figures: a row each, a column per run, and the median if there are several.
     pub fn print_table(&self) {
-        say(&table::render(&self.runs));
+        let runs: Vec<&[Figure]> = self.runs.iter().map(|run| &run.figures[..]).collect();
+        say(&table::render(&runs));
         if self.discarded > 0 {
             say(&format!("\n{} disturbed runs were discarded\n", self.discarded));
         }
     }
 }
 
-/// Writes the whole report.
+/// Writes the whole report, and beside it the histograms of each run as `NAME.run-N.hlog`.
 ///
 /// # Errors
-/// When the file can't be written.
-pub fn write_json(path: &Path, report: &Report) -> Result<(), BenchError> {
+/// When a file can't be written.
+pub fn write_files(path: &Path, report: &Report) -> Result<(), BenchError> {
     let mut text = serde_json::to_string_pretty(report).tried("the report as JSON")?;
     text.push('\n');
-    std::fs::write(path, text).tried(format!("write {}", path.display()))
+    std::fs::write(path, text).tried(format!("write {}", path.display()))?;
+    for (index, run) in report.runs.iter().enumerate() {
+        if !run.curves.is_empty() {
+            let log = stored::log_path(path, index);
+            let text = run.curves.to_log()?;
+            std::fs::write(&log, text).tried(format!("write {}", log.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// To standard output; if nobody listens any more, the figures are lost and that is what was
 /// wanted.
-fn say(text: &str) {
+pub fn say(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }

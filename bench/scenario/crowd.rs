@@ -35,7 +35,7 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Logs them in; only then does a bad path lose packets.
+    /// Logs them in; only then does a bad path lose packets. `seen` hears how many are online.
     ///
     /// # Errors
     /// When one of them can't.
@@ -43,6 +43,7 @@ impl Crowd {
         mut swarm: Swarm,
         identities: Vec<Identity>,
         network: Network,
+        mut seen: impl FnMut(usize) -> Result<(), BenchError>,
     ) -> Result<Self, BenchError> {
         let uins = identities.iter().map(|identity| identity.uin).collect();
         let (total, mut asked, mut online) = (identities.len(), 0, 0);
@@ -60,7 +61,10 @@ impl Crowd {
             while let Some((device, _, event)) = swarm.poll_event() {
                 heard = Instant::now();
                 check(device, event)?;
-                online += usize::from(event == Event::Online);
+                if event == Event::Online {
+                    online += 1;
+                    seen(online)?;
+                }
             }
             if heard.elapsed() > PATIENCE {
                 return Err(BenchError::Load(format!("{online} of {total} could log in")));

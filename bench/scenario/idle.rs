@@ -10,7 +10,7 @@ use super::crowd::{Books, Crowd};
 use super::parse_seconds;
 use crate::error::BenchError;
 use crate::load::{Event, Swarm};
-use crate::report::Figure;
+use crate::report::{Figure, Run};
 use crate::system::Server;
 
 /// How long all is left alone after the last login before memory is read: what the handshakes
@@ -32,13 +32,15 @@ pub struct Idle {
 }
 
 impl Idle {
-    pub(super) fn measure(&self, server: &Server) -> Result<Vec<Figure>, BenchError> {
+    pub(super) fn measure(&self, server: &Server) -> Result<Run, BenchError> {
         eprintln!("  adding {} users", self.sessions);
         let identities = server.add_users(self.sessions as usize)?;
 
         let empty = Books::read(server)?;
         let swarm = Swarm::new(server.address(), server.pin(), SEED)?;
-        let mut crowd = Crowd::log_in(swarm, identities, Network::Cellular)?;
+        let mut growth = Growth::new(self.sessions as usize, &empty);
+        let seen = |online| growth.look(online, server);
+        let mut crowd = Crowd::log_in(swarm, identities, Network::Cellular, seen)?;
         let full = Books::read(server)?;
         crowd.rest(Instant::now() + SETTLE, |_| {})?;
 
@@ -50,10 +52,11 @@ impl Idle {
         let after = Books::read(server)?;
 
         let mut figures = self.memory(&empty, &before);
+        figures.extend(growth.figures);
         figures.extend(self.logins(&empty, &full));
         figures.extend(self.at_rest(&before, &after, beats));
         figures.extend(after.disturbance_since(&before));
-        Ok(figures)
+        Ok(Run { figures, ..Run::default() })
     }
 
     fn memory(&self, empty: &Books, full: &Books) -> Vec<Figure> {
@@ -109,5 +112,37 @@ impl Idle {
             figures.push(Figure::new(GROUP, "sessions at the end", "", sessions as f64));
         }
         figures
+    }
+}
+
+/// How memory grows while sessions come in.
+struct Growth {
+    /// Sessions between two looks, and at the next one.
+    step: usize,
+    next: usize,
+    empty: u64,
+    figures: Vec<Figure>,
+}
+
+impl Growth {
+    /// Looks while they come in.
+    const LOOKS: usize = 10;
+
+    fn new(sessions: usize, empty: &Books) -> Self {
+        let step = sessions.div_ceil(Self::LOOKS);
+        Self { step, next: step, empty: empty.server.memory.rss, figures: Vec::new() }
+    }
+
+    /// Notes the memory if it is time.
+    fn look(&mut self, online: usize, server: &Server) -> Result<(), BenchError> {
+        if online < self.next {
+            return Ok(());
+        }
+        self.next += self.step;
+        let grown = server.process()?.memory.rss as f64 - self.empty as f64;
+        let mib = grown / f64::from(1 << 20);
+        let name = online.to_string();
+        self.figures.push(Figure::new("memory while they come in", name, "MiB", mib));
+        Ok(())
     }
 }

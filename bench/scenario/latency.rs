@@ -15,9 +15,10 @@ use super::crowd::{Books, Crowd, Progress, check};
 use super::parse_seconds;
 use crate::error::BenchError;
 use crate::load::{Arrivals, CONTENT_BYTES_MIN, Event, Message, Schedule, Swarm, Wait, Weather};
+use crate::measure::curves::Curves;
 use crate::measure::latency::Latency as Histogram;
 use crate::measure::process::Thread;
-use crate::report::Figure;
+use crate::report::{Figure, Run};
 use crate::system::{Server, Status};
 
 /// Sends a second that the server allows a device: far above what any run asks, since its limit
@@ -66,7 +67,7 @@ pub struct Latency {
 }
 
 /// A run in progress.
-struct Run<'a> {
+struct Talk<'a> {
     scenario: &'a Latency,
     crowd: Crowd,
     channels: Vec<ChannelId>,
@@ -109,7 +110,7 @@ impl Latency {
         ]
     }
 
-    pub(super) fn measure(&self, server: &Server) -> Result<Vec<Figure>, BenchError> {
+    pub(super) fn measure(&self, server: &Server) -> Result<Run, BenchError> {
         self.measure_over(server, None, false)
     }
 
@@ -119,12 +120,12 @@ impl Latency {
         server: &Server,
         weather: Option<Weather>,
         datagrams: bool,
-    ) -> Result<Vec<Figure>, BenchError> {
+    ) -> Result<Run, BenchError> {
         let identities = server.add_users(2 * self.pairs)?;
         let mut swarm = Swarm::new(server.address(), server.pin(), self.seed)?;
         swarm.set_path(weather, datagrams, self.seed);
-        let crowd = Crowd::log_in(swarm, identities, Network::Wired)?;
-        let mut run = Run::new(self, crowd);
+        let crowd = Crowd::log_in(swarm, identities, Network::Wired, |_| Ok(()))?;
+        let mut run = Talk::new(self, crowd);
 
         let (from, to) = self.measured();
         run.go_on(from.saturating_sub(BOOKS_BEFORE))?;
@@ -139,7 +140,7 @@ impl Latency {
         if let Some(lost) = run.crowd.swarm.lost() {
             figures.push(Figure::new("path", "packets lost", "%", 100.0 * lost));
         }
-        Ok(figures)
+        Ok(Run { figures, curves: run.curves() })
     }
 
     /// The measured stretch, since the start.
@@ -149,7 +150,7 @@ impl Latency {
     }
 }
 
-impl<'a> Run<'a> {
+impl<'a> Talk<'a> {
     fn new(scenario: &'a Latency, crowd: Crowd) -> Self {
         let pairs = crowd.uins.chunks_exact(2);
         let channels = pairs.map(|pair| ChannelId::direct(pair[0], pair[1])).collect();
@@ -241,6 +242,14 @@ impl<'a> Run<'a> {
             self.crowd.swarm.wait(deadline, Wait::Sleep)?;
         }
         Ok(())
+    }
+
+    fn curves(&self) -> Curves {
+        let mut curves = Curves::default();
+        curves.add("send to ack", self.ledger.to_ack.clone());
+        curves.add("send to receive", self.ledger.to_receive.clone());
+        curves.add("lateness of the load", self.ledger.lateness.clone());
+        curves
     }
 
     fn figures(&self, before: &Books, after: &Books, messages: usize) -> Vec<Figure> {

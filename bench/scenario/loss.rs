@@ -12,7 +12,7 @@ use super::latency::Latency;
 use super::parse_seconds;
 use crate::error::BenchError;
 use crate::load::{Arrivals, Weather};
-use crate::report::Figure;
+use crate::report::Run;
 use crate::system::Server;
 
 /// How messages travel.
@@ -75,7 +75,7 @@ impl Loss {
         options
     }
 
-    pub(super) fn measure(&self, server: &Server) -> Result<Vec<Figure>, BenchError> {
+    pub(super) fn measure(&self, server: &Server) -> Result<Run, BenchError> {
         let weather = Weather {
             rtt: Duration::from_millis(self.rtt),
             loss: self.loss / 100.0,

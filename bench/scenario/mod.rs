@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::error::BenchError;
-use crate::report::Figure;
+use crate::report::Run;
 use crate::system::{Plan, Server};
 
 pub use crowd::OTHERS;
@@ -28,6 +28,15 @@ pub enum Scenario {
 }
 
 impl Scenario {
+    /// Its name on the command line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Latency(_) => "latency",
+            Self::Loss(_) => "loss",
+            Self::Idle(_) => "idle",
+        }
+    }
+
     /// Whether it asks for what can be had.
     ///
     /// # Errors
@@ -53,16 +62,16 @@ impl Scenario {
     ///
     /// # Errors
     /// When the server or the load did not do as they should.
-    pub fn run(&self, plan: &Plan) -> Result<Vec<Figure>, BenchError> {
+    pub fn run(&self, plan: &Plan) -> Result<Run, BenchError> {
         let server = Server::start(plan)?;
         let measured = match self {
             Self::Latency(latency) => latency.measure(&server),
             Self::Loss(loss) => loss.measure(&server),
             Self::Idle(idle) => idle.measure(&server),
         };
-        let figures = measured.map_err(|error| server.with_words(error))?;
+        let run = measured.map_err(|error| server.with_words(error))?;
         server.stop()?;
-        Ok(figures)
+        Ok(run)
     }
 }
 
