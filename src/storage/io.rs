@@ -1,7 +1,6 @@
 //! The I/O thread: everything that may wait for the disk and must not do so on a worker.
 //! It prepares segments ahead, reads cold pages, and makes room for deduplication tables.
 
-use std::cell::{Cell, OnceCell};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -17,6 +16,7 @@ use crate::recovery::salvage::{self, Salvager};
 use crate::segment::prepare::Preparer;
 use crate::segment::sigbus;
 use crate::shared::{ReadFault, ShardShared};
+use crate::steps::Step;
 
 /// Time between two attempts to get room on a full disk: short against a person who makes room,
 /// long against what an attempt costs.
@@ -97,11 +97,9 @@ impl Mailbox {
 }
 
 impl IoThread {
-    pub(crate) fn start(mailbox: Mailbox, shards: Vec<Cared>) -> io::Result<Self> {
-        let Mailbox { handle, requests } = mailbox;
-        let thread = thread::Builder::new().name("tern-io".into()).spawn(move || {
-            Run { shards, faults: Cell::new(0), salvager: OnceCell::new() }.serve(&requests)
-        })?;
+    /// Starts a thread that does the work and has this way to it.
+    pub(crate) fn start(run: IoRun, handle: IoHandle) -> io::Result<Self> {
+        let thread = thread::Builder::new().name("tern-io".into()).spawn(move || run.serve())?;
         Ok(Self { handle, thread })
     }
 
@@ -112,24 +110,40 @@ impl IoThread {
     }
 }
 
-struct Run {
+/// The work of the I/O thread, one request at a time.
+pub(crate) struct IoRun {
     shards: Vec<Cared>,
+    requests: Receiver<Request>,
     /// Pages that were known to be unreadable when it was last said.
-    faults: Cell<u64>,
-    /// Started when it is needed first; `None` if the system refused.
-    salvager: OnceCell<Option<Salvager>>,
+    faults: u64,
+    salvager: Salvager,
 }
 
-impl Run {
-    fn serve(&self, requests: &Receiver<Request>) {
+/// What a request comes to.
+enum Heard {
+    Done,
+    Look,
+    Stop,
+}
+
+impl IoRun {
+    /// The work for these shards; what is out of reach is left to `salvager`.
+    pub(crate) fn new(mailbox: Mailbox, shards: Vec<Cared>, salvager: Salvager) -> Self {
+        Self { shards, requests: mailbox.requests, faults: 0, salvager }
+    }
+
+    fn serve(mut self) {
         let mut look_at = Instant::now() + RETRY;
         loop {
-            match requests.recv_deadline(look_at) {
-                Ok(Request::Warm(shard, at, done)) => {
-                    self.warm_or_salvage(&self.shards[usize::from(shard.0)].shared, at.0, done);
-                }
-                Ok(Request::Look) | Err(RecvTimeoutError::Timeout) => look_at = Instant::now(),
-                Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            let heard = match self.requests.recv_deadline(look_at) {
+                Ok(request) => self.hear(request),
+                Err(RecvTimeoutError::Timeout) => Heard::Look,
+                Err(RecvTimeoutError::Disconnected) => Heard::Stop,
+            };
+            match heard {
+                Heard::Done => {}
+                Heard::Look => look_at = Instant::now(),
+                Heard::Stop => return,
             }
             if Instant::now() >= look_at {
                 self.look();
@@ -138,7 +152,36 @@ impl Run {
         }
     }
 
-    fn look(&self) {
+    /// Does what was asked for longest ago.
+    pub(crate) fn step(&mut self) -> Step {
+        let Ok(request) = self.requests.try_recv() else { return Step::Idle };
+        match self.hear(request) {
+            Heard::Done => {}
+            Heard::Look => self.look(),
+            Heard::Stop => return Step::Ended,
+        }
+        Step::Worked
+    }
+
+    /// Whether a step would do something.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.requests.is_empty()
+    }
+
+    fn hear(&mut self, request: Request) -> Heard {
+        match request {
+            Request::Warm(shard, at, done) => {
+                let shard = Arc::clone(&self.shards[usize::from(shard.0)].shared);
+                self.warm_or_salvage(&shard, at.0, done);
+                Heard::Done
+            }
+            Request::Look => Heard::Look,
+            Request::Stop => Heard::Stop,
+        }
+    }
+
+    /// Looks what is missing.
+    pub(crate) fn look(&mut self) {
         for shard in &self.shards {
             shard.preparer.prepare_spare();
             shard.supply.attend();
@@ -147,9 +190,9 @@ impl Run {
     }
 
     /// Says which files could not be read, once for each time that there are more.
-    fn tell_faults(&self) {
+    fn tell_faults(&mut self) {
         let faults = sigbus::faults();
-        if self.faults.replace(faults) == faults {
+        if std::mem::replace(&mut self.faults, faults) == faults {
             return;
         }
         for Cared { shared, .. } in &self.shards {
@@ -160,20 +203,13 @@ impl Run {
         }
     }
 
-    fn warm_or_salvage(&self, shard: &Arc<ShardShared>, at: u64, done: Warmed) {
+    fn warm_or_salvage(&mut self, shard: &Arc<ShardShared>, at: u64, done: Warmed) {
         self.warm(shard, at);
         let is_unreadable = shard.unreadable.load().iter().any(|range| range.contains(&at));
         if is_unreadable || !salvage::is_out_of_reach(shard, at) {
             return done();
         }
-        match self.salvager.get_or_init(|| Salvager::start().ok()) {
-            Some(salvager) => salvager.salvage(shard, at, done),
-            // Without a thread it stays out of reach, as if nobody knew anything of it.
-            None => {
-                shard.bury(at);
-                done();
-            }
-        }
+        self.salvager.salvage(shard, at, done);
     }
 
     fn warm(&self, shard: &ShardShared, at: u64) {

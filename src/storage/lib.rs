@@ -4,7 +4,7 @@
 //! In the order of a start, then of a message, then of old age:
 //!
 //! 1. `folder`: who has the data folder, and what it was made as; `disk`: the door to files.
-//! 2. `storage`: the threads, and one `shard` for each of them.
+//! 2. `storage`: the threads, and one `shard` for each of them; `steps`: their work without them.
 //! 3. `format`, `header`: what records and segments look like.
 //! 4. `recovery`: where does a shard's log end, what does it say, and what of it is lost?
 //! 5. `dedup`: the table that a killed process left, or a new one.
@@ -28,6 +28,7 @@ mod folder;
 mod shard;
 mod shared;
 mod stats;
+mod steps;
 mod storage;
 
 mod format;
@@ -67,6 +68,7 @@ pub use recovery::{Opened, Raised, RecoveryReport, ShardScan};
 pub use segment::sigbus::guard_mappings;
 pub use shared::ReadFault;
 pub use stats::ShardStats;
+pub use steps::{Step, Steps};
 pub use storage::{
     CHECKPOINT_BYTES_MIN, FREE_BYTES_MIN, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX,
     SEGMENT_BYTES_MIN, Storage, StorageConfig,

@@ -13,15 +13,17 @@ use crate::error::{IoError, RecoverError};
 use crate::folder::{Folder, boot_id, make_dir};
 use crate::format::{BODY_BYTES_MAX, Id};
 use crate::header::{Durability, SEGMENT_HEADER_BYTES};
-use crate::io::{Cared, IoHandle, IoThread, Mailbox};
-use crate::log::commit::{Committer, Wake};
+use crate::io::{Cared, IoHandle, IoRun, IoThread, Mailbox};
+use crate::log::commit::{CommitRun, Committer, Wake};
 use crate::log::reader::MappedReader;
 use crate::recovery::ShardScan;
+use crate::recovery::salvage::Salvager;
 use crate::segment::newest_confirmed;
 use crate::segment::prepare::{Limits, RunIdentity};
 use crate::shard::{Common, ShardContext};
 use crate::shared::{ReadFault, Room, ShardShared};
 use crate::stats::ShardStats;
+use crate::steps::Steps;
 use crate::upkeep::clock::{ClockFacts, ClockSource, ConfirmedClock, SystemClock};
 use crate::upkeep::maintain::{Maintainer, Maintenance, Policy};
 use crate::upkeep::{Eviction, ShardUpkeep, SpaceReport};
@@ -106,8 +108,9 @@ impl Default for StorageConfig {
 /// then [`Storage::shutdown`].
 pub struct Storage {
     shards: Vec<Arc<ShardContext>>,
+    /// Empty if there are no threads, as [`Storage::by_hand`] makes it.
     committers: Vec<Committer>,
-    /// `None` only while it is dropped.
+    /// `None` then, and while it is dropped.
     io: Option<IoThread>,
     /// As above.
     maintainer: Option<Maintainer>,
@@ -116,6 +119,34 @@ pub struct Storage {
     warmer: IoHandle,
     /// Last, so that the lock is let go when everything has ended.
     folder: Folder,
+}
+
+/// What the threads will need.
+struct Parts {
+    commits: Vec<CommitRun>,
+    mailbox: Mailbox,
+    cared: Vec<Cared>,
+}
+
+impl StorageConfig {
+    /// Refuses what contradicts itself.
+    fn check(&self) {
+        assert!(self.commit_threads > 0, "somebody must commit");
+        assert!(self.segment_bytes_min >= SEGMENT_BYTES_MIN, "a record must fit twice");
+        assert!(self.segment_bytes_min <= self.segment_bytes_max);
+        assert!(self.retention.is_none_or(|age| !age.is_zero()), "retention 0 keeps nothing");
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            segment_bytes_min: self.segment_bytes_min,
+            segment_bytes_max: self.segment_bytes_max,
+            bytes_max: self.bytes_max,
+            free_bytes_min: self.free_bytes_min,
+            reserved: AtomicU64::new(0),
+            checkpoint_bytes: AtomicU64::new(0),
+        }
+    }
 }
 
 impl Storage {
@@ -128,32 +159,54 @@ impl Storage {
     /// # Panics
     /// If the settings contradict each other.
     pub fn start(folder: Folder, config: StorageConfig, wake: Wake) -> io::Result<Self> {
-        assert!(config.commit_threads > 0, "somebody must commit");
-        assert!(config.segment_bytes_min >= SEGMENT_BYTES_MIN, "a record must fit twice");
-        assert!(config.segment_bytes_min <= config.segment_bytes_max);
-        assert!(config.retention.is_none_or(|age| !age.is_zero()), "retention 0 keeps nothing");
+        let (mut storage, parts) = Self::new(folder, &config, &wake)?;
+        for (number, run) in parts.commits.into_iter().enumerate() {
+            storage.committers.push(Committer::start(number, run)?);
+        }
+        let run = IoRun::new(parts.mailbox, parts.cared, Salvager::new());
+        storage.io = Some(IoThread::start(run, storage.warmer())?);
+        storage.maintainer = Some(Maintainer::start(Arc::clone(&storage.maintenance))?);
+        Ok(storage)
+    }
+
+    /// As [`Storage::start`], but without threads: their work waits in [`Steps`] for whoever does
+    /// it, one step at a time. For simulators.
+    ///
+    /// # Errors
+    /// When the system refuses the folder for tables.
+    ///
+    /// # Panics
+    /// If the settings contradict each other.
+    pub fn by_hand(
+        folder: Folder,
+        config: &StorageConfig,
+        wake: Wake,
+    ) -> io::Result<(Self, Steps)> {
+        let (storage, parts) = Self::new(folder, config, &wake)?;
+        let (salvager, salvage) = Salvager::by_hand();
+        let io = IoRun::new(parts.mailbox, parts.cared, salvager);
+        let maintenance = Arc::clone(&storage.maintenance);
+        let steps = Steps { commits: parts.commits, io, salvage, maintenance };
+        Ok((storage, steps))
+    }
+
+    fn new(folder: Folder, config: &StorageConfig, wake: &Wake) -> io::Result<(Self, Parts)> {
+        config.check();
         make_dir(&folder.dedup_dir()).map_err(|error| error.source)?;
         let run = RunIdentity {
             folder: folder.id(),
             boot: config.boot.unwrap_or_else(boot_id),
             durability: config.durability,
         };
-        let limits = Arc::new(Limits {
-            segment_bytes_min: config.segment_bytes_min,
-            segment_bytes_max: config.segment_bytes_max,
-            bytes_max: config.bytes_max,
-            free_bytes_min: config.free_bytes_min,
-            reserved: AtomicU64::new(0),
-            checkpoint_bytes: AtomicU64::new(0),
-        });
+        let limits = Arc::new(config.limits());
         let shared: Vec<_> = folder
             .shard_ids()
             .map(|id| Arc::new(ShardShared::new(id, folder.shard_dir(id))))
             .collect();
-        let committers = start_committers(&config, &shared, &wake)?;
+        let commits = commit_runs(config, &shared, wake);
         let mailbox = Mailbox::new();
         let warmer = mailbox.handle();
-        let clock = Arc::new(open_clock(&folder, &config, run.boot));
+        let clock = Arc::new(open_clock(&folder, config, run.boot));
         let common = Common {
             disk: Arc::clone(folder.disk()),
             limits: Arc::clone(&limits),
@@ -166,17 +219,18 @@ impl Storage {
         let shards: Vec<_> = shared
             .into_iter()
             .map(|shared| {
-                let committer = committers[usize::from(shared.id.0) % committers.len()].handle();
+                let committer = commits[usize::from(shared.id.0) % commits.len()].handle();
                 Arc::new(ShardContext::new(shared, &common, committer))
             })
             .collect();
-        let io = IoThread::start(mailbox, shards.iter().map(|shard| cared(shard)).collect())?;
-        let policy = policy(&config);
         let (all, ours, door) = (shards.clone(), Arc::clone(&clock), warmer.clone());
+        let (policy, wake) = (policy(config), Arc::clone(wake));
         let maintenance = Arc::new(Maintenance::new(all, limits, policy, ours, door, wake));
-        let maintainer = Some(Maintainer::start(Arc::clone(&maintenance))?);
-        let io = Some(io);
-        Ok(Self { shards, committers, io, maintainer, maintenance, clock, warmer, folder })
+        let cared = shards.iter().map(|shard| cared(shard)).collect();
+        let (committers, io, maintainer) = (Vec::new(), None, None);
+        let storage =
+            Self { shards, committers, io, maintainer, maintenance, clock, warmer, folder };
+        Ok((storage, Parts { commits, mailbox, cared }))
     }
 
     /// The data folder.
@@ -303,16 +357,16 @@ fn policy(config: &StorageConfig) -> Policy {
     }
 }
 
-fn start_committers(
+fn commit_runs(
     config: &StorageConfig,
     shards: &[Arc<ShardShared>],
     wake: &Wake,
-) -> io::Result<Vec<Committer>> {
+) -> Vec<CommitRun> {
     let threads = config.commit_threads.min(shards.len());
     (0..threads)
         .map(|number| {
             let own = shards.iter().skip(number).step_by(threads).cloned().collect();
-            Committer::start(number, own, config.durability, Arc::clone(wake))
+            CommitRun::new(own, config.durability, Arc::clone(wake))
         })
         .collect()
 }

@@ -5,8 +5,8 @@
 //! failed sync, so a later success would lie. Only a write that finds no room is tried again.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use crate::disk::is_full;
 use crate::header::Durability;
 use crate::log::batch::Batch;
 use crate::shared::ShardShared;
+use crate::steps::Step;
 
 /// Places in a commit thread's ring for each of its shards: one batch under way, and at the end
 /// all that a closing log leaves (see [`CommitHandle::submit`], which waits for room).
@@ -45,7 +46,6 @@ pub(crate) struct Committer {
 #[derive(Clone)]
 pub(crate) struct CommitHandle {
     ring: Arc<Ring>,
-    thread: Thread,
 }
 
 /// What a commit thread takes its jobs from.
@@ -55,33 +55,19 @@ struct Ring {
     stopping: AtomicBool,
     /// Nobody takes any more.
     ended: AtomicBool,
+    /// Who sleeps when there is nothing to do; set before the first log is open.
+    sleeper: OnceLock<Thread>,
 }
 
 impl Committer {
-    /// Starts a thread for these shards.
-    pub(crate) fn start(
-        number: usize,
-        shards: Vec<Arc<ShardShared>>,
-        durability: Durability,
-        wake: Wake,
-    ) -> io::Result<Self> {
-        let jobs = ArrayQueue::new(PLACES_PER_SHARD * shards.len() + 1);
-        let ring = Arc::new(Ring {
-            jobs,
-            stopping: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
-        });
-        let own = Arc::clone(&ring);
-        let thread =
-            thread::Builder::new().name(format!("tern-commit-{number}")).spawn(move || {
-                Run { shards, durability, wake, ring: own }.serve();
-            })?;
-        Ok(Self { handle: CommitHandle { ring, thread: thread.thread().clone() }, thread })
-    }
-
-    /// The way to it.
-    pub(crate) fn handle(&self) -> CommitHandle {
-        self.handle.clone()
+    /// Starts a thread that does the work.
+    pub(crate) fn start(number: usize, run: CommitRun) -> io::Result<Self> {
+        let handle = run.handle();
+        let builder = thread::Builder::new().name(format!("tern-commit-{number}"));
+        let thread = builder.spawn(move || run.serve())?;
+        let first = handle.ring.sleeper.set(thread.thread().clone());
+        first.expect("one thread does the work of one ring");
+        Ok(Self { handle, thread })
     }
 
     /// Ends the thread after everything that was submitted.
@@ -108,92 +94,145 @@ impl CommitHandle {
             job = back;
             thread::yield_now();
         }
-        self.thread.unpark();
+        if let Some(sleeper) = self.ring.sleeper.get() {
+            sleeper.unpark();
+        }
     }
 }
 
-/// What the thread has.
-struct Run {
+/// The work of a commit thread, one step at a time: a batch is written in one, synced in the next.
+pub(crate) struct CommitRun {
     shards: Vec<Arc<ShardShared>>,
     durability: Durability,
     wake: Wake,
     ring: Arc<Ring>,
+    doing: Option<Doing>,
 }
 
-impl Run {
-    fn serve(&self) {
+/// The batch under way.
+struct Doing {
+    shard: Arc<ShardShared>,
+    batch: Arc<Batch>,
+    began: Instant,
+    written: bool,
+}
+
+impl CommitRun {
+    /// The work for these shards.
+    pub(crate) fn new(shards: Vec<Arc<ShardShared>>, durability: Durability, wake: Wake) -> Self {
+        let ring = Arc::new(Ring {
+            jobs: ArrayQueue::new(PLACES_PER_SHARD * shards.len() + 1),
+            stopping: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            sleeper: OnceLock::new(),
+        });
+        Self { shards, durability, wake, ring, doing: None }
+    }
+
+    /// The way to it.
+    pub(crate) fn handle(&self) -> CommitHandle {
+        CommitHandle { ring: Arc::clone(&self.ring) }
+    }
+
+    fn serve(mut self) {
         loop {
-            match self.ring.jobs.pop() {
-                Some(Job::Commit(shard, batch)) => self.commit(&shard, batch),
-                Some(Job::Stop) => return,
-                None => thread::park(),
+            match self.step() {
+                Step::Worked => {}
+                Step::Idle => thread::park(),
+                Step::NoRoom => thread::park_timeout(ROOM_RETRY),
+                Step::Ended => return,
             }
         }
     }
 
-    fn commit(&self, shard: &ShardShared, batch: Arc<Batch>) {
-        if shard.failed() {
-            return;
+    /// Writes the next batch, or syncs the one that was written.
+    pub(crate) fn step(&mut self) -> Step {
+        match self.doing.take() {
+            Some(doing) if doing.written => self.finish(doing),
+            Some(doing) => self.write(doing),
+            None => match self.ring.jobs.pop() {
+                Some(Job::Commit(shard, _)) if shard.failed() => Step::Worked,
+                Some(Job::Commit(shard, batch)) => {
+                    self.write(Doing { shard, batch, began: Instant::now(), written: false })
+                }
+                Some(Job::Stop) => Step::Ended,
+                None => Step::Idle,
+            },
         }
-        let (start, end) = (Instant::now(), batch.end());
-        let result = self.write(shard, &batch);
-        // Before the proof: whoever sees the proof has the buffer for himself.
-        drop(batch);
-        match result {
-            Ok(()) => {
-                shard.counts.commit_took(start.elapsed());
-                shard.prove(end);
-            }
-            Err(what) => shard.fail(what),
-        }
-        (self.wake)(shard.id);
     }
 
-    fn write(&self, shard: &ShardShared, batch: &Batch) -> Result<(), String> {
-        let segment = &batch.segment;
-        let failed = |what: &str, error| format!("{what} {}: {error}", segment.path.display());
-        if let Some(before) = &batch.sync_before {
-            before.file.file().sync().map_err(|error| failed("sync before", error))?;
-        }
-        let from = segment.place(batch.start);
-        let written = self.write_once_there_is_room(shard, batch, from);
-        written.map_err(|error| failed("write to", error))?;
-        if self.durability == Durability::Disk || batch.always_sync {
-            segment.file.file().sync().map_err(|error| failed("sync", error))?;
-        }
-        // Other bytes of the file are gone: the disk did not keep its word, or somebody cut it.
-        if segment.file.faults() > 0 {
-            let path = segment.path.display();
-            return Err(format!("read {path}: it was cut by another program, or the disk fails"));
-        }
-        segment.file.settle(from + batch.bytes.len());
-        Ok(())
+    /// Whether a step would do something.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.doing.is_some() || !self.ring.jobs.is_empty()
     }
 
     /// Writes a batch. File systems that copy on write want room even for what was allocated; no
     /// sync has seen the batch yet, so the same bytes may be written again. Other shards of this
     /// thread wait too: they are on the same disk.
-    fn write_once_there_is_room(
-        &self,
-        shard: &ShardShared,
-        batch: &Batch,
-        from: usize,
-    ) -> io::Result<()> {
-        loop {
-            let result = batch.segment.file.write(from, &batch.bytes);
-            let full = result.as_ref().is_err_and(is_full);
-            if shard.set_starved(full) != full {
-                tracing::error!(shard = shard.id.0, full, "room to write changed");
-            }
-            if !full || self.ring.stopping.load(Ordering::Acquire) {
-                return result;
-            }
-            thread::park_timeout(ROOM_RETRY);
+    fn write(&mut self, mut doing: Doing) -> Step {
+        let (shard, batch) = (&doing.shard, &doing.batch);
+        let segment = &batch.segment;
+        if let Some(before) = &batch.sync_before
+            && let Err(error) = before.file.file().sync()
+        {
+            let what = format!("sync before {}: {error}", segment.path.display());
+            return self.fail(doing, what);
         }
+        let result = segment.file.write(segment.place(batch.start), &batch.bytes);
+        let full = result.as_ref().is_err_and(is_full);
+        if shard.set_starved(full) != full {
+            tracing::error!(shard = shard.id.0, full, "room to write changed");
+        }
+        if full && !self.ring.stopping.load(Ordering::Acquire) {
+            self.doing = Some(doing);
+            return Step::NoRoom;
+        }
+        if let Err(error) = result {
+            let what = format!("write to {}: {error}", segment.path.display());
+            return self.fail(doing, what);
+        }
+        doing.written = true;
+        self.doing = Some(doing);
+        Step::Worked
+    }
+
+    /// Makes a written batch durable, and says so.
+    fn finish(&mut self, doing: Doing) -> Step {
+        if let Err(what) = self.sync(&doing.batch) {
+            return self.fail(doing, what);
+        }
+        let Doing { shard, batch, began, .. } = doing;
+        let (segment, end) = (&batch.segment, batch.end());
+        segment.file.settle(segment.place(end));
+        // Before the proof: whoever sees the proof has the buffer for himself.
+        drop(batch);
+        shard.counts.commit_took(began.elapsed());
+        shard.prove(end);
+        (self.wake)(shard.id);
+        Step::Worked
+    }
+
+    fn sync(&self, batch: &Batch) -> Result<(), String> {
+        let segment = &batch.segment;
+        let path = segment.path.display();
+        if self.durability == Durability::Disk || batch.always_sync {
+            segment.file.file().sync().map_err(|error| format!("sync {path}: {error}"))?;
+        }
+        // Other bytes of the file are gone: the disk did not keep its word, or somebody cut it.
+        if segment.file.faults() > 0 {
+            return Err(format!("read {path}: it was cut by another program, or the disk fails"));
+        }
+        Ok(())
+    }
+
+    fn fail(&self, doing: Doing, what: String) -> Step {
+        doing.shard.fail(what);
+        (self.wake)(doing.shard.id);
+        Step::Worked
     }
 }
 
-impl Drop for Run {
+impl Drop for CommitRun {
     /// A thread that panicked proves nothing more: its shards say so rather than hang.
     fn drop(&mut self) {
         self.ring.ended.store(true, Ordering::Release);

@@ -6,7 +6,6 @@
 //! searched for whoever points to the damaged place. That reads much of it, so it has a thread of
 //! its own, started when it is needed first.
 
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +23,7 @@ use crate::io::Warmed;
 use crate::recovery::scan::{Steps, walk};
 use crate::segment::{Segment, SegmentList};
 use crate::shared::ShardShared;
+use crate::steps::Step;
 
 /// One place to be got past.
 struct Job {
@@ -32,28 +32,64 @@ struct Job {
     done: Warmed,
 }
 
-/// The thread, and the way to it.
+/// The way to who salvages.
 pub(crate) struct Salvager {
     /// `None` only while it is dropped.
     jobs: Option<Sender<Job>>,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    hands: Hands,
+}
+
+/// Who does the work.
+enum Hands {
+    /// A thread, once there is any.
+    Later(SalvageRun),
+    Thread(JoinHandle<()>),
+    /// Whoever has the [`SalvageRun`].
+    Others,
+    /// The system refused a thread.
+    Nobody,
+}
+
+/// The work, one place at a time.
+pub(crate) struct SalvageRun {
+    jobs: Receiver<Job>,
+    stop: Arc<AtomicBool>,
 }
 
 impl Salvager {
+    /// One that starts a thread when it is needed first.
     #[expect(clippy::disallowed_methods, reason = "each session and shard waits for one read")]
-    pub(crate) fn start() -> io::Result<Self> {
+    pub(crate) fn new() -> Self {
         let (jobs, todo) = unbounded();
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = thread::Builder::new()
-            .name("tern-salvage".into())
-            .spawn(move || run(&todo, &stopped))?;
-        Ok(Self { jobs: Some(jobs), stop, thread: Some(thread) })
+        let run = SalvageRun { jobs: todo, stop: Arc::clone(&stop) };
+        Self { jobs: Some(jobs), stop, hands: Hands::Later(run) }
+    }
+
+    /// One whose work is done by who asks for it here.
+    pub(crate) fn by_hand() -> (Self, SalvageRun) {
+        let mut salvager = Self::new();
+        match std::mem::replace(&mut salvager.hands, Hands::Others) {
+            Hands::Later(run) => (salvager, run),
+            _ => unreachable!("it has just been made"),
+        }
     }
 
     /// Finds the way past the record at `at`; then calls `done`.
-    pub(crate) fn salvage(&self, shard: &Arc<ShardShared>, at: u64, done: Warmed) {
+    pub(crate) fn salvage(&mut self, shard: &Arc<ShardShared>, at: u64, done: Warmed) {
+        if matches!(self.hands, Hands::Later(_))
+            && let Hands::Later(run) = std::mem::replace(&mut self.hands, Hands::Nobody)
+        {
+            let builder = thread::Builder::new().name("tern-salvage".into());
+            let thread = builder.spawn(move || while run.wait() == Step::Worked {});
+            self.hands = thread.map_or(Hands::Nobody, Hands::Thread);
+        }
+        if matches!(self.hands, Hands::Nobody) {
+            // It stays out of reach, as if nobody knew anything of it.
+            shard.bury(at);
+            return done();
+        }
         let job = Job { shard: Arc::clone(shard), at, done };
         // When the thread has ended, so has the storage: nobody waits for an answer.
         let _ = self.jobs.as_ref().expect("it is not dropped yet").send(job);
@@ -64,22 +100,38 @@ impl Drop for Salvager {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         drop(self.jobs.take());
-        if let Some(thread) = self.thread.take() {
+        if let Hands::Thread(thread) = std::mem::replace(&mut self.hands, Hands::Nobody) {
             // A panic has been printed; there is nothing to save here.
             let _ = thread.join();
         }
     }
 }
 
-fn run(jobs: &Receiver<Job>, stop: &AtomicBool) {
-    for Job { shard, at, done } in jobs {
-        if stop.load(Ordering::Relaxed) {
-            return;
+impl SalvageRun {
+    /// Waits for the next place, and does it.
+    fn wait(&self) -> Step {
+        self.jobs.recv().map_or(Step::Ended, |job| self.salvage(job))
+    }
+
+    /// Does the next place, if there is one.
+    pub(crate) fn step(&self) -> Step {
+        self.jobs.try_recv().map_or(Step::Idle, |job| self.salvage(job))
+    }
+
+    /// Whether a step would do something.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.jobs.is_empty()
+    }
+
+    fn salvage(&self, Job { shard, at, done }: Job) -> Step {
+        if self.stop.load(Ordering::Relaxed) {
+            return Step::Ended;
         }
         if is_out_of_reach(&shard, at) {
-            salvage(&shard, at, stop);
+            salvage(&shard, at, &self.stop);
         }
         done();
+        Step::Worked
     }
 }
 
