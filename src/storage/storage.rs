@@ -357,11 +357,7 @@ fn policy(config: &StorageConfig) -> Policy {
     }
 }
 
-fn commit_runs(
-    config: &StorageConfig,
-    shards: &[Arc<ShardShared>],
-    wake: &Wake,
-) -> Vec<CommitRun> {
+fn commit_runs(config: &StorageConfig, shards: &[Arc<ShardShared>], wake: &Wake) -> Vec<CommitRun> {
     let threads = config.commit_threads.min(shards.len());
     (0..threads)
         .map(|number| {

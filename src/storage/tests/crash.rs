@@ -10,11 +10,12 @@ mod support;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use support::quick::QuickDisk;
-use support::trace::{Kept, Luck, Model, Trace, TraceDisk};
 use support::{Rig, segments_at};
 use tempfile::TempDir;
 use tern_core::log::Log;
+use tern_diskmodel::model::{Luck, Model, Op};
+use tern_diskmodel::quick::QuickDisk;
+use tern_diskmodel::trace::{Kept, Trace, TraceDisk};
 use tern_random::{Stream, seed_from_env, soaked};
 use tern_storage::{Folder, FolderOptions, StorageConfig};
 
@@ -231,7 +232,7 @@ fn one_batch_open(piece: usize) -> (Model, Vec<Vec<u8>>) {
     running.kill(log);
     let trace = trace.lock().unwrap();
     let mut model = Model::new(&trace);
-    let is_sync = |op: &&support::trace::Op| !matches!(op, support::trace::Op::Sync { .. });
+    let is_sync = |op: &&Op| !matches!(op, Op::Sync { .. });
     trace.ops[..synced].iter().for_each(|op| model.apply(op));
     trace.ops[synced..].iter().take_while(is_sync).for_each(|op| model.apply(op));
     (model, bodies)

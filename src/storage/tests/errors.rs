@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use support::countdown::{Countdown, CountdownDisk, Done, Fault};
-use support::quick::QuickDisk;
 use support::{Rig, SHARD, segments_at};
 use tern_core::log::{AppendError, Log, RecordKind};
 use tern_core::placement::ShardId;
+use tern_diskmodel::quick::QuickDisk;
 use tern_random::soaked;
 use tern_storage::{Folder, FolderOptions, MappedLog, Storage};
 

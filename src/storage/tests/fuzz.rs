@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use support::chat::{Chat, checkpoints_at, open_rows, upkeep_rig};
-use support::quick::QuickDisk;
 use support::{Rig, SHARD};
 use tern_core::log::{Links, Log, Offset, Record, RecordKind};
 use tern_core::shard::ReplayError;
 use tern_core::shard::state::StateKind;
+use tern_diskmodel::quick::QuickDisk;
 use tern_protocol::Incarnation;
 use tern_random::{Stream, number_from_env};
 use tern_storage::inspect::{CheckpointView, Decoder};

@@ -14,11 +14,12 @@ use support::chat::{
     Chat, Hands, NOTER, Rows, checkpoints_at, open_rows, rows_of_copy, upkeep_rig,
 };
 use support::countdown::{CountdownDisk, Fault};
-use support::quick::QuickDisk;
-use support::trace::{Kept, Luck, Model, TraceDisk};
 use support::{Rig, Running, SHARD, copy_dir};
 use tern_core::log::{AppendError, Log, Offset, ReadError, Reader};
 use tern_core::shard::state::{ChannelRow, StateKind};
+use tern_diskmodel::model::{Luck, Model};
+use tern_diskmodel::quick::QuickDisk;
+use tern_diskmodel::trace::{Kept, TraceDisk};
 use tern_random::{Stream, seed_from_env, soaked};
 use tern_storage::{Eviction, MappedLog, SEGMENT_BYTES_MIN, StorageConfig};
 use zerocopy::FromBytes;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use tern_storage::{Disk, DiskFile};
 
-use super::quick::QuickDisk;
+use tern_diskmodel::quick::QuickDisk;
 
 /// How an operation fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -22,10 +22,6 @@ pub mod countdown;
 pub mod faulty;
 pub mod model;
 
-pub mod quick;
-
-pub mod trace;
-
 /// The shard that most tests use.
 pub const SHARD: ShardId = ShardId(0);
 

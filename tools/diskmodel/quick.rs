@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tern_storage::{Disk, DiskFile, RealDisk};
 
+/// The real file system; its syncs return at once.
 #[derive(Debug, Default)]
 pub struct QuickDisk;
 
