@@ -176,6 +176,7 @@ impl LogScan {
     fn name_links(&self, channel: ChannelId, id: MessageId, links: &Links, names: &mut Names) {
         let before = (links.channel, MessageId(id.0.saturating_sub(1)));
         for (at, id) in [before, (links.skip, id.skip())] {
+            let Some(at) = at.some() else { continue }; // the first of its channel
             let Some(loss) = self.loss_at(at.0).filter(|_| !names.0.contains_key(&at.0)) else {
                 continue;
             };
