@@ -21,6 +21,7 @@ pub mod countdown;
 
 pub mod faulty;
 pub mod model;
+pub mod plain;
 
 /// The shard that most tests use.
 pub const SHARD: ShardId = ShardId(0);
