@@ -295,18 +295,20 @@ impl ShardScan {
     }
 
     /// Removes what never held anything. Of the first empty segment the header stays until the
-    /// next one is moved over it: it may be what names the cut of the one before.
+    /// next one is moved over it: it may be what names the cut of the one before. It gets short
+    /// only when those behind it are gone for good, for they begin where its room ended.
     fn tidy(&self) -> Result<(), RecoverError> {
         let (disk, dir) = (&self.context.disk, &self.context.shared.dir);
         let empty = &self.scan.verdict.empty;
+        for segment in empty.iter().skip(1).rev() {
+            disk.remove(&segment.path).naming("remove", &segment.path)?;
+        }
         let has_room = |empty: &&Segment| empty.header.capacity > SEGMENT_HEADER_BYTES as u64;
         if let Some(first) = empty.first().filter(has_room) {
+            disk.sync_dir(dir).naming("sync", dir)?;
             let capacity = SEGMENT_HEADER_BYTES as u64;
             let header = SegmentHeader { capacity, ..first.header };
             Segment::make(&**disk, dir, header).naming("make a segment in", dir)?;
-        }
-        for segment in empty.iter().skip(1).rev() {
-            disk.remove(&segment.path).naming("remove", &segment.path)?;
         }
         for path in files(dir)? {
             if path.to_string_lossy().ends_with(UNFINISHED_SUFFIX) {

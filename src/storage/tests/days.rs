@@ -32,7 +32,7 @@ use tern_random::{Stream, seed_from_env, soaked};
 use tern_storage::{Disk, Durability, MappedLog, Opened, Raised, RecoverError, Space, Visitor};
 
 /// Logs, and lives of each.
-const LOGS: u64 = 8;
+const LOGS: u64 = 16;
 const LIVES: u64 = 10;
 
 /// Logs in which a lie must be found out.

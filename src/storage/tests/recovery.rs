@@ -9,8 +9,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use support::countdown::{CountdownDisk, Fault};
 use support::faulty::FaultyDisk;
-use support::{Rig, SHARD, copy_dir, segments_at};
+use support::{Rig, SHARD, Told, copy_dir, segments_at};
 use tern_core::log::{Log, Offset, RecordKind};
 use tern_storage::{Durability, Raised, SEGMENT_BYTES_MIN, SEGMENT_HEADER_BYTES};
 
@@ -338,4 +339,49 @@ fn many_restarts_neither_lose_nor_hoard() {
     }
     let bytes: u64 = rig.segments().iter().map(|path| path.metadata().unwrap().len()).sum();
     assert!(bytes <= 8 * 8192 + 3 * SEGMENT_BYTES_MIN, "{bytes} bytes");
+}
+
+/// A start that finds two segments without a record, and dies at each of its steps: the next one
+/// goes on, and nothing is called damage.
+#[test]
+fn a_start_that_dies_at_any_step_leaves_a_log_that_opens() {
+    let rig = Rig::new();
+    let running = rig.start();
+    let mut log = running.log();
+    running.append(&mut log, b"never committed, and yet the next segment is made");
+    running.until(|| rig.segments().len() == 2);
+    running.kill(log);
+    let mut steps = 0;
+    loop {
+        let copy = tempfile::tempdir().unwrap();
+        copy_dir(rig.path(), copy.path());
+        let disk = CountdownDisk::default();
+        let plan = Arc::clone(&disk.plan);
+        let dying = Rig { disk: Arc::new(disk), ..Rig::new() };
+        let running = dying.start_at(copy.path());
+        let mut scan = running.storage.scan_shard(SHARD).unwrap();
+        scan.attach_table().unwrap();
+        {
+            let mut plan = plan.lock().unwrap();
+            (plan.left, plan.again) = (Some((steps + 1, Fault::Broken)), true);
+        }
+        // Without a step more, the log opens for want of nothing but its next segment.
+        let opened = scan.replay(&mut Told::default());
+        running.storage.shutdown();
+        drop(opened);
+        let died = plan.lock().unwrap().fired.is_some();
+        let running = Rig::new().start_at(copy.path());
+        let (opened, _, told) = running.open();
+        assert!(opened.report.losses.is_empty(), "step {steps}: {:?}", opened.report.losses);
+        assert!(opened.read_only.is_none() && told.records.is_empty(), "step {steps}");
+        let mut log = opened.log;
+        running.write(&mut log, b"goes on");
+        running.close(log);
+        if !died {
+            break;
+        }
+        steps += 1;
+    }
+    println!("TEST B-05 dying starts n={steps} lost=0");
+    assert!(steps > 3, "it has steps to die at");
 }
