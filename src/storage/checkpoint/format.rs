@@ -249,7 +249,11 @@ impl RowKey {
                 let (row, _) = WindowRow::ref_from_prefix(row).ok()?;
                 [row.uin.get(), row.device.get().into(), 0]
             }
-            StateKind::Tombstone => [TombstoneRow::ref_from_prefix(row).ok()?.0.at.get(), 0, 0],
+            StateKind::Tombstone => {
+                // A range and a place within it may begin together.
+                let (row, _) = TombstoneRow::ref_from_prefix(row).ok()?;
+                [row.at.get(), row.state.get().into(), 0]
+            }
         }))
     }
 }

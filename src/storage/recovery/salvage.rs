@@ -3,10 +3,12 @@
 //!
 //! Recovery knows that for the damage that it met (its tombstones). Damage that comes later, or
 //! lies in segments whose records recovery did not read, is met by readers; then the log is
-//! searched for whoever points to the damaged place. That reads much of it, so it has a thread of
+//! searched for whoever points to the damaged place, and the newest checkpoint for a channel whose
+//! newest message stood there. That reads much of it, so it has a thread of
 //! its own, started when it is needed first.
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -14,13 +16,17 @@ use std::thread::{self, JoinHandle};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use rustc_hash::FxHashMap;
 use tern_core::log::{Links, Offset, RecordKind};
+use tern_core::shard::state::{ChannelRow, StateKind};
 use tern_protocol::ChannelId;
 use tern_protocol::frames::PushBody;
 use zerocopy::FromBytes;
+use zerocopy::little_endian::U64;
 
+use crate::checkpoint::{Checkpoint, checkpoint_number};
+use crate::disk::read_only;
 use crate::format::{Bad, Content};
 use crate::io::Warmed;
-use crate::recovery::scan::{Steps, walk};
+use crate::recovery::scan::{Steps, files, walk};
 use crate::segment::{Segment, SegmentList};
 use crate::shared::ShardShared;
 use crate::steps::Step;
@@ -153,7 +159,10 @@ pub(crate) fn is_out_of_reach(shard: &ShardShared, at: u64) -> bool {
 fn salvage(shard: &ShardShared, at: u64, stop: &AtomicBool) {
     let list = shard.segments.load_full();
     let range = damaged_around(&list, at);
-    let channels = who_points_to(&list, &range, stop);
+    let mut channels = who_points_to(&list, &range, stop);
+    if let Some(checkpoint) = newest_checkpoint(shard, &list) {
+        note_spines(&checkpoint, &range, &mut channels);
+    }
     let before = newest_before(&list, &range, &channels, stop);
     let shard_id = shard.id.0;
     let (from, to, messages) = (range.start, range.end, channels.len());
@@ -201,6 +210,43 @@ fn who_points_to(
         });
     }
     found
+}
+
+/// The newest checkpoint that is good. What can't be read of one is no help, and no error here.
+fn newest_checkpoint(shard: &ShardShared, list: &SegmentList) -> Option<Checkpoint> {
+    let folder = list.0.first()?.header.folder;
+    let numbered = |path: PathBuf| Some((checkpoint_number(&path)?, path));
+    let mut paths: Vec<_> = files(&shard.dir).ok()?.into_iter().filter_map(numbered).collect();
+    paths.sort();
+    let good = |(_, path): (u64, PathBuf)| {
+        let checkpoint = Checkpoint::open_any(read_only(&path).ok()?, &path).ok()?;
+        let is_ours = (checkpoint.header.folder, checkpoint.header.shard) == (folder, shard.id.0);
+        (is_ours && checkpoint.verify().is_ok()).then_some(checkpoint)
+    };
+    paths.into_iter().rev().find_map(good)
+}
+
+/// Places in the range to which no message need point, since they were the newest of their channel
+/// when the checkpoint was made: its way back begins there.
+fn note_spines(
+    checkpoint: &Checkpoint,
+    range: &Range<u64>,
+    channels: &mut FxHashMap<u64, ChannelId>,
+) {
+    let read = checkpoint.rows(|kind, row| {
+        if kind == StateKind::Channel
+            && let Ok((row, spine)) = ChannelRow::ref_from_prefix(row)
+            && let Ok(spine) = <[U64]>::ref_from_bytes(spine)
+        {
+            let within = spine.iter().map(|at| at.get()).filter(|at| range.contains(at));
+            channels.extend(within.map(|at| (at, row.channel)));
+        }
+        Ok(())
+    });
+    // It was read through a moment ago; what goes bad in between is found out by somebody else.
+    if let Err(error) = read {
+        tracing::warn!("{error}");
+    }
 }
 
 /// The newest readable message before the range, of each of these channels.
