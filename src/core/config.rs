@@ -14,6 +14,10 @@ pub struct Config {
     pub sends_burst: u32,
     /// New channels that a user may open an hour.
     pub channels_per_hour: u32,
+    /// Channels that a user may be in, groups he left included while they hold something for him.
+    pub channels_per_user: usize,
+    /// Members of a group.
+    pub group_members_max: usize,
     /// Time in ms from connecting to a complete login.
     pub login_ms_max: u64,
     /// Time in ms that a session outlives its connection and can be resumed.
@@ -49,6 +53,8 @@ impl Default for Config {
             sends_per_second: 50,
             sends_burst: 500,
             channels_per_hour: 200,
+            channels_per_user: 16_384,
+            group_members_max: 100_000,
             login_ms_max: 5_000,
             resume_ms: 600_000,
             window_messages: 64,

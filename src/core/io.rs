@@ -53,6 +53,8 @@ pub enum Input {
 pub enum Effect {
     /// Send a frame.
     Frame(LinkId, Outgoing),
+    /// Send this whole frame, header included.
+    Whole(LinkId, Bytes),
     /// Send the body of this durable message record as a PUSH, straight from the log.
     Push {
         /// To whom.

@@ -32,6 +32,8 @@ pub enum RecordKind {
     Epoch = 2,
     /// A uin's first entry into a channel: [`crate::shard::records::EntryBody`].
     Entry = 3,
+    /// A change of a group: the same as a message of its channel, and state of its shard.
+    Change = 4,
 }
 
 impl RecordKind {
@@ -41,8 +43,14 @@ impl RecordKind {
             1 => Some(Self::Message),
             2 => Some(Self::Epoch),
             3 => Some(Self::Entry),
+            4 => Some(Self::Change),
             _ => None,
         }
+    }
+
+    /// Whether such a record stands in a channel, with an id and links: its body is a push body.
+    pub fn is_in_channel(self) -> bool {
+        matches!(self, Self::Message | Self::Change)
     }
 }
 

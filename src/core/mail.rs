@@ -33,14 +33,18 @@ pub struct Grant {
     pub from: MessageId,
     /// Last id: durable. Less than `from` if there is none.
     pub to: MessageId,
-    /// Where the record of `to` is, or if it is lost, the newest one before it that could be read
-    /// at start; only within this node.
+    /// What comes before this id is not for this member; what lies from here to `from` expired.
+    pub visible_from: MessageId,
+    /// The newest durable id of the channel: `to`, or behind it for who was a member.
+    pub newest: MessageId,
+    /// Where the record of `newest` is, or if it is lost, the newest one before it that could be
+    /// read at start; only within this node.
     pub at: Offset,
     /// Life of the shard's log.
     pub incarnation: Incarnation,
     /// First id that a client of an older incarnation must forget.
     pub restarted_at: MessageId,
-    /// That `to` is durable.
+    /// That `newest` is durable.
     pub proven: Proven,
 }
 
@@ -50,7 +54,52 @@ impl Grant {
     pub fn is_newer_than(&self, old: &Self) -> bool {
         (self.incarnation, self.to, self.from) > (old.incarnation, old.to, old.from)
     }
+
+    /// What of it a member may read; `None` if there is nothing yet.
+    pub fn clipped(&self, visible: Visible) -> Option<Self> {
+        (visible.from <= self.to).then_some(())?;
+        let to = self.to.min(visible.until);
+        let from = self.from.max(visible.from).min(to.next());
+        Some(Self { from, to, visible_from: visible.from, ..*self })
+    }
 }
+
+/// The messages of a group that a member may read, as far as there are any.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Visible {
+    /// First id.
+    pub from: MessageId,
+    /// Last id: that of the change that ended the membership; all ones if none did.
+    pub until: MessageId,
+}
+
+impl Visible {
+    /// All from this id on.
+    pub fn since(from: MessageId) -> Self {
+        Self { from, until: MessageId(u64::MAX) }
+    }
+
+    /// Whether it belongs to a member, rather than to somebody who was one.
+    pub fn is_open(&self) -> bool {
+        self.until == MessageId(u64::MAX)
+    }
+}
+
+/// A channel that has more to read than its members' home shard was told of, or of which less can
+/// be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Changed {
+    /// The channel.
+    pub channel: ChannelId,
+    /// What may be read.
+    pub grant: Grant,
+    /// Of a group: the newest change that touched users of that home shard.
+    pub version: MessageId,
+}
+
+/// Place in the list of a group's members that is ordered by the change that touched each last,
+/// then by uin.
+pub type MemberPlace = (MessageId, Uin);
 
 /// Shows that a value was built from a proof of durability.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,8 +176,30 @@ pub enum Mail {
         key: SendKey,
         /// Why.
         code: Code,
+        /// Of a change: which of the users that it names the code is about, from 1; 0 for none.
+        member: u16,
         /// For codes of class retry.
         retry_after_ms: u32,
+    },
+    /// A member asks for a page of the members of a group, to the channel's shard.
+    GroupInfo {
+        /// Who gets the answer.
+        from: SessionRef,
+        /// Who asks.
+        device: Device,
+        /// The group.
+        channel: ChannelId,
+        /// The page begins behind this uin.
+        after: Uin,
+    },
+    /// Answers a `GroupInfo`.
+    GroupPage {
+        /// The session that asked.
+        to: SessionRef,
+        /// The group.
+        channel: ChannelId,
+        /// A whole GROUP_PAGE frame, or why there is none.
+        page: Result<Bytes, Code>,
     },
 
     /// A device wants its session, to its user's home shard.
@@ -240,7 +311,37 @@ pub enum Mail {
         /// Counts the notifies of this pair of shards, from 1.
         sequence: u64,
         /// The channel and what may be read; `None` ends the exchange of everything at start.
-        change: Option<(ChannelId, Grant)>,
+        change: Option<Changed>,
+    },
+    /// A home shard lacks who of its users is in a group. To the channel's shard; asked again if
+    /// no answer comes.
+    AskMembers {
+        /// The home shard.
+        from: ShardId,
+        /// The group.
+        channel: ChannelId,
+        /// The place behind which the page begins.
+        after: MemberPlace,
+    },
+    /// Answers `AskMembers`.
+    Members {
+        /// The home shard.
+        to: ShardId,
+        /// The group.
+        channel: ChannelId,
+        /// That of the question.
+        after: MemberPlace,
+        /// Users of that home shard and what they may read.
+        page: Vec<(Uin, Visible)>,
+        /// The place behind which the next page begins.
+        upto: MemberPlace,
+        /// Whether there is one.
+        more: bool,
+        /// The newest durable change that touched users of that home shard, and what may be read
+        /// when all of them up to it are known.
+        version: MessageId,
+        /// See `version`.
+        grant: Grant,
     },
     /// All notifies of this pair up to a sequence number have come.
     Confirm {
@@ -259,7 +360,7 @@ pub enum WhenFull {
     /// Refused to whoever asked, with a code.
     Refuse,
     /// Waits here: there is at most one per request under way, per login under way, or per pair
-    /// of shards, so what waits is bounded by what was admitted.
+    /// of shards, or a bounded number of these, so what waits is bounded by what was admitted.
     Wait,
     /// Merged with an older one about the same thing.
     Coalesce,
@@ -269,10 +370,11 @@ impl Mail {
     /// The rule for this kind of mail.
     pub fn when_full(&self) -> WhenFull {
         match self {
-            Self::Send { .. } => WhenFull::Refuse,
+            Self::Send { .. } | Self::GroupInfo { .. } => WhenFull::Refuse,
             Self::Deliver { .. } => WhenFull::Coalesce,
             Self::SendAcked { .. }
             | Self::SendRefused { .. }
+            | Self::GroupPage { .. }
             | Self::Attach { .. }
             | Self::Attached { .. }
             | Self::AttachRefused { .. }
@@ -283,6 +385,8 @@ impl Mail {
             | Self::Enter { .. }
             | Self::Entered { .. }
             | Self::Notify { .. }
+            | Self::AskMembers { .. }
+            | Self::Members { .. }
             | Self::Confirm { .. } => WhenFull::Wait,
         }
     }

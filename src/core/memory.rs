@@ -325,7 +325,7 @@ impl Stored {
 
     fn message(&self) -> Option<(ChannelId, MessageId)> {
         let body = PushBody::ref_from_prefix(&self.body).ok().map(|(body, _)| body);
-        let body = body.filter(|_| self.kind == RecordKind::Message)?;
+        let body = body.filter(|_| self.kind.is_in_channel())?;
         Some((body.channel, body.id.into()))
     }
 }

@@ -13,6 +13,7 @@
 mod checkpoints;
 mod cli;
 
+mod change;
 mod channel;
 mod dedup;
 mod list;

@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 use tern_core::log::{Record, RecordKind};
 use tern_core::shard::records::{EntryBody, EpochBody};
-use tern_protocol::frames::{PushBody, content_type};
+use tern_protocol::frames::{PushBody, content_type, message_kind};
 use zerocopy::FromBytes;
 
+use crate::change::{change_json, change_line};
 use crate::output::{hex, time};
 use crate::shard::{Problem, ProblemKind, Shard};
 
@@ -15,7 +16,7 @@ const TEXT_CHARS_MAX: usize = 60;
 /// A message, from a record's body; `None` if it is none.
 pub(crate) fn message<'a>(record: &Record<'a>) -> Option<(&'a PushBody, &'a [u8])> {
     match record.kind {
-        RecordKind::Message => PushBody::ref_from_prefix(record.body).ok(),
+        RecordKind::Message | RecordKind::Change => PushBody::ref_from_prefix(record.body).ok(),
         _ => None,
     }
 }
@@ -35,9 +36,10 @@ pub(crate) fn message_json(push: &PushBody, content: &[u8]) -> Value {
     if push.refers_to.get() != 0 {
         object["refers_to"] = push.refers_to.to_string().into();
     }
-    match text(push, content) {
-        Some(text) => object["text"] = text.into(),
-        None => object["content_hex"] = hex(content).into(),
+    match (text(push, content), change(push, content)) {
+        (Some(text), _) => object["text"] = text.into(),
+        (_, Some(content)) => object["change"] = change_json(content).into(),
+        _ => object["content_hex"] = hex(content).into(),
     }
     object
 }
@@ -46,6 +48,12 @@ pub(crate) fn message_json(push: &PushBody, content: &[u8]) -> Value {
 fn text<'a>(push: &PushBody, content: &'a [u8]) -> Option<&'a str> {
     let is_text = push.content_type.get() == content_type::TEXT;
     std::str::from_utf8(content).ok().filter(|_| is_text)
+}
+
+/// A message's content, if it is a change of a group.
+fn change<'a>(push: &PushBody, content: &'a [u8]) -> Option<&'a [u8]> {
+    let is_change = push.kind == message_kind::CHANGE && change_json(content).is_some();
+    is_change.then_some(content)
 }
 
 /// A message in one line, without its channel.
@@ -57,6 +65,7 @@ pub(crate) fn message_line(push: &PushBody, content: &[u8]) -> String {
             let more = if short.len() < text.len() { "…" } else { "" };
             format!("{short:?}{more}")
         }
+        None if let Some(line) = change(push, content).and_then(change_line) => line,
         None => {
             let kind = push.content_type;
             format!("{} bytes of type {kind}", content.len())
@@ -69,7 +78,9 @@ pub(crate) fn message_line(push: &PushBody, content: &[u8]) -> String {
 /// What a record says, in JSON.
 pub(crate) fn record_json(record: &Record<'_>) -> Value {
     match record.kind {
-        RecordKind::Message => message(record).map(|(push, body)| message_json(push, body)),
+        RecordKind::Message | RecordKind::Change => {
+            message(record).map(|(push, body)| message_json(push, body))
+        }
         RecordKind::Epoch => EpochBody::ref_from_bytes(record.body).ok().map(|body| {
             json!({"uin": body.uin.to_string(), "device": body.device.get(),
                    "epoch": body.epoch.get(), "server_time_ms": body.server_time.to_string()})
@@ -85,7 +96,7 @@ pub(crate) fn record_json(record: &Record<'_>) -> Value {
 /// What a record says, in words.
 pub(crate) fn record_line(record: &Record<'_>) -> String {
     match record.kind {
-        RecordKind::Message => message(record)
+        RecordKind::Message | RecordKind::Change => message(record)
             .map(|(push, body)| format!("{} {}", push.channel, message_line(push, body))),
         RecordKind::Epoch => EpochBody::ref_from_bytes(record.body)
             .ok()
@@ -103,6 +114,7 @@ pub(crate) fn kind_name(kind: RecordKind) -> &'static str {
         RecordKind::Message => "message",
         RecordKind::Epoch => "epoch",
         RecordKind::Entry => "entry",
+        RecordKind::Change => "change",
     }
 }
 

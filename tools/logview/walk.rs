@@ -153,6 +153,10 @@ fn damaged_body(head: &Head, bytes: &[u8]) -> String {
         (RecordKind::Message, Ok((push, _))) if push.channel.is_valid() => {
             format!("a message, perhaps {} of {}", push.id, push.channel)
         }
+        (RecordKind::Change, Ok((push, _))) if push.channel.is_valid() => {
+            format!("a change of a group, perhaps {} of {}", push.id, push.channel)
+        }
+        (RecordKind::Change, _) => "a change of a group".into(),
         (RecordKind::Message, _) => "a message".into(),
         (RecordKind::Epoch, _) => "a login's epoch".into(),
         (RecordKind::Entry, _) => "an entry into a channel".into(),

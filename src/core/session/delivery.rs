@@ -98,10 +98,12 @@ impl Delivery {
             view.restart(&grant);
             context.effect(Effect::Frame(link, Outgoing::Channel(state_of(channel, &grant))));
         }
-        if view.pushed.next() < grant.from {
-            let to = MessageId(grant.from.0 - 1);
-            gap(context, link, channel, view.pushed.next(), to, Code::Expired);
-            self.unacked_messages += view.step_over(to);
+        for (first, code) in [(grant.visible_from, Code::NotVisible), (grant.from, Code::Expired)] {
+            if view.pushed.next() < first {
+                let to = MessageId(first.0 - 1);
+                gap(context, link, channel, view.pushed.next(), to, code);
+                self.unacked_messages += view.step_over(to);
+            }
         }
         self.make_ready(channel);
     }
@@ -126,7 +128,7 @@ impl Delivery {
     }
 
     /// The device asks for `from` to `to` again: delivery goes back to there. What of it is past
-    /// retention meanwhile is told as such.
+    /// retention meanwhile, or not for this member, is told as such.
     ///
     /// # Errors
     /// If the range was not granted.
@@ -139,11 +141,14 @@ impl Delivery {
     ) -> Result<(), Code> {
         let view = self.views.get_mut(&channel).ok_or(Code::NotGranted)?;
         let grant = view.grant.filter(|grant| to <= grant.to).ok_or(Code::NotGranted)?;
-        if from < grant.from {
-            let expired_to = to.min(MessageId(grant.from.0 - 1));
-            gap(context, link, channel, from, expired_to, Code::Expired);
+        let mut from = from;
+        for (first, code) in [(grant.visible_from, Code::NotVisible), (grant.from, Code::Expired)] {
+            if from < first && from <= to {
+                let gap_to = to.min(MessageId(first.0 - 1));
+                gap(context, link, channel, from, gap_to, code);
+            }
+            from = from.max(first);
         }
-        let from = from.max(grant.from);
         if from <= to && from <= view.pushed {
             self.push_again_after(channel, MessageId(from.0 - 1));
         }

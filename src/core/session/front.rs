@@ -9,6 +9,7 @@ use tern_protocol::limits::MISSED_BEATS_MAX;
 use tern_protocol::registry::{Direction, Needs};
 use tern_protocol::{Code, DeviceId, Flags, Frame, Kind, Uin};
 
+use super::sending::Refusal;
 use super::{Session, State};
 use crate::context::Context;
 use crate::io::{Answer, Effect, LinkId, Outgoing};
@@ -114,11 +115,7 @@ impl<R: Reader> Front<R> {
             Frame::Send(head, content) => self.send(context, link, head, content, bytes),
             Frame::ReceiveAck(list) => self.receive_ack(context, link, list),
             Frame::Fetch(fetch) => self.fetch(context, link, fetch),
-            Frame::GroupInfo(_) => {
-                // Nobody is a member of a group that nobody can make.
-                error(context, link, Code::NotAMember, Kind::GroupInfo, flags);
-                Ok(())
-            }
+            Frame::GroupInfo(info) => self.group_info(context, link, info),
             Frame::Ping(ping) => self.ping(context, link, ping),
             Frame::Close(..) => Err(Code::LoggedOut),
             Frame::Welcome(_)
@@ -176,10 +173,12 @@ impl<R: Reader> Front<R> {
     pub(crate) fn handle_mail(&mut self, context: &mut Context<'_>, mail: Mail) {
         match mail {
             Mail::SendAcked { to, ack, duplicate } => self.acked(context, to, ack, duplicate),
-            Mail::SendRefused { to, channel, key, code, retry_after_ms } => {
+            Mail::SendRefused { to, channel, key, code, member, retry_after_ms } => {
                 self.send_answered(context, channel);
-                self.refuse_send(context, to.link, channel, key, code, retry_after_ms);
+                let refusal = Refusal { code, member, retry_after_ms };
+                self.refuse_send(context, to.link, channel, key, refusal);
             }
+            Mail::GroupPage { to, channel, page } => self.group_page(context, to, channel, page),
             Mail::Attached { to, device, epoch, token, resumed } => {
                 self.attached(context, to, device, epoch, token, resumed);
             }
@@ -194,6 +193,9 @@ impl<R: Reader> Front<R> {
                 self.end(context, to.link, code);
             }
             Mail::Send { .. }
+            | Mail::GroupInfo { .. }
+            | Mail::AskMembers { .. }
+            | Mail::Members { .. }
             | Mail::Attach { .. }
             | Mail::Subscribe { .. }
             | Mail::Detach { .. }

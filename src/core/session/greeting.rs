@@ -34,8 +34,9 @@ impl<R: Reader> Front<R> {
         }
         session.network = Network::from_wire(hello.network);
         session.state = State::Welcomed;
-        let offered = if context.config.datagrams { capabilities::DATAGRAMS } else { 0 };
-        session.takes_datagrams = hello.capabilities.get() & offered != 0;
+        let datagrams = if context.config.datagrams { capabilities::DATAGRAMS } else { 0 };
+        session.takes_datagrams = hello.capabilities.get() & datagrams != 0;
+        let offered = datagrams | capabilities::GROUPS;
         let welcome = Welcome {
             version: VERSION.into(),
             unacked_sends_max: (UNACKED_SENDS_MAX as u16).into(), // fits: 64
@@ -104,7 +105,9 @@ impl<R: Reader> Front<R> {
         };
         let (sends, delivery) = (Limiter::default(), Delivery::new(session.takes_datagrams));
         self.live += 1;
-        session.state = State::Live(Live { device, epoch, sends, subscribed: false, delivery });
+        let (subscribed, asks_group) = (false, false);
+        session.state =
+            State::Live(Live { device, epoch, sends, subscribed, asks_group, delivery });
         if resumed {
             context.counters.resumes += 1;
         } else {

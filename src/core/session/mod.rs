@@ -7,6 +7,7 @@
 mod delivery;
 mod front;
 mod greeting;
+mod grouping;
 mod page;
 mod reading;
 mod sending;
@@ -60,6 +61,8 @@ struct Live {
     sends: Limiter,
     /// Whether the client has said all its cursors, and delivery began.
     subscribed: bool,
+    /// Whether a page of a group's members is under way.
+    asks_group: bool,
     delivery: Delivery,
 }
 

@@ -65,7 +65,7 @@ impl Page {
         let last = MessageId(after.0 + count);
         let slots = [(Offset::NONE, 0); PAGE_MESSAGES];
         let mut page = Self { after, last, end: last, slots };
-        let mut walk = Walk { top: grant.to, at: grant.at };
+        let mut walk = Walk { top: grant.newest, at: grant.at };
         while walk.top > after && walk.at != Offset::NONE {
             let at = walk.at;
             let read = reader.with_record(shard, at, |record| {
@@ -86,6 +86,7 @@ impl Page {
         if walk.top > after {
             page.end = page.end.max(walk.top); // nothing is left: all of them are lost
         }
+        page.end = page.end.min(grant.to);
         Ok(page)
     }
 

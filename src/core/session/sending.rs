@@ -1,7 +1,8 @@
 //! A device's messages: may it send this, now? Then to the channel's shard, and the answer back.
 
 use bytes::Bytes;
-use tern_protocol::frames::{Send, SendRefused, message_kind};
+use tern_protocol::frames::{Send, SendRefused, action, content_type, message_kind};
+use tern_protocol::group::{self, ChangeView};
 use tern_protocol::{ChannelId, Code, SendKey};
 
 use super::front::{Front, Verdict};
@@ -19,6 +20,15 @@ const BODY_VERSION: u8 = 1;
 /// Asked of a client when a queue is full, in ms: some turns of the loop.
 const RETRY_SOON_MS: u32 = 50;
 
+/// Why a message was not accepted.
+pub(super) struct Refusal {
+    pub(super) code: Code,
+    /// Which of the users named by a change the code is about, from 1; 0 for none.
+    pub(super) member: u16,
+    /// For codes of class retry.
+    pub(super) retry_after_ms: u32,
+}
+
 impl<R: Reader> Front<R> {
     pub(super) fn send(
         &mut self,
@@ -34,7 +44,8 @@ impl<R: Reader> Front<R> {
         let State::Live(live) = &mut session.state else { return Err(Code::WrongState) };
         let (channel, key) = (head.channel, head.key());
         if let Err((code, retry_after_ms)) = live.admit(context, head, content) {
-            self.refuse_send(context, link, channel, key, code, retry_after_ms);
+            let refusal = Refusal { code, member: 0, retry_after_ms };
+            self.refuse_send(context, link, channel, key, refusal);
             return Ok(());
         }
         let mail =
@@ -42,7 +53,8 @@ impl<R: Reader> Front<R> {
         let shard = Address::Shard(context.placement.shard_of_channel(channel));
         if context.post.request(context.counters, shard, mail).is_err() {
             live.sends.refund(sending_rate(context));
-            self.refuse_send(context, link, channel, key, Code::Busy, RETRY_SOON_MS);
+            let refusal = Refusal { code: Code::Busy, member: 0, retry_after_ms: RETRY_SOON_MS };
+            self.refuse_send(context, link, channel, key, refusal);
         }
         Ok(())
     }
@@ -78,8 +90,7 @@ impl<R: Reader> Front<R> {
         link: LinkId,
         channel: ChannelId,
         key: SendKey,
-        code: Code,
-        retry_after_ms: u32,
+        Refusal { code, member, retry_after_ms }: Refusal,
     ) {
         if !self.sessions.contains_key(&link) {
             return;
@@ -93,7 +104,7 @@ impl<R: Reader> Front<R> {
             epoch: key.epoch.into(),
             counter: key.counter.into(),
             code: code.0.into(),
-            member: 0.into(),
+            member: member.into(),
             retry_after_ms: retry_after_ms.into(),
         };
         context.effect(Effect::Frame(link, Outgoing::SendRefused(refused)));
@@ -115,17 +126,35 @@ impl Live {
         if key.epoch > self.epoch {
             return Err((Code::KeyAhead, 0));
         }
-        if head.kind != message_kind::CONTENT || head.version != BODY_VERSION {
+        let is_change = head.kind == message_kind::CHANGE;
+        let is_known = is_change || head.kind == message_kind::CONTENT;
+        if !is_known || head.version != BODY_VERSION {
             return Err((Code::KindUnknown, 0));
         }
-        if content.len() > context.config.content_bytes_max as usize {
+        if !is_change && content.len() > context.config.content_bytes_max as usize {
             return Err((Code::ContentTooLong, 0));
         }
-        if head.channel.peer_of(self.device.uin).is_none() {
+        if !head.channel.is_group() && head.channel.peer_of(self.device.uin).is_none() {
             return Err((Code::NotAMember, 0));
+        }
+        if is_change && !self.is_change_of(head, content) {
+            return Err((Code::ChangeInvalid, 0));
         }
         let taken = self.sends.take(context.now.mono, sending_rate(context));
         taken.map_err(|wait_ms| (Code::RateLimited, wait_ms))
+    }
+
+    /// Whether the content is a change that makes sense, and if it makes a group, of the one that
+    /// its key stands for.
+    fn is_change_of(&self, head: &Send, content: &[u8]) -> bool {
+        let Some(change) = ChangeView::parse(content).filter(ChangeView::is_valid) else {
+            return false;
+        };
+        let own = || group::channel_of(self.device.uin, self.device.device, head.key());
+        head.channel.is_group()
+            && head.content_type.get() == content_type::OPAQUE
+            && head.refers_to.get() == 0
+            && (change.head.action != action::CREATE || head.channel == own())
     }
 }
 

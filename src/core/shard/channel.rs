@@ -97,6 +97,11 @@ impl Channel {
         is_news
     }
 
+    /// The oldest id within retention.
+    pub(super) fn oldest(&self) -> MessageId {
+        self.oldest
+    }
+
     /// As a row of a checkpoint, which holds durable state only; the spine follows it.
     pub(super) fn to_row(&self, channel: ChannelId) -> (ChannelRow, Vec<u8>) {
         let row = ChannelRow {
@@ -132,6 +137,8 @@ impl Channel {
         Some(Grant {
             from: self.oldest,
             to: self.durable,
+            visible_from: MessageId(1),
+            newest: self.durable,
             at,
             incarnation,
             restarted_at: self.restarted_at.min(self.newest.next()),

@@ -1,12 +1,13 @@
 //! A message on its way into the log: deduplicate, count, append; then wait for the proof.
 
 use bytes::Bytes;
-use tern_protocol::frames::{PushBody, Send, SendAck};
+use tern_protocol::frames::{PushBody, Send, SendAck, message_kind};
 use tern_protocol::{ChannelId, Code, Epoch, Frame, MessageId, SendCounter, SendKey};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::Shard;
 use super::commit::Unproven;
+use super::group::Refusal;
 use crate::context::Context;
 use crate::dedup::{DedupEntry, DedupTable, Verdict};
 use crate::io::{Effect, Waiter};
@@ -34,6 +35,8 @@ pub(super) struct Offer {
     /// Epoch of the session.
     pub(super) epoch: Epoch,
     pub(super) frame: Bytes,
+    /// Of a change: its newcomers have entered.
+    pub(super) entered: bool,
 }
 
 impl Offer {
@@ -89,10 +92,13 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             }
             Verdict::New if self.is_doubtful(entry.as_ref(), &offer) => {
                 let last = entry.map_or(Offset::NONE, |entry| entry.last);
-                self.refuse_when_durable(context, offer, last, Code::KeyUnknown);
+                self.refuse_when_durable(context, offer, last, Code::KeyUnknown.into());
             }
             Verdict::New if !follows(entry.as_ref(), &offer) => {
                 self.park(context, offer);
+            }
+            Verdict::New if offer.channel().is_group() => {
+                self.offer_to_group(context, offer, entry.as_ref());
             }
             Verdict::New if !self.channels.contains_key(&offer.channel()) => {
                 self.open(context, offer);
@@ -115,22 +121,37 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         }
     }
 
-    fn append(&mut self, context: &mut Context<'_>, offer: &Offer, entry: Option<&DedupEntry>) {
+    /// Appends a message, or a change, to its open channel.
+    pub(super) fn append(
+        &mut self,
+        context: &mut Context<'_>,
+        offer: &Offer,
+        entry: Option<&DedupEntry>,
+    ) {
         if entry.is_none() && self.table.reserve().is_err() {
             return refuse(context, offer, Code::DiskFull, RETRY_LATE_MS);
         }
         let (head, content) = offer.view();
+        let kind = if head.kind == message_kind::CHANGE {
+            self.open_group(head.channel);
+            RecordKind::Change
+        } else {
+            RecordKind::Message
+        };
         let channel = self.channels.get_mut(&head.channel).expect("only open channels come here");
         let links = channel.next_links(entry.map_or(Offset::NONE, |entry| entry.last));
         let body = push_body(offer, head, channel.next_id(), context);
-        let at = match self.log.append(RecordKind::Message, links, &[body.as_bytes(), content]) {
+        let at = match self.log.append(kind, links, &[body.as_bytes(), content]) {
             Ok(at) => at,
             Err(error) => {
                 let (code, retry_after_ms) = refusal(error);
                 return refuse(context, offer, code, retry_after_ms);
             }
         };
-        channel.appended(at);
+        let id = channel.appended(at);
+        if kind == RecordKind::Change {
+            self.change_appended(context, offer, id, at);
+        }
         let entry = DedupEntry::accept(entry, offer.key(), at);
         self.table.put(offer.device.uin, offer.device.device, entry, self.log.tail());
         context.counters.sends_appended += 1;
@@ -145,25 +166,29 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
                 context.counters.sends_duplicate += 1;
                 self.ack_when_durable(context, unproven);
             }
-            Found::Other => self.refuse_when_durable(context, offer, last, Code::KeyConflict),
-            Found::Never => self.refuse_when_durable(context, offer, last, Code::KeyClosed),
-            Found::Unknown => self.refuse_when_durable(context, offer, last, Code::KeyUnknown),
+            Found::Other => {
+                self.refuse_when_durable(context, offer, last, Code::KeyConflict.into())
+            }
+            Found::Never => self.refuse_when_durable(context, offer, last, Code::KeyClosed.into()),
+            Found::Unknown => {
+                self.refuse_when_durable(context, offer, last, Code::KeyUnknown.into())
+            }
             Found::Cold(at) => self.wait_for(context, offer, at),
         }
     }
 
-    /// A final refusal rests on the device's newest record: it may not leave before that one is
-    /// durable, for a power cut would take back the reason. Until then the offer waits, and is
-    /// judged again with the next proof.
-    fn refuse_when_durable(
+    /// A final refusal rests on a record, the device's newest or the group's newest change: it may
+    /// not leave before that one is durable, for a power cut would take back the reason. Until
+    /// then the offer waits, and is judged again with the next proof.
+    pub(super) fn refuse_when_durable(
         &mut self,
         context: &mut Context<'_>,
         offer: Offer,
         last: Offset,
-        code: Code,
+        refusal: Refusal,
     ) {
         if self.proof.covers(last) {
-            refuse(context, &offer, code, 0);
+            refuse_named(context, &offer, refusal, 0);
         } else if self.unproven.len() >= COLD_SENDS_MAX {
             refuse(context, &offer, Code::Busy, RETRY_SOON_MS);
         } else {
@@ -221,7 +246,8 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
 
     /// Everything that waits inside of this shard is told that it stopped.
     pub(super) fn refuse_waiting_sends(&mut self, context: &mut Context<'_>) {
-        let opening = self.take_opening();
+        let mut opening = self.take_opening();
+        opening.append(&mut self.take_all_entering());
         let parked = self.take_parked();
         let mut waiting = std::mem::take(&mut self.cold);
         waiting.append(&mut self.unproven);
@@ -305,15 +331,25 @@ pub(super) fn refusal(error: AppendError) -> (Code, u32) {
 
 /// Refuses an offer to its session.
 pub(super) fn refuse(context: &mut Context<'_>, offer: &Offer, code: Code, retry_after_ms: u32) {
+    refuse_named(context, offer, code.into(), retry_after_ms);
+}
+
+/// Refuses a change for one of the users that it names.
+pub(super) fn refuse_named(
+    context: &mut Context<'_>,
+    offer: &Offer,
+    Refusal { code, member }: Refusal,
+    retry_after_ms: u32,
+) {
     let (channel, key) = (offer.channel(), offer.key());
-    let mail = Mail::SendRefused { to: offer.from, channel, key, code, retry_after_ms };
+    let mail = Mail::SendRefused { to: offer.from, channel, key, code, member, retry_after_ms };
     context.post.send(context.counters, Address::Front(offer.from.worker), mail);
 }
 
 /// Refuses a message that was appended to a log which then failed.
 pub(super) fn refuse_stopped(context: &mut Context<'_>, unproven: &Unproven) {
     let (channel, key) = (unproven.ack.channel, unproven.ack.key());
-    let (to, code) = (unproven.to, Code::ShardStopped);
-    let mail = Mail::SendRefused { to, channel, key, code, retry_after_ms: RETRY_LATE_MS };
+    let (to, code, retry_after_ms) = (unproven.to, Code::ShardStopped, RETRY_LATE_MS);
+    let mail = Mail::SendRefused { to, channel, key, code, member: 0, retry_after_ms };
     context.post.send(context.counters, Address::Front(to.worker), mail);
 }

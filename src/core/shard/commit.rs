@@ -65,6 +65,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
                 self.release_acks(context);
                 self.offer_unproven(context);
                 self.settle_home(context);
+                self.settle_pages(context);
                 self.notify(context);
             }
             Ok(_) => {}
@@ -78,7 +79,9 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             let channel = self.channels.get_mut(&unproven.ack.channel);
             let id = MessageId::from(unproven.ack.id);
             channel.expect("a channel with messages is open").proven(id, unproven.at);
-            self.mark_changed(context, unproven.ack.channel);
+            let group = self.groups.get_mut(&unproven.ack.channel);
+            let is_change = group.is_some_and(|group| group.proven(id));
+            self.mark_changed(context, unproven.ack.channel, is_change);
             send_ack(context, &unproven, ack);
         }
         let proof = self.proof;
@@ -102,6 +105,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             super::chat::refuse_stopped(context, &unproven);
         }
         self.refuse_home(context);
+        self.refuse_pages(context);
         self.refuse_waiting_sends(context);
     }
 }

@@ -24,7 +24,11 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
                 && channel.expire(up_to)
             {
                 context.counters.channels_expired += 1;
-                self.mark_changed(context, id);
+                let oldest = channel.oldest();
+                self.mark_changed(context, id, true);
+                if let Some(group) = self.groups.get_mut(&id) {
+                    group.expire(oldest);
+                }
             }
         }
         if context.counters.channels_expired > before {

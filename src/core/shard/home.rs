@@ -9,6 +9,7 @@ use tern_protocol::{ChannelId, Code, DeviceId, Epoch, Uin, UnixMillis};
 use zerocopy::IntoBytes;
 
 use super::Shard;
+use super::audience::Audiences;
 use super::chat::refusal;
 use super::login::{RETRY_AFTER_MS, refuse_login};
 use super::records::{EntryBody, EpochBody};
@@ -17,7 +18,7 @@ use crate::context::Context;
 use crate::dedup::DedupTable;
 use crate::limiter::{Limiter, Rate};
 use crate::log::{Links, Log, Offset, RecordKind};
-use crate::mail::{Address, Device, Grant, Mail, Proof, SessionRef, Token};
+use crate::mail::{Address, Changed, Device, Grant, Mail, Proof, SessionRef, Token};
 use crate::placement::ShardId;
 use crate::time::Mono;
 
@@ -34,6 +35,7 @@ pub(super) struct Home {
     /// Channel shards whose notifies of this turn are to be confirmed.
     confirms_due: Vec<ShardId>,
     pub(super) waiting_logins: Vec<Login>,
+    pub(super) audiences: Audiences,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -45,7 +47,8 @@ struct Heard {
 
 #[derive(Default)]
 pub(super) struct User {
-    /// The channels entered, durably; with what may be read, once a message is durable.
+    /// The channels entered, durably; of direct ones with what may be read, once a message is
+    /// durable. What may be read of groups is with their audience.
     pub(super) channels: BTreeMap<ChannelId, Option<Grant>>,
     pub(super) devices: Vec<DeviceState>,
     opened: Limiter,
@@ -98,6 +101,7 @@ impl Home {
             heard: vec![Heard::default(); usize::from(shards)],
             confirms_due: Vec::new(),
             waiting_logins: Vec::new(),
+            audiences: Audiences::default(),
         }
     }
 
@@ -158,12 +162,28 @@ impl Home {
         state.map_or(Mono(0), |state| state.begun)
     }
 
+    /// The device's session is to be told of what is new in the groups of its user.
+    pub(super) fn listen(&mut self, device: Device, session: SessionRef) {
+        let Some(user) = self.users.get(&device.uin) else { return };
+        self.audiences.listen(device, session, user.groups());
+    }
+
+    /// The device's session is no more.
+    pub(super) fn unlisten(&mut self, device: Device) {
+        let Some(user) = self.users.get(&device.uin) else { return };
+        self.audiences.unlisten(device, user.groups());
+    }
+
     pub(super) fn exchange_ended(&self) -> bool {
         self.heard.iter().all(|heard| heard.exchange_ended)
     }
 }
 
 impl User {
+    fn groups(&self) -> impl Iterator<Item = ChannelId> {
+        self.channels.range(..=ChannelId::group(u64::MAX)).map(|(channel, _)| *channel)
+    }
+
     pub(super) fn device(&mut self, device: DeviceId) -> &mut DeviceState {
         let found = self.devices.iter().position(|state| state.device == device);
         let index = found.unwrap_or_else(|| {
@@ -244,6 +264,9 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             3_600_000,
             context.config.channels_per_hour,
         );
+        if user.channels.len() >= context.config.channels_per_user {
+            return entered(context, from, uin, channel, Some((Code::ChannelsFull, 0)));
+        }
         if opens && let Err(wait_ms) = user.opened.take(context.now.mono, rate) {
             return entered(context, from, uin, channel, Some((Code::TooManyChannels, wait_ms)));
         }
@@ -282,7 +305,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         context: &mut Context<'_>,
         from: ShardId,
         sequence: u64,
-        change: Option<(ChannelId, Grant)>,
+        change: Option<Changed>,
     ) {
         let heard = &mut self.home.heard[usize::from(from.0)];
         if !std::mem::replace(&mut heard.confirm_due, true) {
@@ -292,7 +315,8 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             heard.sequence = sequence;
         }
         match change {
-            Some((channel, grant)) => self.tell_members(context, channel, grant),
+            Some(changed) if changed.channel.is_group() => self.handle_group_changed(changed),
+            Some(Changed { channel, grant, .. }) => self.tell_members(context, channel, grant),
             None => {
                 heard.exchange_ended = true;
                 self.admit_waiting(context);

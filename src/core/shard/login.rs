@@ -10,7 +10,7 @@ use zerocopy::IntoBytes;
 
 use super::Shard;
 use super::chat::refusal;
-use super::home::{DeviceState, Login, Presence, Promise};
+use super::home::{DeviceState, Home, Login, Presence, Promise};
 use super::records::EpochBody;
 use crate::context::Context;
 use crate::dedup::DedupTable;
@@ -87,6 +87,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         match state {
             Some(state) if state.may_resume(epoch, &token, context.now.mono, resume_ms) => {
                 take_over(context, state, login);
+                self.home.unlisten(login.device);
                 let (to, resumed) = (login.from, true);
                 let mail = Mail::Attached { to, device: login.device, epoch, token, resumed };
                 context.post.send(context.counters, Address::Front(to.worker), mail);
@@ -109,12 +110,19 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             return; // fenced meanwhile; the news is on its way
         }
         state.presence = Presence::Online { session: from, subscribed: true };
+        if after.is_none() {
+            self.home.listen(device, from);
+        }
+        let Home { users, audiences, .. } = &self.home;
+        let user = &users[&device.uin];
         let range = match after {
             Some(after) => (Bound::Excluded(after), Bound::Unbounded),
             None => (Bound::Unbounded, Bound::Unbounded),
         };
-        let readable =
-            user.channels.range(range).filter_map(|(channel, grant)| Some((*channel, (*grant)?)));
+        let readable = user.channels.range(range).filter_map(|(channel, grant)| {
+            let group = || audiences.grant(*channel, device.uin);
+            Some((*channel, grant.or_else(group)?))
+        });
         let page = readable.take(CHANNELS_PER_PAGE).collect();
         let mail = Mail::Channels { to: from, page };
         context.post.send(context.counters, Address::Front(from.worker), mail);
@@ -135,6 +143,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             if ended {
                 state.token = None;
             }
+            self.home.unlisten(device);
         }
     }
 
@@ -155,8 +164,10 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
     ) {
         let Some(user) = self.home.users.get_mut(&uin) else { return };
         let chosen = |state: &&mut DeviceState| device.is_none_or(|device| device == state.device);
+        let mut ended = Vec::new();
         for state in user.devices.iter_mut().filter(chosen) {
             state.token = None;
+            ended.push(Device { uin, device: state.device });
             state.kicked = Some((state.appended, code));
             if let Some(to) = state.session() {
                 state.presence = Presence::Away(context.now.mono);
@@ -164,6 +175,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
                 context.post.send(context.counters, Address::Front(to.worker), mail);
             }
         }
+        ended.into_iter().for_each(|device| self.home.unlisten(device));
     }
 
     pub(super) fn granted(
@@ -182,6 +194,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         state.token = Some(token);
         state.note_login(context.now.wall);
         take_over(context, state, login);
+        self.home.unlisten(login.device);
         let (to, resumed) = (login.from, false);
         let mail = Mail::Attached { to, device: login.device, epoch, token, resumed };
         context.post.send(context.counters, Address::Front(to.worker), mail);

@@ -9,10 +9,12 @@
 pub mod records;
 pub mod state;
 
+mod audience;
 mod channel;
 mod chat;
 mod commit;
 mod expiry;
+mod group;
 mod home;
 mod login;
 mod lost;
@@ -37,6 +39,7 @@ use crate::time::Mono;
 use channel::Channel;
 use chat::Offer;
 use commit::Waiting;
+use group::{Entering, Group, PagePromise};
 use home::{Home, Login};
 use notify::Telling;
 use open::Opening;
@@ -54,6 +57,9 @@ pub struct Shard<L, T> {
     stopped: bool,
     channels: FxHashMap<ChannelId, Channel>,
     opening: FxHashMap<ChannelId, Opening>,
+    groups: FxHashMap<ChannelId, Group>,
+    entering: FxHashMap<ChannelId, Entering>,
+    page_promises: Vec<PagePromise>,
     parked: Parked,
     /// Sends that wait for a cold read.
     cold: Vec<Offer>,
@@ -90,8 +96,15 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
     pub(crate) fn handle_mail(&mut self, context: &mut Context<'_>, mail: Mail) {
         match mail {
             Mail::Send { from, device, epoch, frame } => {
-                self.offer(context, Offer { from, device, epoch, frame });
+                self.offer(context, Offer { from, device, epoch, frame, entered: false });
             }
+            Mail::GroupInfo { from, device, channel, after } => {
+                self.handle_group_info(context, from, device, channel, after);
+            }
+            Mail::AskMembers { from, channel, after } => {
+                self.handle_ask_members(context, from, channel, after);
+            }
+            Mail::Members { .. } => self.handle_members(context, mail),
             Mail::Attach { from, device, proof, network, begun } => {
                 let login = Login { from, device, proof, network, begun };
                 self.handle_attach(context, login);
@@ -114,6 +127,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             Mail::Confirm { from, sequence, .. } => self.handle_confirm(context, from, sequence),
             Mail::SendAcked { .. }
             | Mail::SendRefused { .. }
+            | Mail::GroupPage { .. }
             | Mail::Attached { .. }
             | Mail::AttachRefused { .. }
             | Mail::Channels { .. }
@@ -126,6 +140,8 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
     pub(crate) fn handle_tick(&mut self, context: &mut Context<'_>) {
         self.expire_parked(context);
         self.repeat_opening(context);
+        self.repeat_entering(context);
+        self.repeat_asks(context);
         self.repeat_notifies(context);
     }
 
@@ -136,6 +152,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         }
         self.drain_expired(context);
         self.confirm_notifies(context);
+        self.serve_audiences(context);
         self.log.commit();
         self.handle_durable(context);
     }
@@ -146,6 +163,9 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             self.expiry_goes_on.then_some((Mono(0), "home shards are told of what expired")),
             self.parked_deadline().map(|at| (at, "a parked send is given up")),
             self.opening_deadline().map(|at| (at, "a step of opening a channel is repeated")),
+            self.entering_deadline().map(|at| (at, "a step of a newcomer's entry is repeated")),
+            self.home.audiences.is_busy().then_some((Mono(0), "sessions are told of a group")),
+            self.home.audiences.deadline().map(|at| (at, "members are asked for again")),
             self.notify_deadline().map(|at| (at, "unconfirmed notifies are repeated")),
         ]
         .into_iter()

@@ -7,13 +7,14 @@
 use std::collections::VecDeque;
 
 use rustc_hash::FxHashSet;
-use tern_protocol::ChannelId;
+use tern_protocol::{ChannelId, MessageId};
 
 use super::Shard;
+use super::group::Group;
 use crate::context::Context;
 use crate::dedup::DedupTable;
 use crate::log::Log;
-use crate::mail::{Address, Mail};
+use crate::mail::{Address, Changed, Mail};
 use crate::placement::{Placement, ShardId};
 use crate::time::Mono;
 
@@ -79,9 +80,16 @@ impl Telling {
 }
 
 impl<L: Log, T: DedupTable> Shard<L, T> {
-    /// A channel's durable end moved: its members' home shards must be told.
-    pub(super) fn mark_changed(&mut self, context: &Context<'_>, channel: ChannelId) {
-        mark(&mut self.telling, context.placement, channel);
+    /// A channel's durable end moved: its members' home shards must be told. Those of everybody
+    /// who can read something of it, if `everybody`.
+    pub(super) fn mark_changed(
+        &mut self,
+        context: &Context<'_>,
+        channel: ChannelId,
+        everybody: bool,
+    ) {
+        let group = self.groups.get(&channel);
+        mark(&mut self.telling, context.placement, channel, group, everybody);
     }
 
     /// Tells home shards as much as they have room for.
@@ -105,7 +113,10 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         let change = channel.map(|channel| {
             let state = self.channels.get(&channel).expect("channels are never closed");
             let grant = state.grant(self.proof, self.incarnation);
-            (channel, grant.expect("only channels with a durable message change"))
+            let grant = grant.expect("only channels with a durable message change");
+            let group = self.groups.get(&channel);
+            let version = group.map_or(MessageId(0), |group| group.version_for(home));
+            Changed { channel, grant, version }
         });
         context.counters.notifies += 1;
         let mail = Mail::Notify { from: self.id, to: home, sequence, change };
@@ -146,8 +157,17 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
 }
 
 /// A channel changed for the home shards of its members.
-pub(super) fn mark(telling: &mut [Telling], placement: &Placement, channel: ChannelId) {
+pub(super) fn mark(
+    telling: &mut [Telling],
+    placement: &Placement,
+    channel: ChannelId,
+    group: Option<&Group>,
+    everybody: bool,
+) {
     for home in homes_of(placement, channel).into_iter().flatten() {
+        telling[usize::from(home.0)].mark(channel);
+    }
+    for home in group.into_iter().flat_map(|group| group.homes(everybody)) {
         telling[usize::from(home.0)].mark(channel);
     }
 }

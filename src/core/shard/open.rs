@@ -79,6 +79,9 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         uin: Uin,
         exists: Option<bool>,
     ) {
+        if channel.is_group() {
+            return self.newcomer_exists(context, channel, uin, exists);
+        }
         let Some(opening) = self.opening.get_mut(&channel) else { return };
         if opening.step != Step::Peer || opening.peer != uin {
             return; // an answer to a step taken twice
@@ -101,6 +104,9 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         uin: Uin,
         refused: Option<(Code, u32)>,
     ) {
+        if channel.is_group() {
+            return self.newcomer_entered(context, channel, uin, refused);
+        }
         let Some(opening) = self.opening.get_mut(&channel) else { return };
         match (opening.step, refused) {
             (Step::Peer, _) => {}

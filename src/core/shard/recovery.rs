@@ -2,19 +2,23 @@
 //! order; then the shard runs, or its state is written out as the rows of the next checkpoint.
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use tern_protocol::frames::PushBody;
+use tern_protocol::frames::{PushBody, action};
+use tern_protocol::group::ChangeView;
 use tern_protocol::{ChannelId, DeviceId, Incarnation, MessageId, SendKey, Uin};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::Shard;
 use super::channel::Channel;
 use super::commit::Waiting;
+use super::group::Group;
 use super::home::Home;
 use super::lost::Losses;
 use super::notify::Telling;
 use super::park::Parked;
 use super::records::{EntryBody, EpochBody};
-use super::state::{ChannelRow, DeviceRow, EntryRow, StateKind, TombstoneRow, WindowRow};
+use super::state::{
+    ChannelRow, DeviceRow, EntryRow, GroupRow, MemberRow, StateKind, TombstoneRow, WindowRow,
+};
 use crate::dedup::{DedupEntry, DedupTable, Verdict};
 use crate::log::{Links, Log, Offset, Record, RecordKind};
 use crate::mail::Device;
@@ -30,6 +34,7 @@ pub struct Recovery<T> {
     end: Offset,
     incarnation: Incarnation,
     channels: FxHashMap<ChannelId, Channel>,
+    groups: FxHashMap<ChannelId, Group>,
     home: Home,
     losses: Losses,
     /// Devices whose chain has a loss since they used an older epoch than their newest.
@@ -66,6 +71,7 @@ impl<T: DedupTable> Recovery<T> {
             end: Offset::NONE,
             incarnation: Incarnation(1),
             channels: FxHashMap::default(),
+            groups: FxHashMap::default(),
             home: Home::new(placement.shards()),
             losses: Losses::default(),
             torn: FxHashSet::default(),
@@ -93,6 +99,10 @@ impl<T: DedupTable> Recovery<T> {
             StateKind::Tombstone => {
                 TombstoneRow::ref_from_bytes(row).ok().and_then(|row| self.losses.restore(row))
             }
+            StateKind::Group => self.restore_group(row),
+            StateKind::Member => MemberRow::ref_from_bytes(row)
+                .ok()
+                .and_then(|row| self.groups.get_mut(&row.channel)?.restore(&self.placement, row)),
         };
         let what = || format!("the row of kind {kind:?} is not one");
         fits.ok_or_else(|| ReplayError { at, what: what() })
@@ -103,6 +113,11 @@ impl<T: DedupTable> Recovery<T> {
         let channel = Channel::from_row(row, spine)?;
         self.channels.insert(row.channel, channel);
         Some(())
+    }
+
+    fn restore_group(&mut self, row: &[u8]) -> Option<()> {
+        let (row, name) = GroupRow::ref_from_prefix(row).ok()?;
+        self.groups.insert(row.channel, Group::from_row(row, name)?).is_none().then_some(())
     }
 
     /// Rows claim nothing of the log until the last one is in: a table that was half filled by a
@@ -133,6 +148,9 @@ impl<T: DedupTable> Recovery<T> {
         self.end = end;
         let fits = match record.kind {
             RecordKind::Message => self.replay_message(at, record),
+            RecordKind::Change => {
+                self.replay_message(at, record).and_then(|()| self.replay_change(record.body))
+            }
             RecordKind::Epoch => EpochBody::ref_from_bytes(record.body)
                 .map(|body| self.home.replay_epoch(body))
                 .map_err(|_| "a login of the wrong length".to_owned()),
@@ -169,6 +187,24 @@ impl<T: DedupTable> Recovery<T> {
             newest.insert(at, body.channel);
         }
         self.replay_key(at, body, record.links.device)
+    }
+
+    /// Behind a loss a group may have been made, or have got members, by a change that nobody
+    /// knows: then what is known is applied to what is there.
+    fn replay_change(&mut self, record: &[u8]) -> Result<(), String> {
+        let (body, content) = PushBody::ref_from_prefix(record)
+            .map_err(|_| "a change shorter than its fixed part".to_owned())?;
+        let change = ChangeView::parse(content).filter(ChangeView::is_valid);
+        let change = change.ok_or("a change that makes no sense")?;
+        let is_made = change.head.action == action::CREATE;
+        if self.losses.is_empty() && is_made == self.groups.contains_key(&body.channel) {
+            let what = if is_made { "is made twice" } else { "was not made" };
+            return Err(format!("a change of the group {}, which {what}", body.channel));
+        }
+        let group = self.groups.entry(body.channel).or_default();
+        group.apply(&self.placement, body.id.into(), body.sender.into(), &change);
+        group.all_proven();
+        Ok(())
     }
 
     fn replay_key(&mut self, at: Offset, body: &PushBody, before: Offset) -> Result<(), String> {
@@ -260,8 +296,12 @@ impl<T: DedupTable> Recovery<T> {
 
     /// Messages of a channel up to `up_to` are past their retention.
     pub fn expire(&mut self, channel: ChannelId, up_to: MessageId) {
+        let group = self.groups.get_mut(&channel);
         if let Some(channel) = self.channels.get_mut(&channel) {
             channel.expire(up_to);
+            if let Some(group) = group {
+                group.expire(channel.oldest());
+            }
         }
     }
 
@@ -279,7 +319,8 @@ impl<T: DedupTable> Recovery<T> {
         let mut channels: Vec<ChannelId> = self.channels.keys().copied().collect();
         channels.sort_unstable();
         for channel in channels {
-            super::notify::mark(&mut telling, &self.placement, channel);
+            let group = self.groups.get(&channel);
+            super::notify::mark(&mut telling, &self.placement, channel, group, true);
         }
         Shard {
             id: self.id,
@@ -290,6 +331,9 @@ impl<T: DedupTable> Recovery<T> {
             stopped: false,
             channels: self.channels,
             opening: FxHashMap::default(),
+            groups: self.groups,
+            entering: FxHashMap::default(),
+            page_promises: Vec::new(),
             parked: Parked::default(),
             cold: Vec::new(),
             unproven: Vec::new(),
@@ -333,6 +377,17 @@ impl Recovery<MemoryTable> {
         }
         for row in self.losses.rows() {
             emit(StateKind::Tombstone, &[row.as_bytes()])?;
+        }
+        let mut groups: Vec<_> = self.groups.iter().collect();
+        groups.sort_unstable_by_key(|(id, _)| **id);
+        for (id, group) in &groups {
+            let (row, name) = group.to_row(**id);
+            emit(StateKind::Group, &[row.as_bytes(), name])?;
+        }
+        for (id, group) in groups {
+            group
+                .member_rows(*id)
+                .try_for_each(|row| emit(StateKind::Member, &[row.as_bytes()]))?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! Rows come in the order of their kinds, within a kind in the order of their keys; each key
 //! stands there once. Restoring them gives the same shard as replaying the records did.
 
-use zerocopy::little_endian::{U32, U64};
+use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use tern_protocol::ChannelId;
@@ -24,6 +24,10 @@ pub enum StateKind {
     Window = 0x44,
     /// A lost message: [`TombstoneRow`].
     Tombstone = 0x45,
+    /// A group's name and settings: [`GroupRow`] and the name.
+    Group = 0x46,
+    /// Who is in a group, or was: [`MemberRow`].
+    Member = 0x47,
 }
 
 impl StateKind {
@@ -35,6 +39,8 @@ impl StateKind {
             0x43 => Some(Self::Device),
             0x44 => Some(Self::Window),
             0x45 => Some(Self::Tombstone),
+            0x46 => Some(Self::Group),
+            0x47 => Some(Self::Member),
             _ => None,
         }
     }
@@ -162,6 +168,51 @@ impl TombstoneRow {
     }
 }
 
+/// A group. Behind it `name_bytes` bytes: its name. Key: the channel.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
+#[repr(C)]
+pub struct GroupRow {
+    /// Which.
+    pub channel: ChannelId,
+    /// Id of its newest change.
+    pub version: U64,
+    /// The bits of [`tern_protocol::frames::settings`].
+    pub settings: u8,
+    /// 1 if it was dissolved, else 0.
+    pub dissolved: u8,
+    /// Bytes of the name that follows.
+    pub name_bytes: U16,
+    /// Zero.
+    pub reserved: U32,
+}
+
+/// A member of a group, or somebody who was one. Key: both, the channel first.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
+#[repr(C)]
+pub struct MemberRow {
+    /// Which group.
+    pub channel: ChannelId,
+    /// Who.
+    pub uin: U64,
+    /// First id that the member may read.
+    pub from: U64,
+    /// Last id: that of the change that ended the membership; all ones if none did.
+    pub until: U64,
+    /// May not post until then, in ms since 1970 UTC; 0 if never muted.
+    pub muted_until: U64,
+    /// Id of the newest change after which `from` or `until` was another.
+    pub touched: U64,
+    /// See [`tern_protocol::frames::role`].
+    pub role: U32,
+    /// Zero.
+    pub reserved: U32,
+}
+
+const _: () = assert!(size_of::<GroupRow>() == 32 && size_of::<MemberRow>() == 64);
 const _: () = assert!(size_of::<ChannelRow>() == 48 && size_of::<EntryRow>() == 24);
 const _: () = assert!(size_of::<DeviceRow>() == 48 && size_of::<WindowRow>() == 40);
 const _: () = assert!(size_of::<TombstoneRow>() == 48);

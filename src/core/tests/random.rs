@@ -101,6 +101,7 @@ impl Device {
         for got in world.take(&client) {
             match got {
                 Got::Frame(frame) => self.hear_frame(world, frame, acked),
+                Got::Whole(_) => panic!("nobody asked for members"),
                 Got::Push { channel, id, content, .. } => {
                     let inbox = self.inbox.entry(channel).or_default();
                     let next = inbox.len() as u64 + 1;

@@ -139,6 +139,12 @@ options! {
     channels_per_hour "channels-per-hour": u32 = "200" "channels/h per user" [1..=1_000_000]
         "New channels that a user may open."
         "Each new channel costs a directory look-up, a record for each member and memory.";
+    channels_per_user "channels-per-user": usize = "16384" "channels per user" [1..=1_000_000]
+        "Channels that a user may be in, direct ones and groups together."
+        "Some hundred bytes of memory each, and a row of the list that each login reads.";
+    group_members_max "group-members-max": usize = "100000" "members per group" [1..=10_000_000]
+        "Members that a group may have."
+        "Some hundred bytes of memory each; a message costs a delivery for each session that is online.";
     login_ms_max "login-ms-max": u64 = "5000" "ms" [100..=600_000]
         "From connecting to a complete login; who takes longer is disconnected."
         "A connection's memory, about 30 KB, for that long per stranger.";
@@ -230,6 +236,8 @@ mod tests {
         assert_eq!(options.sends_per_second, machine.sends_per_second);
         assert_eq!(options.sends_burst, machine.sends_burst);
         assert_eq!(options.channels_per_hour, machine.channels_per_hour);
+        assert_eq!(options.channels_per_user, machine.channels_per_user);
+        assert_eq!(options.group_members_max, machine.group_members_max);
         assert_eq!(options.login_ms_max, machine.login_ms_max);
         assert_eq!(options.resume_seconds * 1_000, machine.resume_ms);
         assert_eq!(options.window_messages, machine.window_messages);

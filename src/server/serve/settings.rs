@@ -27,6 +27,8 @@ pub(super) fn machine(options: &Options) -> Config {
         sends_per_second: options.sends_per_second,
         sends_burst: options.sends_burst,
         channels_per_hour: options.channels_per_hour,
+        channels_per_user: options.channels_per_user,
+        group_members_max: options.group_members_max,
         login_ms_max: options.login_ms_max,
         resume_ms: options.resume_seconds * 1_000, // the option's limit is a week
         window_messages: options.window_messages,

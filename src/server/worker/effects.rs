@@ -51,6 +51,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         while let Some(effect) = self.machine.poll_effect() {
             match effect {
                 Effect::Frame(link, frame) => self.send_frame(link, &frame),
+                Effect::Whole(link, frame) => self.write(link, frame),
                 Effect::Push { link, shard, at, order } => self.push(link, shard, at, order),
                 Effect::Close { link, code, come_back_ms } => {
                     self.close_link(link, code, come_back_ms);

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use tern_core::log::{Links, Offset, ReadError, RecordKind};
+use tern_core::log::{Links, Offset, ReadError};
 use tern_core::mail::Device;
 use tern_core::placement::ShardId;
 use tern_core::shard::state::TombstoneRow;
@@ -163,7 +163,7 @@ impl Stored {
     /// Channel, id and sender, if it is a message.
     fn message(&self) -> Option<((ChannelId, MessageId), Device)> {
         let body = PushBody::ref_from_prefix(&self.body).ok().map(|(body, _)| body);
-        let body = body.filter(|_| self.kind == RecordKind::Message)?;
+        let body = body.filter(|_| self.kind.is_in_channel())?;
         let sender = Device { uin: body.sender.into(), device: body.device.into() };
         Some(((body.channel, body.id.into()), sender))
     }

@@ -29,7 +29,7 @@ impl Truth {
     /// One more record; a message is returned, to be judged before [`add`](Self::add).
     pub fn read(&mut self, place: Place, record: Record<'_>) -> Option<Fact> {
         match record.kind {
-            RecordKind::Message => Fact::of(record.body),
+            RecordKind::Message | RecordKind::Change => Fact::of(record.body),
             RecordKind::Epoch => {
                 let body = EpochBody::ref_from_bytes(record.body).ok()?;
                 let device = Device { uin: body.uin.into(), device: body.device.into() };

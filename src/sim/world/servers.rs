@@ -406,6 +406,7 @@ impl World {
     fn carry_out_effect(&mut self, server: &Server, worker: usize, effect: Effect) {
         match effect {
             Effect::Frame(LinkId(link), frame) => self.frame_leaves(link, &frame),
+            Effect::Whole(LinkId(link), frame) => self.give(link, frame, Order::Kept),
             Effect::Push { link: LinkId(link), shard, at, order } => {
                 self.push_leaves(link, shard, at, order);
             }

@@ -189,7 +189,7 @@ impl Building<'_> {
             start_number,
             incarnation: last.map_or(before, |segment| segment.header.incarnation),
             salt: random_id(),
-            rows: [0; 5],
+            rows: [0; 7],
             bytes: 0,
             index: 0,
             confirmed_ms: self.confirmed_ms,

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use tern_core::shard::state::{
-    ChannelRow, DeviceRow, EntryRow, StateKind, TombstoneRow, WindowRow,
+    ChannelRow, DeviceRow, EntryRow, GroupRow, MemberRow, StateKind, TombstoneRow, WindowRow,
 };
 use tern_protocol::Incarnation;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -32,12 +32,14 @@ pub(crate) const BLOCK_BYTES_MAX: usize = 16 * 1024;
 pub(crate) const INDEX_KIND: u8 = 0x01;
 
 /// Kinds of rows, in their order in the file.
-pub(crate) const KINDS: [StateKind; 5] = [
+pub(crate) const KINDS: [StateKind; 7] = [
     StateKind::Channel,
     StateKind::Entry,
     StateKind::Device,
     StateKind::Window,
     StateKind::Tombstone,
+    StateKind::Group,
+    StateKind::Member,
 ];
 
 /// What a checkpoint says of itself.
@@ -64,7 +66,7 @@ pub struct CheckpointHeader {
     /// What its checksums are seeded with.
     pub salt: Id,
     /// Rows of each kind, in the order of the kinds.
-    pub rows: [u64; 5],
+    pub rows: [u64; 7],
     /// Bytes of the file.
     pub bytes: u64,
     /// Place of the index.
@@ -99,7 +101,9 @@ struct Page {
     created_ms: U64,
     incarnation: U32,
     digest: U32,
-    reserved_b: [u8; PAGE_BYTES - 180],
+    /// Rows of the kinds that came later.
+    rows_later: [U64; 2],
+    reserved_b: [u8; PAGE_BYTES - 196],
     /// CRC-32C of the whole page before it.
     crc: U32,
 }
@@ -122,14 +126,15 @@ impl CheckpointHeader {
             start: U64::new(self.start),
             start_number: U64::new(self.start_number),
             salt: self.salt,
-            rows: self.rows.map(U64::new),
+            rows: std::array::from_fn(|kind| U64::new(self.rows[kind])),
             bytes: U64::new(self.bytes),
             index: U64::new(self.index),
             confirmed_ms: U64::new(self.confirmed_ms),
             created_ms: U64::new(self.created_ms),
             incarnation: U32::new(self.incarnation.0),
             digest: U32::new(self.digest),
-            reserved_b: [0; PAGE_BYTES - 180],
+            rows_later: std::array::from_fn(|kind| U64::new(self.rows[5 + kind])),
+            reserved_b: [0; PAGE_BYTES - 196],
             crc: U32::ZERO,
         };
         page.crc = U32::new(crc32c::crc32c(&page.as_bytes()[..PAGE_BYTES - 4]));
@@ -170,7 +175,9 @@ impl CheckpointHeader {
             start_number: page.start_number.get(),
             incarnation: page.incarnation.into(),
             salt: page.salt,
-            rows: page.rows.map(U64::get),
+            rows: std::array::from_fn(|kind| {
+                page.rows.iter().chain(&page.rows_later).nth(kind).map_or(0, |rows| rows.get())
+            }),
             bytes: page.bytes.get(),
             index: page.index.get(),
             confirmed_ms: page.confirmed_ms.get(),
@@ -253,6 +260,15 @@ impl RowKey {
                 // A range and a place within it may begin together.
                 let (row, _) = TombstoneRow::ref_from_prefix(row).ok()?;
                 [row.at.get(), row.state.get().into(), 0]
+            }
+            StateKind::Group => {
+                let (low, high) = GroupRow::ref_from_prefix(row).ok()?.0.channel.halves();
+                [low, high, 0]
+            }
+            StateKind::Member => {
+                let (row, _) = MemberRow::ref_from_prefix(row).ok()?;
+                let (low, high) = row.channel.halves();
+                [low, high, row.uin.get()]
             }
         }))
     }

@@ -44,7 +44,9 @@ pub enum Lost {
     Message(Links),
     /// One mark of storage's own: nothing that anybody misses.
     Mark,
-    /// One record of state; its header is whole.
+    /// One change of a group, which is a message and state; its header is whole.
+    Change(Links),
+    /// One record of other state; its header is whole.
     State(RecordKind),
     /// Records of which nothing can be told.
     Unproven,
@@ -59,7 +61,7 @@ impl Lost {
     pub(crate) fn may_be_state(&self) -> bool {
         match self {
             Self::Message(_) | Self::Mark | Self::Covered(_) => false,
-            Self::State(_) | Self::Unproven | Self::Segment(_) => true,
+            Self::Change(_) | Self::State(_) | Self::Unproven | Self::Segment(_) => true,
         }
     }
 }
@@ -77,7 +79,7 @@ impl Loss {
         match &self.what {
             _ if self.at >= self.to => None,
             Lost::Mark | Lost::Covered(_) => None,
-            Lost::Message(links) => Some(Some(*links)),
+            Lost::Message(links) | Lost::Change(links) => Some(Some(*links)),
             Lost::State(_) | Lost::Unproven | Lost::Segment(_) => Some(None),
         }
     }
@@ -87,6 +89,7 @@ impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.what {
             Lost::Message(_) => f.write_str("a message")?,
+            Lost::Change(_) => f.write_str("a change of a group")?,
             Lost::Mark => f.write_str("a mark of the log's own, which nobody misses,")?,
             Lost::State(RecordKind::Epoch) => f.write_str("the epoch of a login")?,
             Lost::State(_) => f.write_str("a user's entry into a channel")?,

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use tern_core::log::{Links, Offset, Record, RecordKind};
+use tern_core::log::{Links, Offset, Record};
 use tern_core::shard::ReplayError;
 use tern_protocol::frames::PushBody;
 use tern_protocol::{ChannelId, Incarnation, MessageId};
@@ -165,7 +165,7 @@ impl LogScan {
 
     /// Names the lost messages that a record points to.
     fn name(&self, record: &Record<'_>, names: &mut Names) {
-        if self.verdict.losses.is_empty() || record.kind != RecordKind::Message {
+        if self.verdict.losses.is_empty() || !record.kind.is_in_channel() {
             return;
         }
         if let Ok((body, _)) = PushBody::ref_from_prefix(record.body) {
@@ -181,7 +181,7 @@ impl LogScan {
                 continue;
             };
             names.0.insert(at.0, (channel, id));
-            if let Lost::Message(links) = &loss.what {
+            if let Lost::Message(links) | Lost::Change(links) = &loss.what {
                 self.name_links(channel, id, links, names);
             }
         }
@@ -197,7 +197,7 @@ impl LogScan {
         let kept = &self.verdict.kept;
         let after = kept.partition_point(|(segment, _)| segment.header.first() <= at);
         match kept[after.checked_sub(1)?].0.parse(at).ok()? {
-            (_, Content::Record(Record { kind: RecordKind::Message, body, .. })) => {
+            (_, Content::Record(Record { kind, body, .. })) if kind.is_in_channel() => {
                 let (body, _) = PushBody::ref_from_prefix(body).ok()?;
                 Some((body.channel, body.id.into()))
             }

@@ -15,7 +15,7 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use rustc_hash::FxHashMap;
-use tern_core::log::{Links, Offset, RecordKind};
+use tern_core::log::{Links, Offset};
 use tern_core::shard::state::{ChannelRow, StateKind};
 use tern_protocol::ChannelId;
 use tern_protocol::frames::PushBody;
@@ -289,7 +289,7 @@ fn each_message(
         }
         let Ok((len, content)) = segment.parse(at) else { return };
         if let Content::Record(record) = content
-            && record.kind == RecordKind::Message
+            && record.kind.is_in_channel()
             && let Ok((body, _)) = PushBody::ref_from_prefix(record.body)
         {
             visit(at, body.channel, record.links);

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
-use tern_core::log::RecordKind;
 use tern_protocol::frames::PushBody;
 use tern_protocol::{ChannelId, MessageId};
 use zerocopy::FromBytes;
@@ -412,7 +411,7 @@ fn note_newest(
         };
         at += len as u64;
         let Some(Content::Record(record)) = content else { continue };
-        if record.kind == RecordKind::Message
+        if record.kind.is_in_channel()
             && let Ok((body, _)) = PushBody::ref_from_prefix(record.body)
         {
             newest.insert(body.channel, body.id.into());

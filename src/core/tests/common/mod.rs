@@ -4,6 +4,8 @@
 //! carried after each step, the directory answers at once, logs sync when told or by themselves.
 #![allow(dead_code)] // each test file uses a part
 
+pub mod groups;
+
 use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
@@ -29,8 +31,15 @@ pub type TestWorker = Worker<MemoryLog, MemoryTable, MemoryReader>;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Got {
     Frame(Outgoing),
-    Push { channel: ChannelId, id: u64, sender: u64, content: Vec<u8> },
+    Push {
+        channel: ChannelId,
+        id: u64,
+        sender: u64,
+        content: Vec<u8>,
+    },
     Close(Code),
+    /// A frame that came encoded.
+    Whole(Bytes),
 }
 
 pub struct World {
@@ -176,6 +185,7 @@ impl World {
             busy = true;
             match effect {
                 Effect::Frame(link, frame) => self.client(link).push(Got::Frame(frame)),
+                Effect::Whole(link, frame) => self.client(link).push(Got::Whole(frame)),
                 Effect::Push { link, shard, at, order } => {
                     self.orders.entry(link).or_default().push(order);
                     let got = self.reader.with_record(shard, at, |record| {

@@ -153,7 +153,7 @@ impl Double {
     }
 
     fn take_mail(&mut self, mail: Mail) {
-        let Mail::SendRefused { to, channel, key, code, retry_after_ms } = mail else {
+        let Mail::SendRefused { to, channel, key, code, member, retry_after_ms } = mail else {
             panic!("only refusals are sent");
         };
         if to.worker == self.id {
@@ -162,12 +162,12 @@ impl Double {
                 epoch: key.epoch.into(),
                 counter: key.counter.into(),
                 code: code.0.into(),
-                member: 0.into(),
+                member: member.into(),
                 retry_after_ms: retry_after_ms.into(),
             };
             self.effects.push_back(Effect::Frame(to.link, Outgoing::SendRefused(frame)));
         } else {
-            let back = Mail::SendRefused { to, channel, key, code, retry_after_ms };
+            let back = Mail::SendRefused { to, channel, key, code, member, retry_after_ms };
             self.mail[usize::from(to.worker.0)].push_back((Address::Front(to.worker), back));
         }
     }
@@ -184,6 +184,7 @@ fn refusal(to: SessionRef, count: u64) -> Mail {
         channel: ChannelId::group(1),
         key: SendKey::default(),
         code: Code::Busy,
+        member: 0,
         retry_after_ms: count as u32,
     }
 }

@@ -1,0 +1,163 @@
+//! What others are told of a group's members: a home shard of its own users, a member of all.
+//! Both in pages, and durable changes only.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+use tern_protocol::frame::{encode, frame_bytes};
+use tern_protocol::frames::{GroupMember, GroupPage};
+use tern_protocol::limits::GROUP_PAGE_MEMBERS_MAX;
+use tern_protocol::{ChannelId, Code, Flags, Kind, MessageId, Uin};
+use zerocopy::IntoBytes;
+
+use super::{Group, Member};
+use crate::context::Context;
+use crate::dedup::DedupTable;
+use crate::log::{Log, Offset};
+use crate::mail::{Address, Device, Mail, MemberPlace, SessionRef, Visible};
+use crate::placement::{Placement, ShardId};
+use crate::shard::Shard;
+
+/// Members in one page for a home shard: 12 KB of mail.
+const MEMBERS_PER_PAGE: usize = 512;
+
+/// Members that are looked at for one page: of a large group most are at home elsewhere, and 4,096
+/// of them take some 100 µs.
+const LOOKED_AT_MAX: usize = 4_096;
+
+/// A page for a member, kept until the group's newest change is durable.
+pub(in crate::shard) struct PagePromise {
+    at: Offset,
+    to: SessionRef,
+    channel: ChannelId,
+    page: Result<Bytes, Code>,
+}
+
+/// A page for a home shard.
+struct HomePage {
+    members: Vec<(Uin, Visible)>,
+    upto: MemberPlace,
+    more: bool,
+}
+
+impl Group {
+    /// Users of a home shard that were touched after a place, as far as `durable`.
+    fn page_for_home(
+        &self,
+        placement: &Placement,
+        home: ShardId,
+        after: MemberPlace,
+        durable: MessageId,
+    ) -> HomePage {
+        let mut page = HomePage { members: Vec::new(), upto: after, more: false };
+        let later = self.touched.range((Bound::Excluded(after), Bound::Unbounded));
+        for (looked_at, place) in later.take_while(|place| place.0 <= durable).enumerate() {
+            if looked_at >= LOOKED_AT_MAX || page.members.len() >= MEMBERS_PER_PAGE {
+                page.more = true;
+                break;
+            }
+            page.upto = *place;
+            if placement.home_of(place.1) == home {
+                page.members.push((place.1, self.members[&place.1].visible));
+            }
+        }
+        page
+    }
+
+    /// The GROUP_PAGE of the members behind a uin.
+    fn page_frame(&self, channel: ChannelId, after: Uin) -> Bytes {
+        let behind = self.members.range((Bound::Excluded(after), Bound::Unbounded));
+        let mut members = behind.filter(|(_, member)| member.visible.is_open()).map(to_wire);
+        let page: Vec<GroupMember> = members.by_ref().take(GROUP_PAGE_MEMBERS_MAX).collect();
+        let flags = if members.next().is_none() { Flags::LAST } else { Flags::NONE };
+        let head = GroupPage {
+            channel,
+            after: after.into(),
+            version: self.version.into(),
+            members: (self.count as u32).into(), // fits: far fewer than 2^32 users
+            settings: self.settings,
+            reserved: 0,
+            name_bytes: (self.name.len() as u16).into(), // fits: the change had as many
+        };
+        let rest = [&self.name, page.as_bytes()].concat();
+        let mut frame = vec![0; frame_bytes::<GroupPage>(rest.len())];
+        encode(Kind::GroupPage, flags, &head, &rest, &mut frame);
+        frame.into()
+    }
+}
+
+fn to_wire((uin, member): (&Uin, &Member)) -> GroupMember {
+    GroupMember {
+        uin: (*uin).into(),
+        muted_until: member.muted_until.into(),
+        role: member.role,
+        reserved: [0; 7],
+    }
+}
+
+impl<L: Log, T: DedupTable> Shard<L, T> {
+    /// A member asks who is in a group.
+    pub(in crate::shard) fn handle_group_info(
+        &mut self,
+        context: &mut Context<'_>,
+        to: SessionRef,
+        device: Device,
+        channel: ChannelId,
+        after: Uin,
+    ) {
+        let group = self.groups.get(&channel);
+        let at = group.map_or(Offset::NONE, |group| group.changed_at);
+        let page = match group.filter(|group| group.member(device.uin).is_some()) {
+            _ if self.stopped => Err(Code::ShardStopped),
+            Some(group) => Ok(group.page_frame(channel, after)),
+            None => Err(Code::NotAMember),
+        };
+        if self.proof.covers(at) || self.stopped {
+            return send_page(context, to, channel, page);
+        }
+        self.page_promises.push(PagePromise { at, to, channel, page });
+    }
+
+    /// Sends the pages that the newest proof covers.
+    pub(in crate::shard) fn settle_pages(&mut self, context: &mut Context<'_>) {
+        let proof = self.proof;
+        for promise in self.page_promises.extract_if(.., |promise| proof.covers(promise.at)) {
+            send_page(context, promise.to, promise.channel, promise.page);
+        }
+    }
+
+    /// The log failed: what is not durable is told to nobody.
+    pub(in crate::shard) fn refuse_pages(&mut self, context: &mut Context<'_>) {
+        for promise in std::mem::take(&mut self.page_promises) {
+            send_page(context, promise.to, promise.channel, Err(Code::ShardStopped));
+        }
+    }
+
+    /// A home shard asks who of its users is in a group.
+    pub(in crate::shard) fn handle_ask_members(
+        &mut self,
+        context: &mut Context<'_>,
+        home: ShardId,
+        channel: ChannelId,
+        after: MemberPlace,
+    ) {
+        let Some(group) = self.groups.get(&channel) else { return };
+        let state = self.channels.get(&channel).expect("a group has a channel");
+        let Some(grant) = state.grant(self.proof, self.incarnation) else { return };
+        let HomePage { members: page, upto, more } =
+            group.page_for_home(context.placement, home, after, grant.newest);
+        let version = group.version_for(home);
+        let mail = Mail::Members { to: home, channel, after, page, upto, more, version, grant };
+        context.post.send(context.counters, Address::Shard(home), mail);
+    }
+}
+
+fn send_page(
+    context: &mut Context<'_>,
+    to: SessionRef,
+    channel: ChannelId,
+    page: Result<Bytes, Code>,
+) {
+    let mail = Mail::GroupPage { to, channel, page };
+    context.post.send(context.counters, Address::Front(to.worker), mail);
+}
