@@ -162,6 +162,7 @@ impl Plain {
                 }
                 StateKind::Entry => {}
                 StateKind::Tombstone => panic!("{what}: nothing is lost"),
+                StateKind::Group | StateKind::Member => panic!("{what}: no group was made"),
             }
         }
         let users = || 1..=USERS;
