@@ -48,6 +48,12 @@ enum Action {
         /// What is compared
         b: PathBuf,
     },
+    /// Does a part of a load; started by this program itself
+    #[command(hide = true, name = crate::loader::SUBCOMMAND)]
+    Load,
+    /// Does what a server does at least; started by this program itself
+    #[command(hide = true, name = crate::floor::SUBCOMMAND)]
+    Floor,
 }
 
 /// What all scenarios share.
@@ -100,6 +106,8 @@ pub fn run() -> Result<(), BenchError> {
         Action::Report { folder, page } => {
             write_page(&folder, &page.unwrap_or_else(|| folder.join("report.html")))
         }
+        Action::Load => crate::loader::serve(),
+        Action::Floor => crate::floor::serve(),
         Action::Compare { a, b } => compare(&a, &b).map(|text| say(&text)),
     }
 }

@@ -21,9 +21,7 @@ impl fmt::Display for BenchError {
         match self {
             Self::Io(what, error) => write!(f, "{what}: {error}"),
             Self::Server(what) => write!(f, "the server: {what}"),
-            Self::Load(what) => {
-                write!(f, "no figures, since the load did not go as planned: {what}")
-            }
+            Self::Load(what) => write!(f, "the load did not go as planned: {what}"),
             Self::Usage(what) => f.write_str(what),
         }
     }

@@ -2,8 +2,8 @@
 //! kernel's own figures of what it cost.
 //!
 //! In comes a command line ([`cli`]), out go a table for people and JSON for machines
-//! ([`report`]). In between a [`scenario`] lays a [`load`] on a [`system`] and reads the kernel's
-//! books ([`measure`]). A scenario returns figures and never prints them; the report prints and
+//! ([`report`]). In between a [`scenario`] has processes of their own ([`loader`]) lay a [`load`]
+//! on a [`system`] and reads the kernel's books ([`measure`]). A scenario returns figures and never prints them; the report prints and
 //! never measures.
 //!
 //! Invariants worth naming: the schedule of the load never depends on an answer, so a stall of the
@@ -18,12 +18,17 @@ mod error;
 mod scenario;
 
 mod load;
+mod loader;
+
+mod floor;
 
 mod system;
 
 mod measure;
 
 mod report;
+
+mod progress;
 
 use std::process::ExitCode;
 

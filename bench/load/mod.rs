@@ -1,14 +1,19 @@
-//! What is laid on the server: when messages are due ([`pacing`]), what each device says and
-//! hears ([`device`]), what a bad network does to it ([`path`]), and the one thread and socket that carry many of them ([`swarm`]).
+//! What is laid on the server: when messages are due ([`pacing`]), what each device says and hears
+//! ([`device`]) over its connection ([`line`]), what a bad network does to it ([`path`]), and the
+//! one thread that carries many of them ([`swarm`]).
 
+mod crowd;
 mod device;
+mod line;
 mod pacing;
 mod path;
 mod socket;
 mod swarm;
 mod tls;
 
+pub use crowd::{Crowd, check};
 pub use device::{CONTENT_BYTES_MIN, Event, Identity, Message};
 pub use pacing::{Arrivals, Schedule};
 pub use path::Weather;
-pub use swarm::{Swarm, Wait};
+pub use swarm::{Approach, Swarm, Wait};
+pub use tls::Tickets;

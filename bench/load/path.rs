@@ -8,11 +8,12 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use quinn_proto::{ConnectionEvent, Transmit};
+use quinn_proto::{ConnectionEvent, ConnectionHandle, Transmit};
+use serde::{Deserialize, Serialize};
 use tern_random::Stream;
 
 /// What the path does to packets.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Weather {
     /// There and back.
     pub rtt: Duration,
@@ -28,14 +29,17 @@ pub struct Way {
     is_bad: bool,
 }
 
+/// Whom a packet is for: a device's number, and its connection.
+pub type Receiver = (usize, ConnectionHandle);
+
 /// All packets that are under way.
 pub struct Path {
     weather: Weather,
     /// Whether packets are lost yet.
     loses: bool,
     random: Stream,
-    to_server: VecDeque<(Instant, Transmit, Vec<u8>)>,
-    to_device: VecDeque<(Instant, usize, ConnectionEvent)>,
+    to_server: VecDeque<(Instant, usize, Transmit, Vec<u8>)>,
+    to_device: VecDeque<(Instant, Receiver, ConnectionEvent)>,
     lost: u64,
     offered: u64,
 }
@@ -82,24 +86,24 @@ impl Path {
         now + self.weather.rtt / 2
     }
 
-    /// A packet to the server takes off.
-    pub fn send(&mut self, arrival: Instant, transmit: Transmit, bytes: Vec<u8>) {
-        self.to_server.push_back((arrival, transmit, bytes));
+    /// A packet to the server takes off, from one of the load's sockets.
+    pub fn send(&mut self, arrival: Instant, socket: usize, transmit: Transmit, bytes: Vec<u8>) {
+        self.to_server.push_back((arrival, socket, transmit, bytes));
     }
 
     /// A packet to a device takes off.
-    pub fn receive(&mut self, arrival: Instant, device: usize, event: ConnectionEvent) {
-        self.to_device.push_back((arrival, device, event));
+    pub fn receive(&mut self, arrival: Instant, receiver: Receiver, event: ConnectionEvent) {
+        self.to_device.push_back((arrival, receiver, event));
     }
 
-    /// The next packet that has reached the server.
-    pub fn poll_sent(&mut self, now: Instant) -> Option<(Transmit, Vec<u8>)> {
+    /// The next packet that has reached the server, and the socket that sends it.
+    pub fn poll_sent(&mut self, now: Instant) -> Option<(usize, Transmit, Vec<u8>)> {
         let due = self.to_server.pop_front_if(|(at, ..)| *at <= now)?;
-        Some((due.1, due.2))
+        Some((due.1, due.2, due.3))
     }
 
     /// The next packet that has reached a device.
-    pub fn poll_received(&mut self, now: Instant) -> Option<(usize, ConnectionEvent)> {
+    pub fn poll_received(&mut self, now: Instant) -> Option<(Receiver, ConnectionEvent)> {
         let due = self.to_device.pop_front_if(|(at, ..)| *at <= now)?;
         Some((due.1, due.2))
     }

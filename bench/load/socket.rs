@@ -42,13 +42,9 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// A socket from which `server` can be reached, for the present thread.
-    pub fn bind(server: SocketAddr) -> Result<Self, BenchError> {
-        let any: IpAddr = match server {
-            SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let socket = UdpSocket::bind((any, 0)).tried("no UDP socket for the load")?;
+    /// A socket on an address of this machine, for the present thread; port 0 takes a free one.
+    pub fn bind(source: SocketAddr) -> Result<Self, BenchError> {
+        let socket = UdpSocket::bind(source).tried(format!("no UDP socket on {source}"))?;
         let state = UdpSocketState::new(UdpSockRef::from(&socket)).tried("the load's socket")?;
         // The kernel may grant less; then a burst is lost and QUIC repeats it.
         let _ = state.set_recv_buffer_size(UdpSockRef::from(&socket), SOCKET_BYTES);
@@ -99,16 +95,15 @@ impl Socket {
         let _ = self.state.send(UdpSockRef::from(&self.socket), &packet);
     }
 
-    /// Sleeps until a datagram comes, or until the deadline, to the microsecond.
-    pub fn wait(&self, until: Option<Instant>) -> Result<(), BenchError> {
-        let timeout = until.map(|until| {
-            let rest = until.saturating_duration_since(Instant::now());
-            Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: i64::from(rest.subsec_nanos()) }
-        });
-        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
-        match poll(&mut fds, timeout.as_ref()) {
+    /// Sleeps until a datagram comes to one of them, or until the deadline, to the microsecond.
+    pub fn wait(sockets: &[Self], until: Instant) -> Result<(), BenchError> {
+        let rest = until.saturating_duration_since(Instant::now());
+        let timeout =
+            Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: i64::from(rest.subsec_nanos()) };
+        let fds = sockets.iter().map(|socket| PollFd::new(&socket.socket, PollFlags::IN));
+        match poll(&mut fds.collect::<Vec<_>>(), Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error).tried("the load can't wait for its socket"),
+            Err(error) => Err(error).tried("the load can't wait for its sockets"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Many devices on one thread and one socket: quinn-proto driven by hand, so that no runtime
+//! Many devices on one thread and a few sockets: quinn-proto driven by hand, so that no runtime
 //! stands between a message's due time and the socket.
 
 use std::cmp::Reverse;
@@ -9,17 +9,16 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use quinn_proto::{
-    ClientConfig, Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig,
-    Event as QuicEvent, ReadError, ReadableError, StreamEvent, StreamId, WriteError,
+    ClientConfig, Connection, ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig,
 };
 use tern_protocol::frames::Network;
-use tern_protocol::{Code, Kind};
 use tern_random::Stream;
 
 use super::device::{Device, Event, Identity, Message};
-use super::path::{Path, Way, Weather};
-use super::socket::Socket;
-use super::tls::client_config;
+use super::line::Line;
+use super::path::{Path, Weather};
+use super::socket::{Datagram, Socket};
+use super::tls::{Tickets, client_config};
 use crate::error::BenchError;
 
 /// How the load's thread waits for what is next.
@@ -32,12 +31,33 @@ pub enum Wait {
     Spin,
 }
 
+/// How the devices of a swarm come to the server.
+#[derive(Clone, Debug)]
+pub struct Approach {
+    /// Where it is.
+    pub server: SocketAddr,
+    /// SHA-256 of its certificate.
+    pub pin: [u8; 32],
+    /// Addresses of this machine that they come from, in turns.
+    pub sources: Vec<SocketAddr>,
+    /// What the path does to packets, if it is bad.
+    pub weather: Option<Weather>,
+    /// Whether they say that they can do datagrams.
+    pub datagrams: bool,
+    /// Whether they come back by themselves when their connection is lost.
+    pub returns: bool,
+    /// Whether TLS keeps tickets to resume by.
+    pub tickets: Tickets,
+    /// For what the path loses, and when heartbeats come.
+    pub seed: u64,
+}
+
 /// Many devices.
 pub struct Swarm {
-    socket: Socket,
+    sockets: Vec<Socket>,
     endpoint: Endpoint,
     config: ClientConfig,
-    server: SocketAddr,
+    approach: Approach,
     lines: Vec<Line>,
     by_handle: HashMap<ConnectionHandle, usize>,
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
@@ -48,53 +68,29 @@ pub struct Swarm {
     events: VecDeque<(usize, Instant, Event)>,
     /// The bad path, if there is one.
     path: Option<Path>,
-    /// Whether devices say that they can do datagrams.
-    datagrams: bool,
-}
-
-/// One device's connection.
-struct Line {
-    handle: ConnectionHandle,
-    connection: Box<Connection>,
-    stream: Option<StreamId>,
-    device: Device,
-    /// The earliest timer in the heap for this line.
-    armed: Option<Instant>,
-    is_busy: bool,
-    is_gone: bool,
-    to_server: Way,
-    to_device: Way,
 }
 
 impl Swarm {
-    /// No device yet; the server's certificate has the SHA-256 `pin`.
+    /// No device yet.
     ///
     /// # Errors
     /// When there is no socket to be had.
-    pub fn new(server: SocketAddr, pin: [u8; 32], seed: u64) -> Result<Self, BenchError> {
-        let config = EndpointConfig::default();
+    pub fn new(approach: Approach) -> Result<Self, BenchError> {
+        let sockets = approach.sources.iter().map(|source| Socket::bind(*source));
         Ok(Self {
-            socket: Socket::bind(server)?,
-            endpoint: Endpoint::new(Arc::new(config), None, false, None),
-            config: client_config(pin),
-            server,
+            sockets: sockets.collect::<Result<_, _>>()?,
+            endpoint: Endpoint::new(Arc::new(EndpointConfig::default()), None, false, None),
+            config: client_config(approach.pin, approach.tickets),
             lines: Vec::new(),
             by_handle: HashMap::new(),
             timers: BinaryHeap::new(),
             busy: VecDeque::new(),
-            random: Stream::new(seed),
+            random: Stream::of(approach.seed, "swarm"),
             scratch: Vec::new(),
             events: VecDeque::new(),
-            path: None,
-            datagrams: false,
+            path: approach.weather.map(|weather| Path::new(weather, approach.seed)),
+            approach,
         })
-    }
-
-    /// Puts all devices that connect from now on behind a path in this weather, with or without
-    /// datagrams.
-    pub fn set_path(&mut self, weather: Option<Weather>, datagrams: bool, seed: u64) {
-        self.path = weather.map(|weather| Path::new(weather, seed));
-        self.datagrams = datagrams;
     }
 
     /// From now on the path loses packets.
@@ -114,26 +110,66 @@ impl Swarm {
     /// # Errors
     /// When the address is none that can be connected to.
     pub fn connect(&mut self, identity: Identity, network: Network) -> Result<usize, BenchError> {
-        let now = Instant::now();
-        let (handle, connection) = self
-            .endpoint
-            .connect(now, self.config.clone(), self.server, "tern")
-            .map_err(|error| BenchError::Load(format!("a device can't connect: {error}")))?;
         let index = self.lines.len();
-        self.by_handle.insert(handle, index);
-        self.lines.push(Line {
-            handle,
-            connection: Box::new(connection),
-            stream: None,
-            device: Device::new(identity, network, self.datagrams),
-            armed: None,
-            is_busy: false,
-            is_gone: false,
-            to_server: Way::default(),
-            to_device: Way::default(),
-        });
+        let connected = self.open(index)?;
+        let device = Device::new(identity, network, self.approach.datagrams);
+        let socket = index % self.sockets.len();
+        self.lines.push(Line::new(connected, device, socket, self.approach.returns));
         self.mark_busy(index);
         Ok(index)
+    }
+
+    /// Connects a device once more; it resumes its session if it is asked to and can, else it logs
+    /// in.
+    ///
+    /// # Errors
+    /// When the address is none that can be connected to.
+    pub fn reconnect(&mut self, index: usize, resume: bool) -> Result<(), BenchError> {
+        let old = self.lines[index].handle;
+        // The endpoint may have given the number to another connection by now.
+        if self.by_handle.get(&old) == Some(&index) {
+            self.by_handle.remove(&old);
+        }
+        self.lines[index].forget(&mut self.endpoint);
+        let connected = self.open(index)?;
+        self.lines[index].reconnect(connected, resume);
+        self.mark_busy(index);
+        Ok(())
+    }
+
+    /// Ends a device's connection, as when an app is closed; its session stays.
+    pub fn disconnect(&mut self, index: usize) {
+        let Self { sockets, endpoint, lines, .. } = self;
+        let line = &mut lines[index];
+        if !line.is_gone() {
+            line.close(Instant::now(), endpoint, &sockets[line.socket]);
+        }
+    }
+
+    /// A device goes on from another of the load's addresses, without a word, as when a phone
+    /// changes its network.
+    pub fn roam(&mut self, index: usize) {
+        let count = self.sockets.len();
+        let line = &mut self.lines[index];
+        line.socket = (line.socket + 1) % count;
+        line.connection.local_address_changed();
+        self.mark_busy(index);
+    }
+
+    /// A connection for the device of this number, under a name of its own: TLS keeps its tickets
+    /// by name.
+    fn open(&mut self, index: usize) -> Result<(ConnectionHandle, Connection), BenchError> {
+        let name = match self.approach.tickets {
+            Tickets::None => "tern".to_owned(),
+            Tickets::OnePerDevice(_) => format!("device{index}.tern"),
+        };
+        let (config, server) = (self.config.clone(), self.approach.server);
+        let (handle, connection) = self
+            .endpoint
+            .connect(Instant::now(), config, server, &name)
+            .map_err(|error| BenchError::Load(format!("a device can't connect: {error}")))?;
+        self.by_handle.insert(handle, index);
+        Ok((handle, connection))
     }
 
     /// Has a device send a message.
@@ -148,13 +184,15 @@ impl Swarm {
     /// When the socket fails.
     pub fn turn(&mut self) -> Result<(), BenchError> {
         let mut now = Instant::now();
-        while self.receive(&mut now)? {}
+        for socket in 0..self.sockets.len() {
+            while self.receive(socket, &mut now)? {}
+        }
         self.land(now);
         while let Some(&Reverse((at, index))) = self.timers.peek()
             && at <= now
         {
             self.timers.pop();
-            self.fire(now, index, at);
+            self.fire(now, index, at)?;
         }
         while let Some(index) = self.busy.pop_front() {
             self.lines[index].is_busy = false;
@@ -171,7 +209,7 @@ impl Swarm {
     /// Waits until something comes or is due, at most until `until`.
     ///
     /// # Errors
-    /// When the socket fails.
+    /// When a socket fails.
     pub fn wait(&self, until: Instant, manner: Wait) -> Result<(), BenchError> {
         if manner == Wait::Spin || !self.busy.is_empty() {
             std::hint::spin_loop();
@@ -180,7 +218,7 @@ impl Swarm {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
         let path = self.path.as_ref().and_then(Path::next);
         let next = [timer, path].into_iter().flatten().fold(until, Instant::min);
-        self.socket.wait(Some(next))
+        Socket::wait(&self.sockets, next)
     }
 
     fn mark_busy(&mut self, index: usize) {
@@ -189,22 +227,20 @@ impl Swarm {
         }
     }
 
-    fn receive(&mut self, now: &mut Instant) -> Result<bool, BenchError> {
-        let Self { socket, endpoint, lines, by_handle, busy, scratch, path, .. } = self;
+    fn receive(&mut self, from: usize, now: &mut Instant) -> Result<bool, BenchError> {
+        let Self { sockets, endpoint, lines, by_handle, busy, scratch, path, .. } = self;
         let mut answers = Vec::new();
-        let more = socket.receive(|datagram| {
+        let more = sockets[from].receive(|Datagram { remote, local_ip, ecn, bytes }| {
             *now = Instant::now();
             scratch.clear();
-            let data = BytesMut::from(datagram.bytes);
-            let (remote, local_ip, ecn) = (datagram.remote, datagram.local_ip, datagram.ecn);
             let at = path.as_ref().map_or(*now, |path| path.arrives(*now));
-            match endpoint.handle(at, remote, local_ip, ecn, data, scratch) {
+            match endpoint.handle(at, remote, local_ip, ecn, BytesMut::from(bytes), scratch) {
                 Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                     let Some(&index) = by_handle.get(&handle) else { return };
                     let line = &mut lines[index];
                     if let Some(path) = path {
                         if let Some(at) = path.arrival(*now, &mut line.to_device) {
-                            path.receive(at, index, event);
+                            path.receive(at, (index, handle), event);
                         }
                         return;
                     }
@@ -220,19 +256,22 @@ impl Swarm {
             }
         })?;
         for (transmit, bytes) in answers {
-            self.socket.send(&transmit, &bytes);
+            self.sockets[from].send(&transmit, &bytes);
         }
         Ok(more)
     }
 
     /// Lets packets of the bad path arrive.
     fn land(&mut self, now: Instant) {
-        let Self { path: Some(path), socket, lines, busy, .. } = self else { return };
-        while let Some((transmit, bytes)) = path.poll_sent(now) {
-            socket.send(&transmit, &bytes);
+        let Self { path: Some(path), sockets, lines, busy, .. } = self else { return };
+        while let Some((socket, transmit, bytes)) = path.poll_sent(now) {
+            sockets[socket].send(&transmit, &bytes);
         }
-        while let Some((index, event)) = path.poll_received(now) {
+        while let Some(((index, handle), event)) = path.poll_received(now) {
             let line = &mut lines[index];
+            if line.handle != handle {
+                continue; // for the connection before this one
+            }
             line.connection.handle_event(event);
             if !std::mem::replace(&mut line.is_busy, true) {
                 busy.push_back(index);
@@ -240,25 +279,23 @@ impl Swarm {
         }
     }
 
-    fn fire(&mut self, now: Instant, index: usize, at: Instant) {
+    fn fire(&mut self, now: Instant, index: usize, at: Instant) -> Result<(), BenchError> {
         let line = &mut self.lines[index];
         if line.armed != Some(at) {
-            return; // an earlier one took its place, and armed the next
+            return Ok(()); // an earlier one took its place, and armed the next
         }
         line.armed = None;
-        if line.connection.poll_timeout().is_some_and(|at| at <= now) {
-            line.connection.handle_timeout(now);
+        if line.return_at.is_some_and(|at| at <= now) {
+            return self.reconnect(index, true);
         }
-        line.device.set_rtt(line.connection.rtt());
-        if line.device.poll_timeout().is_some_and(|at| at <= now) {
-            line.device.handle_timeout(now);
-        }
+        line.handle_timeout(now);
         self.mark_busy(index);
+        Ok(())
     }
 
     /// Everything there is to do for one line.
     fn serve(&mut self, now: Instant, index: usize) {
-        let Self { socket, endpoint, lines, timers, random, scratch, events, path, .. } = self;
+        let Self { sockets, endpoint, lines, timers, random, scratch, events, path, .. } = self;
         let line = &mut lines[index];
         let mut tell = |event| events.push_back((index, now, event));
         loop {
@@ -267,139 +304,18 @@ impl Swarm {
             line.write(&mut tell);
             let sent = match path {
                 Some(path) => line.take_off(now, path),
-                None => line.transmit(now, socket, scratch),
+                None => line.transmit(now, &sockets[line.socket], scratch),
             };
             if !took && !sent {
                 break;
             }
         }
         line.device.set_rtt(line.connection.rtt());
-        let timeouts = [line.connection.poll_timeout(), line.device.poll_timeout()];
-        let next = timeouts.into_iter().flatten().min();
-        if let Some(at) = next
+        if let Some(at) = line.poll_timeout()
             && line.armed.is_none_or(|armed| at < armed)
         {
             line.armed = Some(at);
             timers.push(Reverse((at, index)));
-        }
-    }
-}
-
-impl Line {
-    fn take_endpoint_events(&mut self, endpoint: &mut Endpoint) {
-        while let Some(event) = self.connection.poll_endpoint_events() {
-            if let Some(event) = endpoint.handle_event(self.handle, event) {
-                self.connection.handle_event(event);
-            }
-        }
-    }
-
-    /// Takes the connection's events; whether there were any.
-    fn take_events(
-        &mut self,
-        now: Instant,
-        random: &mut Stream,
-        tell: &mut impl FnMut(Event),
-    ) -> bool {
-        let mut took = false;
-        while let Some(event) = self.connection.poll() {
-            took = true;
-            match event {
-                QuicEvent::Connected => self.stream = self.connection.streams().open(Dir::Bi),
-                QuicEvent::Stream(StreamEvent::Readable { id }) => {
-                    self.read(now, id, random, tell);
-                }
-                QuicEvent::DatagramReceived => {
-                    while let Some(frame) = self.connection.datagrams().recv() {
-                        self.device.handle_datagram(now, &frame, tell);
-                    }
-                }
-                QuicEvent::ConnectionLost { reason } if !self.is_gone => {
-                    self.is_gone = true;
-                    eprintln!("a connection was lost: {reason}");
-                    tell(Event::Failed(Kind::Close, Code::Offline));
-                }
-                _ => {}
-            }
-        }
-        took
-    }
-
-    fn read(
-        &mut self,
-        now: Instant,
-        id: StreamId,
-        random: &mut Stream,
-        tell: &mut impl FnMut(Event),
-    ) {
-        let mut stream = self.connection.recv_stream(id);
-        let mut chunks = match stream.read(true) {
-            Ok(chunks) => chunks,
-            Err(ReadableError::ClosedStream | ReadableError::IllegalOrderedRead) => return,
-        };
-        loop {
-            match chunks.next(usize::MAX) {
-                Ok(Some(chunk)) => {
-                    self.device.handle_bytes(now, &chunk.bytes, random.fraction(), tell);
-                }
-                Ok(None) | Err(ReadError::Reset(_)) => {
-                    tell(Event::Failed(Kind::Close, Code::Offline));
-                    break;
-                }
-                Err(ReadError::Blocked) => break,
-            }
-        }
-        let _ = chunks.finalize(); // what it wants to send goes out below
-    }
-
-    fn write(&mut self, tell: &mut impl FnMut(Event)) {
-        let Some(id) = self.stream else { return };
-        while let Some(frame) = self.device.poll_datagram() {
-            if self.connection.datagrams().send(frame.clone(), false).is_err() {
-                self.device.outbox().extend_from_slice(&frame); // it fits none
-            }
-        }
-        let outbox = self.device.outbox();
-        if self.is_gone || outbox.is_empty() {
-            return;
-        }
-        match self.connection.send_stream(id).write(outbox) {
-            Ok(written) => drop(outbox.drain(..written)),
-            Err(WriteError::Blocked) => {}
-            Err(WriteError::Stopped(_) | WriteError::ClosedStream) => {
-                outbox.clear();
-                tell(Event::Failed(Kind::Close, Code::Offline));
-            }
-        }
-    }
-
-    /// Gives what the connection has to send to the path, packet by packet; whether it had
-    /// anything.
-    fn take_off(&mut self, now: Instant, path: &mut Path) -> bool {
-        let mut sent = false;
-        loop {
-            let mut bytes = Vec::new();
-            let Some(transmit) = self.connection.poll_transmit(now, 1, &mut bytes) else {
-                return sent;
-            };
-            if let Some(at) = path.arrival(now, &mut self.to_server) {
-                path.send(at, transmit, bytes);
-            }
-            sent = true;
-        }
-    }
-
-    /// Sends what the connection has to send; whether it had anything.
-    fn transmit(&mut self, now: Instant, socket: &Socket, scratch: &mut Vec<u8>) -> bool {
-        let mut sent = false;
-        loop {
-            scratch.clear();
-            let segments = socket.segments_max();
-            let Some(transmit) = self.connection.poll_transmit(now, segments, scratch) else {
-                return sent;
-            };
-            socket.send(&transmit, scratch);
-            sent = true;
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quinn_proto::crypto::rustls::QuicClientConfig;
 use quinn_proto::{ClientConfig, IdleTimeout, TransportConfig, VarInt};
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -27,8 +28,17 @@ const RECEIVE_WINDOW_BYTES: u32 = 256 << 10;
 /// Bytes of datagrams that may wait to be read, as in the SDK.
 const DATAGRAMS_IN_BYTES: usize = 512 << 10;
 
+/// Whether TLS keeps tickets to resume by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tickets {
+    /// Every connection is a full handshake.
+    None,
+    /// Up to this many devices keep theirs, each under a name of its own.
+    OnePerDevice(usize),
+}
+
 /// The settings of every connection to a server whose certificate has this SHA-256.
-pub fn client_config(pin: [u8; 32]) -> ClientConfig {
+pub fn client_config(pin: [u8; 32], tickets: Tickets) -> ClientConfig {
     let mut provider = ring::default_provider();
     provider.cipher_suites.retain(|suite| suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256);
     let algorithms = provider.signature_verification_algorithms;
@@ -40,7 +50,10 @@ pub fn client_config(pin: [u8; 32]) -> ClientConfig {
         .with_custom_certificate_verifier(Arc::new(Pinned { pin, algorithms }))
         .with_no_client_auth();
     tls.alpn_protocols = vec![ALPN.to_vec()];
-    tls.resumption = rustls::client::Resumption::disabled(); // every device is a new one
+    tls.resumption = match tickets {
+        Tickets::None => Resumption::disabled(),
+        Tickets::OnePerDevice(devices) => Resumption::in_memory_sessions(devices),
+    };
     let crypto = QuicClientConfig::try_from(tls).expect("the provider has AES-128-GCM");
     let mut config = ClientConfig::new(Arc::new(crypto));
     config.transport_config(Arc::new(transport()));

@@ -36,7 +36,6 @@ impl Curves {
         }
     }
 
-    #[cfg(test)]
     /// The one of this name; an empty one if there is none.
     pub fn get(&self, name: &str) -> Latency {
         let tag = name.replace(' ', "-");

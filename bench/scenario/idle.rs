@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tern_protocol::frames::Network;
 
-use super::crowd::{Books, Crowd};
+use super::books::Books;
 use super::parse_seconds;
+use super::talking::sources;
 use crate::error::BenchError;
-use crate::load::{Event, Swarm};
+use crate::load::{Approach, Crowd, Event, Swarm, Tickets};
+use crate::progress::Progress;
 use crate::report::{Figure, Run};
 use crate::system::Server;
 
@@ -36,20 +38,33 @@ impl Idle {
         eprintln!("  adding {} users", self.sessions);
         let identities = server.add_users(self.sessions as usize)?;
 
-        let empty = Books::read(server)?;
-        let swarm = Swarm::new(server.address(), server.pin(), SEED)?;
+        let empty = Books::read(server, &[])?;
+        let swarm = Swarm::new(Approach {
+            server: server.address(),
+            pin: server.pin(),
+            sources: sources(server.address(), 0, 1),
+            weather: None,
+            datagrams: false,
+            returns: false,
+            tickets: Tickets::None,
+            seed: SEED,
+        })?;
         let mut growth = Growth::new(self.sessions as usize, &empty);
-        let seen = |online| growth.look(online, server);
+        let mut progress = Progress::new("logged in");
+        let seen = |online| {
+            progress.show(online, self.sessions as usize);
+            growth.look(online, server)
+        };
         let mut crowd = Crowd::log_in(swarm, identities, Network::Cellular, seen)?;
-        let full = Books::read(server)?;
+        let full = Books::read(server, &[])?;
         crowd.rest(Instant::now() + SETTLE, |_| {})?;
 
         eprintln!("  {} s at rest", self.seconds);
-        let before = Books::read(server)?;
+        let before = Books::read(server, &[])?;
         let mut beats = 0_u64;
         let end = Instant::now() + Duration::from_secs_f64(self.seconds);
         crowd.rest(end, |event| beats += u64::from(event == Event::Beat))?;
-        let after = Books::read(server)?;
+        let after = Books::read(server, &[])?;
 
         let mut figures = self.memory(&empty, &before);
         figures.extend(growth.figures);

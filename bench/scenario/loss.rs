@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::latency::Latency;
 use super::parse_seconds;
+use super::talking::Party;
 use crate::error::BenchError;
 use crate::load::{Arrivals, Weather};
 use crate::report::Run;
@@ -30,31 +31,31 @@ pub enum Carrier {
 pub struct Loss {
     /// How messages travel
     #[arg(long, value_enum, default_value_t = Carrier::Streams)]
-    carrier: Carrier,
+    pub(super) carrier: Carrier,
     /// Round trip of the path in ms
     #[arg(long, value_name = "MS", default_value_t = 50)]
-    rtt: u64,
+    pub(super) rtt: u64,
     /// Of 100 packets, how many are lost, in each direction
     #[arg(long, value_name = "PERCENT", default_value_t = 3.5)]
-    loss: f64,
+    pub(super) loss: f64,
     /// Mean number of packets in a row that are lost
     #[arg(long, value_name = "PACKETS", default_value_t = 1.0)]
-    burst: f64,
+    pub(super) burst: f64,
     /// Pairs of devices, each device of a user of its own
     #[arg(long, default_value_t = 100)]
-    pairs: usize,
+    pub(super) pairs: usize,
     /// Mean time between two messages of a pair, in seconds
     #[arg(long, value_name = "S", default_value_t = 0.7, value_parser = parse_seconds)]
-    every: f64,
+    pub(super) every: f64,
     /// How long to measure
     #[arg(long, value_name = "S", default_value_t = 30.0, value_parser = parse_seconds)]
-    seconds: f64,
+    pub(super) seconds: f64,
     /// Bytes of content of each message
     #[arg(long, default_value_t = 100)]
-    bytes: usize,
+    pub(super) bytes: usize,
     /// One seed gives one schedule, and one series of losses
     #[arg(long, default_value_t = 1)]
-    seed: u64,
+    pub(super) seed: u64,
 }
 
 impl Loss {
@@ -81,7 +82,10 @@ impl Loss {
             loss: self.loss / 100.0,
             burst: self.burst,
         };
-        self.talk().measure_over(server, Some(weather), self.carrier == Carrier::Datagrams)
+        let talk = self.talk();
+        let datagrams = self.carrier == Carrier::Datagrams;
+        let party = Party { weather: Some(weather), datagrams, ..talk.party() };
+        Ok(party.talk(server, &talk.talk())?.into_run())
     }
 
     /// Who says what, and when.
@@ -98,6 +102,8 @@ impl Loss {
             arrivals: Arrivals::Poisson,
             seed: self.seed,
             spin: false,
+            loaders: 1,
+            sources: 1,
         }
     }
 }

@@ -1,9 +1,16 @@
 //! The scenarios, behind one enum: each lays its load on a fresh server and returns figures.
 
-mod crowd;
+mod books;
+mod floor;
 mod idle;
 mod latency;
+mod login;
 mod loss;
+mod matrix;
+mod roam;
+mod storm;
+mod talking;
+mod throughput;
 
 use std::time::Duration;
 
@@ -13,7 +20,7 @@ use crate::error::BenchError;
 use crate::report::Run;
 use crate::system::{Plan, Server};
 
-pub use crowd::OTHERS;
+pub use books::OTHERS;
 
 /// What can be measured.
 #[derive(Clone, Debug, clap::Subcommand, Serialize)]
@@ -21,10 +28,22 @@ pub use crowd::OTHERS;
 pub enum Scenario {
     /// Pairs of devices talk to each other at a fixed rate: latency, and cost per message
     Latency(latency::Latency),
-    /// The same over a path that delays and loses packets: what a bad network costs a message
-    Loss(loss::Loss),
+    /// The highest rate of messages that holds a gate on the tail
+    Throughput(throughput::Throughput),
+    /// A talk, and then as many datagrams and syncs by a process that does nothing else
+    Floor(floor::Floor),
+    /// Devices log in as fast as they can, cold and resumed: rate, and cost of each
+    Login(login::Login),
     /// Sessions that are logged in and say nothing: memory of each, and what they cost at rest
     Idle(idle::Idle),
+    /// The server is killed under its sessions: how long until they can talk again
+    Storm(storm::Storm),
+    /// Pairs talk over a path that delays and loses packets: what a bad network costs a message
+    Loss(loss::Loss),
+    /// The same over all shares of loss and round trips, by stream and by datagram
+    Matrix(matrix::Matrix),
+    /// Pairs talk while their devices change addresses
+    Roam(roam::Roam),
 }
 
 impl Scenario {
@@ -32,8 +51,14 @@ impl Scenario {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Latency(_) => "latency",
-            Self::Loss(_) => "loss",
+            Self::Throughput(_) => "throughput",
+            Self::Floor(_) => "floor",
+            Self::Login(_) => "login",
             Self::Idle(_) => "idle",
+            Self::Storm(_) => "storm",
+            Self::Loss(_) => "loss",
+            Self::Matrix(_) => "matrix",
+            Self::Roam(_) => "roam",
         }
     }
 
@@ -44,8 +69,12 @@ impl Scenario {
     pub fn check(&self) -> Result<(), BenchError> {
         match self {
             Self::Latency(latency) => latency.check(),
+            Self::Throughput(throughput) => throughput.check(),
+            Self::Floor(floor) => floor.check(),
             Self::Loss(loss) => loss.check(),
-            Self::Idle(_) => Ok(()),
+            Self::Matrix(matrix) => matrix.check(),
+            Self::Roam(roam) => roam.check(),
+            Self::Login(_) | Self::Idle(_) | Self::Storm(_) => Ok(()),
         }
     }
 
@@ -53,26 +82,42 @@ impl Scenario {
     pub fn server_options(&self) -> Vec<(String, String)> {
         match self {
             Self::Latency(latency) => latency.server_options(),
+            Self::Throughput(throughput) => throughput.server_options(),
+            Self::Floor(floor) => floor.server_options(),
             Self::Loss(loss) => loss.server_options(),
-            Self::Idle(_) => Vec::new(),
+            Self::Roam(roam) => roam.server_options(),
+            Self::Login(_) | Self::Idle(_) | Self::Storm(_) | Self::Matrix(_) => Vec::new(),
         }
     }
 
-    /// Runs it once, on a server of its own.
+    /// Runs it once, on servers of its own.
     ///
     /// # Errors
     /// When the server or the load did not do as they should.
     pub fn run(&self, plan: &Plan) -> Result<Run, BenchError> {
-        let server = Server::start(plan)?;
-        let measured = match self {
-            Self::Latency(latency) => latency.measure(&server),
-            Self::Loss(loss) => loss.measure(&server),
-            Self::Idle(idle) => idle.measure(&server),
-        };
-        let run = measured.map_err(|error| server.with_words(error))?;
-        server.stop()?;
-        Ok(run)
+        match self {
+            Self::Latency(latency) => on_fresh_server(plan, |server| latency.measure(server)),
+            Self::Throughput(throughput) => throughput.run(plan),
+            Self::Floor(floor) => floor.run(plan),
+            Self::Login(login) => on_fresh_server(plan, |server| login.measure(server)),
+            Self::Idle(idle) => on_fresh_server(plan, |server| idle.measure(server)),
+            Self::Storm(storm) => storm.run(plan),
+            Self::Loss(loss) => on_fresh_server(plan, |server| loss.measure(server)),
+            Self::Matrix(matrix) => matrix.run(plan),
+            Self::Roam(roam) => on_fresh_server(plan, |server| roam.measure(server)),
+        }
     }
+}
+
+/// Measures something on a server that is there for nothing else.
+fn on_fresh_server<T>(
+    plan: &Plan,
+    measure: impl FnOnce(&Server) -> Result<T, BenchError>,
+) -> Result<T, BenchError> {
+    let server = Server::start(plan)?;
+    let measured = measure(&server).map_err(|error| server.with_words(error))?;
+    server.stop()?;
+    Ok(measured)
 }
 
 /// Seconds on the command line.
@@ -80,4 +125,12 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| "a number of seconds")?;
     let day = Duration::from_secs(86_400).as_secs_f64();
     if seconds > 0.0 && seconds <= day { Ok(seconds) } else { Err("above 0, a day at most".into()) }
+}
+
+/// A number of things on the command line.
+fn parse_count(text: &str) -> Result<usize, String> {
+    /// More processes or addresses than this serve no machine.
+    const MOST: usize = 250;
+    let count = text.parse().map_err(|_| "a number")?;
+    if (1..=MOST).contains(&count) { Ok(count) } else { Err(format!("1 to {MOST}")) }
 }

@@ -5,5 +5,5 @@ mod control;
 mod server;
 mod status;
 
-pub use server::{Cores, Plan, Server};
+pub use server::{Cores, Plan, Server, on_cores};
 pub use status::Status;

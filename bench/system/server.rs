@@ -22,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Time between two looks whether it is.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
+/// Where a server listens that was never there before.
+const ANY_PORT: &str = "127.0.0.1:0";
+
 /// Most bytes of the server's own words that an error repeats.
 const WORDS_BYTES: usize = 2_000;
 
@@ -36,6 +39,15 @@ pub struct Plan {
     pub options: Vec<(String, String)>,
     /// Which cores the server and the load run on, if they are kept apart.
     pub cores: Option<Cores>,
+}
+
+impl Plan {
+    /// Sets an option, unless it was set before.
+    pub fn prefer(&mut self, name: String, value: String) {
+        if !self.options.iter().any(|(known, _)| *known == name) {
+            self.options.push((name, value));
+        }
+    }
 }
 
 /// The cores of this process, divided between server and load.
@@ -88,22 +100,27 @@ impl Server {
     pub fn start(plan: &Plan) -> Result<Self, BenchError> {
         let folder = tempfile::Builder::new().prefix("tern-bench-").tempdir_in(&plan.data);
         let folder = folder.tried(format!("no folder below {}", plan.data.display()))?;
-        let mut child = spawn(plan, folder.path())?;
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = ready(folder.path())? {
-                return Self::new(child, folder, &status);
-            }
-            let ended = child.try_wait().tried("the server's state")?;
-            if ended.is_some() || Instant::now() > deadline {
-                let _ = child.kill();
-                let _ = child.wait();
-                let how = ended.map_or("is not ready".to_owned(), |status| status.to_string());
-                let words = words(folder.path());
-                return Err(BenchError::Server(format!("{how}; it said: {words}")));
-            }
-            std::thread::sleep(LOOK_AGAIN);
-        }
+        let mut child = spawn(plan, folder.path(), ANY_PORT)?;
+        let status = until_ready(&mut child, folder.path())?;
+        Self::new(child, folder, &status)
+    }
+
+    /// Kills it as `kill -9` does.
+    ///
+    /// # Errors
+    /// When it can't be killed.
+    pub fn kill(&mut self) -> Result<(), BenchError> {
+        self.child.kill().tried("kill the server")?;
+        self.child.wait().tried("the killed server").map(drop)
+    }
+
+    /// Starts it again after a kill, on the same folder and port, and waits until it serves.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn start_again(&mut self, plan: &Plan) -> Result<(), BenchError> {
+        self.child = spawn(plan, self.folder.path(), &self.address.to_string())?;
+        until_ready(&mut self.child, self.folder.path()).map(drop)
     }
 
     fn new(child: Child, folder: TempDir, status: &Status) -> Result<Self, BenchError> {
@@ -197,22 +214,48 @@ impl Drop for Server {
 
 /// Starts the program. A child runs on the cores of the thread that starts it, so this thread goes
 /// to the server's for that moment.
-fn spawn(plan: &Plan, folder: &Path) -> Result<Child, BenchError> {
+fn spawn(plan: &Plan, folder: &Path, listen: &str) -> Result<Child, BenchError> {
     let mut command = Command::new(&plan.tern);
-    command.arg("serve").arg("--data").arg(folder).args(["--listen", "127.0.0.1:0"]);
+    command.arg("serve").arg("--data").arg(folder).args(["--listen", listen]);
     for (name, value) in &plan.options {
         command.arg(format!("--{name}")).arg(value);
     }
-    let words = File::create(folder.join(WORDS)).tried("the server's words")?;
+    let words = File::options().create(true).append(true).open(folder.join(WORDS));
+    let words = words.tried("the server's words")?;
     let errors = words.try_clone().tried("the server's words")?;
     command.stdin(Stdio::null()).stdout(words).stderr(errors);
     // A child inherits this, and a server's timers are to be as it has them.
     set_current_timer_slack(None).tried("the timers of the server")?;
-    let child = match plan.cores {
-        Some(cores) => cores.on_server(|| command.spawn())?,
-        None => command.spawn(),
-    };
-    child.tried(format!("start {}", plan.tern.display()))
+    on_cores(plan, || command.spawn())?.tried(format!("start {}", plan.tern.display()))
+}
+
+/// Acts on the server's cores, if they are kept apart: a child that is started there stays there.
+///
+/// # Errors
+/// When this thread can't go there.
+pub fn on_cores<T>(plan: &Plan, act: impl FnOnce() -> T) -> Result<T, BenchError> {
+    match plan.cores {
+        Some(cores) => cores.on_server(act),
+        None => Ok(act()),
+    }
+}
+
+/// Waits until a server that was just started serves: its figures then.
+fn until_ready(child: &mut Child, folder: &Path) -> Result<Status, BenchError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = ready(folder)? {
+            return Ok(status);
+        }
+        let ended = child.try_wait().tried("the server's state")?;
+        if ended.is_some() || Instant::now() > deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            let how = ended.map_or("is not ready".to_owned(), |status| status.to_string());
+            return Err(BenchError::Server(format!("{how}; it said: {}", words(folder))));
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
 }
 
 /// File of what the server says, in its data folder.

@@ -1,7 +1,7 @@
 //! One device of the load, without IO: bytes of its stream come in, bytes to say and [`Event`]s go
 //! out. It logs in, beats, sends under its keys within the window, and acknowledges what it gets
-//! as the SDK does; it keeps nothing on disk and never comes back after a loss, since a run in
-//! which a connection is lost measures nothing.
+//! as the SDK does, and where a scenario wants it, it comes back after a loss. It keeps nothing on
+//! disk.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tern_protocol::frame::{encode, frame_bytes};
 use tern_protocol::frames::{
-    Close, Cursor, Hello, LoggedIn, Login, Network, Ping, Pong, PushBody, Send, SendAck,
+    Close, Cursor, Hello, LoggedIn, Login, Network, Ping, Pong, PushBody, Resume, Send, SendAck,
     SendRefused, capabilities, content_type, message_kind,
 };
 use tern_protocol::limits::{MAGIC, SECRET_BYTES, UNACKED_SENDS_MAX, VERSION};
@@ -48,11 +48,16 @@ pub struct Identity {
 /// sent it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {
-    /// It is logged in.
-    Online,
+    /// It is logged in, with a new epoch or by resuming.
+    Online {
+        /// Whether its session went on.
+        resumed: bool,
+    },
+    /// Its connection is gone, and it comes back by itself.
+    Lost,
     /// The message with this tag is durable.
     Acked(u64),
-    /// It got the message with this tag from another user.
+    /// It got the message with this tag from another user, or its own note to self.
     Received(u64),
     /// It heard its heartbeat answered.
     Beat,
@@ -75,7 +80,10 @@ pub struct Message {
 pub struct Device {
     identity: Identity,
     network: Network,
+    /// Of the present login; `None` while it is not logged in.
     epoch: Option<Epoch>,
+    /// What resumes its session: the epoch and the token of the last login.
+    ticket: Option<(Epoch, [u8; SECRET_BYTES])>,
     counter: u32,
     predecessors: BTreeMap<ChannelId, u32>,
     /// Unanswered sends in the order of their counters.
@@ -100,6 +108,7 @@ pub struct Device {
 
 /// A send that is not answered.
 struct Unanswered {
+    epoch: Epoch,
     counter: u32,
     tag: u64,
     frame: Bytes,
@@ -117,12 +126,25 @@ struct Reading {
     held: BTreeMap<MessageId, Option<u64>>,
 }
 
+impl Reading {
+    /// As it stands in a list of cursors.
+    fn entry(&self, channel: ChannelId) -> Cursor {
+        Cursor {
+            channel,
+            id: self.cursor.into(),
+            incarnation: self.incarnation.into(),
+            reserved: 0.into(),
+        }
+    }
+}
+
 impl Device {
     /// A device that has just connected, with its greeting and login to say.
     pub fn new(identity: Identity, network: Network, offers_datagrams: bool) -> Self {
         let mut device = Self {
             network,
             epoch: None,
+            ticket: None,
             counter: 0,
             predecessors: BTreeMap::new(),
             unanswered: VecDeque::new(),
@@ -144,6 +166,22 @@ impl Device {
         device.say_hello();
         device.say_login();
         device
+    }
+
+    /// Begins anew on another connection: resumes its session if it has one and is asked to, else
+    /// logs in. What was unanswered is sent again.
+    pub fn reconnect(&mut self, resume: bool) {
+        (self.epoch, self.uses_datagrams) = (None, false);
+        (self.ack_at, self.beat_at) = (None, None);
+        self.inbox.clear();
+        self.outbox.clear();
+        self.datagrams.clear();
+        self.unanswered.iter_mut().for_each(|send| send.free = None);
+        self.say_hello();
+        match self.ticket.filter(|_| resume) {
+            Some((epoch, token)) => self.say_resume(epoch, token),
+            None => self.say_login(),
+        }
     }
 
     /// Bytes to write to the stream; what could not be written stays.
@@ -250,7 +288,7 @@ impl Device {
             }
             Frame::LoggedIn(logged_in) => {
                 self.handle_logged_in(now, logged_in, share);
-                tell(Event::Online);
+                tell(Event::Online { resumed: logged_in.resumed != 0 });
             }
             Frame::SendAck(ack) => self.handle_ack(now, ack, tell),
             Frame::Push(body, content) => self.handle_push(now, body, content, tell),
@@ -268,6 +306,10 @@ impl Device {
             Frame::SendRefused(SendRefused { code, .. }) | Frame::Close(Close { code, .. }, _) => {
                 tell(Event::Failed(frame.kind(), Code(code.get())));
             }
+            Frame::Error(head, _) if Code(head.code.get()) == Code::ResumeUnknown => {
+                self.ticket = None;
+                self.say_login();
+            }
             Frame::Error(head, _) => tell(Event::Failed(Kind(head.kind), Code(head.code.get()))),
             Frame::Gap(gap) => tell(Event::Failed(Kind::Gap, Code(gap.code.get()))),
             other => tell(Event::Failed(other.kind(), Code::WrongDirection)),
@@ -283,16 +325,28 @@ impl Device {
     }
 
     fn handle_logged_in(&mut self, now: Instant, logged_in: &LoggedIn, share: f64) {
-        self.epoch = Some(logged_in.epoch.into());
+        let epoch = logged_in.epoch.into();
+        if logged_in.resumed == 0 {
+            self.counter = 0;
+            self.predecessors.clear();
+        }
+        (self.epoch, self.ticket) = (Some(epoch), Some((epoch, logged_in.token)));
         self.heartbeat = Duration::from_millis(u64::from(logged_in.heartbeat_ms.get()));
         self.beat_at = Some(now + self.heartbeat.mul_f64(share));
-        self.say_cursors(Kind::Cursors, Flags::LAST, &[]);
+        let read =
+            self.cursors.iter().filter(|(_, reading)| reading.cursor != MessageId::default());
+        let list: Vec<Cursor> = read.map(|(channel, reading)| reading.entry(*channel)).collect();
+        self.say_cursors(Kind::Cursors, Flags::LAST, &list);
+        for send in &self.unanswered {
+            self.outbox.extend_from_slice(&send.frame);
+        }
         self.fill_window(now);
     }
 
     fn handle_ack(&mut self, now: Instant, ack: &SendAck, tell: &mut impl FnMut(Event)) {
-        let counter = ack.counter.get();
-        let Some(place) = self.unanswered.iter().position(|send| send.counter == counter) else {
+        let key = (Epoch::from(ack.epoch), ack.counter.get());
+        let place = self.unanswered.iter().position(|send| (send.epoch, send.counter) == key);
+        let Some(place) = place else {
             return;
         };
         let answered = self.unanswered.remove(place).expect("its place was just found");
@@ -315,8 +369,9 @@ impl Device {
         if id != reading.cursor.next() && !self.uses_datagrams {
             return tell(Event::Failed(Kind::Push, Code::Lost));
         }
-        let is_own = sender == self.identity.uin;
-        let tag = content.first_chunk().filter(|_| !is_own);
+        let own = self.identity.uin;
+        let is_for_it = sender != own || body.channel == ChannelId::direct(own, own);
+        let tag = content.first_chunk().filter(|_| is_for_it);
         reading.held.insert(id, tag.map(|tag| u64::from_le_bytes(*tag)));
         while let Some(tag) = reading.held.remove(&reading.cursor.next()) {
             reading.cursor = reading.cursor.next();
@@ -335,8 +390,12 @@ impl Device {
     }
 
     /// Sends what waits, as far as the oldest unanswered and the newest counter stay near enough.
+    /// A new epoch is not used before all of older ones is answered, since that would close them.
     fn fill_window(&mut self, now: Instant) {
         let Some(epoch) = self.epoch else { return };
+        if self.unanswered.iter().any(|send| send.epoch != epoch) {
+            return;
+        }
         while let Some(message) = self.waiting.front().copied() {
             let oldest = self.unanswered.front().map_or(self.counter + 1, |send| send.counter);
             if self.counter + 1 - oldest >= UNACKED_SENDS_MAX {
@@ -373,6 +432,16 @@ impl Device {
         self.say(Kind::Login, Flags::NONE, &login, &[]);
     }
 
+    fn say_resume(&mut self, epoch: Epoch, token: [u8; SECRET_BYTES]) {
+        let resume = Resume {
+            uin: self.identity.uin.into(),
+            device: self.identity.device.into(),
+            epoch: epoch.into(),
+            token,
+        };
+        self.say(Kind::Resume, Flags::NONE, &resume, &[]);
+    }
+
     fn say_send(&mut self, now: Instant, epoch: Epoch, message: Message) {
         let predecessor = self.predecessors.insert(message.channel, self.counter).unwrap_or(0);
         let head = Send {
@@ -392,7 +461,7 @@ impl Device {
         let frame = Bytes::from(frame);
         let (counter, tag) = (self.counter, message.tag);
         let free = self.uses_datagrams.then_some(now);
-        self.unanswered.push_back(Unanswered { counter, tag, frame: frame.clone(), free });
+        self.unanswered.push_back(Unanswered { epoch, counter, tag, frame: frame.clone(), free });
         if self.uses_datagrams {
             self.datagrams.push_back(frame);
         } else {
@@ -407,12 +476,7 @@ impl Device {
         let list: Vec<Cursor> = further
             .map(|(channel, reading)| {
                 reading.acked = reading.cursor;
-                Cursor {
-                    channel: *channel,
-                    id: reading.cursor.into(),
-                    incarnation: reading.incarnation.into(),
-                    reserved: 0.into(),
-                }
+                reading.entry(*channel)
             })
             .collect();
         self.say_cursors(Kind::ReceiveAck, Flags::NONE, &list);
@@ -430,121 +494,4 @@ impl Device {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CHANNEL: (Uin, Uin) = (Uin(1), Uin(2));
-
-    fn device() -> Device {
-        let identity = Identity { uin: Uin(1), device: DeviceId(1), secret: [7; SECRET_BYTES] };
-        Device::new(identity, Network::Wired, false)
-    }
-
-    fn said(device: &mut Device) -> Vec<Kind> {
-        let bytes = std::mem::take(device.outbox());
-        let (mut rest, mut kinds) = (&bytes[..], Vec::new());
-        while let Some(header) = Header::peek(rest) {
-            kinds.push(Kind(header.kind));
-            rest = &rest[header.frame_bytes()..];
-        }
-        kinds
-    }
-
-    fn hear<T: IntoBytes + Immutable>(
-        device: &mut Device,
-        kind: Kind,
-        head: &T,
-        tail: &[u8],
-    ) -> Vec<Event> {
-        let mut bytes = vec![0; frame_bytes::<T>(tail.len())];
-        encode(kind, Flags::NONE, head, tail, &mut bytes);
-        let (mut events, now) = (Vec::new(), Instant::now());
-        for half in bytes.chunks(bytes.len().div_ceil(2)) {
-            device.handle_bytes(now, half, 0.5, &mut |event| events.push(event));
-        }
-        events
-    }
-
-    fn log_in(device: &mut Device) {
-        let logged_in = LoggedIn {
-            epoch: 3.into(),
-            heartbeat_ms: 10_000.into(),
-            resume_ms: 0.into(),
-            resumed: 0,
-            reserved: [0; 3],
-            token: [0; SECRET_BYTES],
-        };
-        assert_eq!(hear(device, Kind::LoggedIn, &logged_in, &[]), [Event::Online]);
-    }
-
-    fn message(tag: u64) -> Message {
-        Message { channel: ChannelId::direct(CHANNEL.0, CHANNEL.1), tag, content_bytes: 100 }
-    }
-
-    #[test]
-    fn sends_wait_for_the_login_and_for_the_window() {
-        let mut device = device();
-        assert_eq!(said(&mut device), [Kind::Hello, Kind::Login]);
-        (0..100).for_each(|tag| device.send(Instant::now(), message(tag)));
-        assert!(said(&mut device).is_empty());
-        log_in(&mut device);
-        let sends = |kinds: &[Kind]| kinds.iter().filter(|kind| **kind == Kind::Send).count();
-        assert_eq!(sends(&said(&mut device)), UNACKED_SENDS_MAX as usize);
-        let ack = |counter: u32| SendAck {
-            channel: message(0).channel,
-            epoch: 3.into(),
-            counter: counter.into(),
-            id: 1.into(),
-            server_time: 0.into(),
-        };
-        assert_eq!(hear(&mut device, Kind::SendAck, &ack(2), &[]), [Event::Acked(1)]);
-        assert_eq!(sends(&said(&mut device)), 0, "the oldest holds the window");
-        assert_eq!(hear(&mut device, Kind::SendAck, &ack(1), &[]), [Event::Acked(0)]);
-        assert_eq!(sends(&said(&mut device)), 2);
-        assert_eq!(hear(&mut device, Kind::SendAck, &ack(1), &[]), [], "a repeat");
-    }
-
-    #[test]
-    fn pushes_are_told_once_and_acknowledged() {
-        let mut device = device();
-        log_in(&mut device);
-        said(&mut device);
-        let push = |id: u64, sender: u64| PushBody {
-            channel: message(0).channel,
-            id: id.into(),
-            sender: sender.into(),
-            device: 1.into(),
-            epoch: 1.into(),
-            counter: 1.into(),
-            content_type: 0.into(),
-            kind: message_kind::CONTENT,
-            version: BODY_VERSION,
-            server_time: 0.into(),
-            refers_to: 0.into(),
-        };
-        let content = 9_u64.to_le_bytes();
-        assert_eq!(hear(&mut device, Kind::Push, &push(1, 2), &content), [Event::Received(9)]);
-        assert_eq!(hear(&mut device, Kind::Push, &push(1, 2), &content), [], "a repeat");
-        assert_eq!(hear(&mut device, Kind::Push, &push(2, 1), &content), [], "its own");
-        assert!(said(&mut device).is_empty(), "acks are collected");
-        let at = device.poll_timeout().expect("an ack is due");
-        device.handle_timeout(at);
-        assert_eq!(said(&mut device), [Kind::ReceiveAck]);
-        let hole = hear(&mut device, Kind::Push, &push(9, 2), &content);
-        assert_eq!(hole, [Event::Failed(Kind::Push, Code::Lost)]);
-    }
-
-    #[test]
-    fn a_heartbeat_waits_for_its_answer() {
-        let mut device = device();
-        log_in(&mut device);
-        said(&mut device);
-        let at = device.poll_timeout().expect("a beat is due");
-        device.handle_timeout(at);
-        assert_eq!(said(&mut device), [Kind::Ping]);
-        assert_eq!(device.poll_timeout(), None);
-        let pong = Pong { sequence: 1.into(), heartbeat_ms: 5.into(), server_time: 0.into() };
-        assert_eq!(hear(&mut device, Kind::Pong, &pong, &[]), [Event::Beat]);
-        assert!(device.poll_timeout().is_some());
-    }
-}
+mod tests;

@@ -1,0 +1,304 @@
+//! One device's connection: what QUIC has to say goes to the device and back.
+
+use std::time::{Duration, Instant};
+
+use quinn_proto::{
+    Connection, ConnectionHandle, Dir, Endpoint, EndpointEvent, Event as QuicEvent, ReadError,
+    ReadableError, StreamEvent, StreamId, VarInt, WriteError,
+};
+use tern_protocol::{Class, Code, Kind};
+use tern_random::Stream;
+
+use super::device::{Device, Event};
+use super::path::{Path, Way};
+use super::socket::Socket;
+
+/// The first attempt after a loss comes at a random time within this, as in the SDK.
+const RETURN_FIRST: Duration = Duration::from_millis(50);
+
+/// The second within this, and each further one within twice as much, as in the SDK.
+const RETURN_BASE: Duration = Duration::from_millis(500);
+
+/// No attempt waits longer, as in the SDK.
+const RETURN_MAX: Duration = Duration::from_secs(30);
+
+/// One device's connection.
+pub struct Line {
+    /// Its number in the endpoint.
+    pub handle: ConnectionHandle,
+    /// QUIC.
+    pub connection: Box<Connection>,
+    /// The one stream, once it is open.
+    stream: Option<StreamId>,
+    /// The device.
+    pub device: Device,
+    /// Which of the load's sockets it uses.
+    pub socket: usize,
+    /// Whether it comes back by itself when its connection is lost.
+    returns: bool,
+    /// Connections since the last that was logged in.
+    attempts: u32,
+    /// When it connects again.
+    pub return_at: Option<Instant>,
+    /// The earliest timer in the swarm's heap for this line.
+    pub armed: Option<Instant>,
+    /// Whether it waits to be served.
+    pub is_busy: bool,
+    is_gone: bool,
+    /// Whether the endpoint has forgotten the connection.
+    is_drained: bool,
+    /// Its path to the server.
+    pub to_server: Way,
+    /// Its path from the server.
+    pub to_device: Way,
+}
+
+impl Line {
+    /// A device on a new connection.
+    pub fn new(
+        (handle, connection): (ConnectionHandle, Connection),
+        device: Device,
+        socket: usize,
+        returns: bool,
+    ) -> Self {
+        Self {
+            handle,
+            connection: Box::new(connection),
+            stream: None,
+            device,
+            socket,
+            returns,
+            attempts: 0,
+            return_at: None,
+            armed: None,
+            is_busy: false,
+            is_gone: false,
+            is_drained: false,
+            to_server: Way::default(),
+            to_device: Way::default(),
+        }
+    }
+
+    /// Has the endpoint forget the connection, whatever is still to come of it.
+    pub fn forget(&mut self, endpoint: &mut Endpoint) {
+        self.take_endpoint_events(endpoint);
+        if !std::mem::replace(&mut self.is_drained, true) {
+            endpoint.handle_event(self.handle, EndpointEvent::drained());
+        }
+    }
+
+    /// Goes on over another connection.
+    pub fn reconnect(
+        &mut self,
+        (handle, connection): (ConnectionHandle, Connection),
+        resume: bool,
+    ) {
+        self.handle = handle;
+        self.is_drained = false;
+        *self.connection = connection;
+        (self.stream, self.is_gone) = (None, false);
+        (self.return_at, self.armed) = (None, None);
+        self.attempts += 1;
+        self.device.reconnect(resume);
+    }
+
+    /// Ends the connection as a program that dies would not: QUIC says so, the conversation not.
+    pub fn close(&mut self, now: Instant, endpoint: &mut Endpoint, socket: &Socket) {
+        self.connection.close(now, VarInt::from_u32(0), bytes::Bytes::new());
+        self.transmit(now, socket, &mut Vec::new());
+        self.is_gone = true;
+        self.forget(endpoint);
+    }
+
+    /// Whether its connection has ended.
+    pub fn is_gone(&self) -> bool {
+        self.is_gone
+    }
+
+    /// When something is due.
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        if self.is_gone {
+            return self.return_at;
+        }
+        let timeouts = [self.connection.poll_timeout(), self.device.poll_timeout()];
+        timeouts.into_iter().flatten().min()
+    }
+
+    /// Says what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.is_gone {
+            return;
+        }
+        if self.connection.poll_timeout().is_some_and(|at| at <= now) {
+            self.connection.handle_timeout(now);
+        }
+        self.device.set_rtt(self.connection.rtt());
+        if self.device.poll_timeout().is_some_and(|at| at <= now) {
+            self.device.handle_timeout(now);
+        }
+    }
+
+    /// Hands over what the connection has to tell the endpoint.
+    pub fn take_endpoint_events(&mut self, endpoint: &mut Endpoint) {
+        while !self.is_drained
+            && let Some(event) = self.connection.poll_endpoint_events()
+        {
+            self.is_drained = event.is_drained();
+            if let Some(event) = endpoint.handle_event(self.handle, event) {
+                self.connection.handle_event(event);
+            }
+        }
+    }
+
+    /// Takes the connection's events; whether there were any.
+    pub fn take_events(
+        &mut self,
+        now: Instant,
+        random: &mut Stream,
+        tell: &mut impl FnMut(Event),
+    ) -> bool {
+        let mut took = false;
+        while let Some(event) = self.connection.poll() {
+            took = true;
+            match event {
+                QuicEvent::Connected => self.stream = self.connection.streams().open(Dir::Bi),
+                QuicEvent::Stream(StreamEvent::Readable { id }) => {
+                    self.read(now, id, random, tell);
+                }
+                QuicEvent::DatagramReceived => {
+                    while let Some(frame) = self.connection.datagrams().recv() {
+                        self.device.handle_datagram(now, &frame, tell);
+                    }
+                }
+                QuicEvent::ConnectionLost { reason } if !self.is_gone => {
+                    self.lose(now, random, tell, || reason.to_string());
+                }
+                _ => {}
+            }
+        }
+        took
+    }
+
+    /// The connection is gone: it comes back after a random time, or that ends the run.
+    fn lose(
+        &mut self,
+        now: Instant,
+        random: &mut Stream,
+        tell: &mut impl FnMut(Event),
+        why: impl FnOnce() -> String,
+    ) {
+        self.is_gone = true;
+        if !self.returns {
+            eprintln!("a connection was lost: {}", why());
+            return tell(Event::Failed(Kind::Close, Code::Offline));
+        }
+        tell(Event::Lost);
+        let bound = match self.attempts.checked_sub(1) {
+            None => RETURN_FIRST,
+            Some(doublings) => RETURN_BASE.saturating_mul(1 << doublings.min(16)).min(RETURN_MAX),
+        };
+        self.return_at = Some(now + bound.mul_f64(random.fraction()));
+    }
+
+    fn read(
+        &mut self,
+        now: Instant,
+        id: StreamId,
+        random: &mut Stream,
+        tell: &mut impl FnMut(Event),
+    ) {
+        let (mut is_over, mut told) = (false, Vec::new());
+        let mut stream = self.connection.recv_stream(id);
+        let mut chunks = match stream.read(true) {
+            Ok(chunks) => chunks,
+            Err(ReadableError::ClosedStream | ReadableError::IllegalOrderedRead) => return,
+        };
+        loop {
+            match chunks.next(usize::MAX) {
+                Ok(Some(chunk)) => {
+                    let share = 1.0 - random.fraction();
+                    self.device.handle_bytes(now, &chunk.bytes, share, &mut |e| told.push(e));
+                }
+                Ok(None) | Err(ReadError::Reset(_)) => {
+                    is_over = true;
+                    break;
+                }
+                Err(ReadError::Blocked) => break,
+            }
+        }
+        let _ = chunks.finalize(); // what it wants to send goes out behind this
+        for event in told {
+            match event {
+                // What the server refuses for now comes again.
+                Event::Failed(Kind::Close, code)
+                    if self.returns && code.class() == Class::Retry =>
+                {
+                    is_over = true;
+                }
+                Event::Online { .. } => {
+                    self.attempts = 0;
+                    tell(event);
+                }
+                other => tell(other),
+            }
+        }
+        if is_over && !self.is_gone {
+            self.connection.close(now, VarInt::from_u32(0), bytes::Bytes::new());
+            self.lose(now, random, tell, || "the server ended the stream".to_owned());
+        }
+    }
+
+    /// Writes what the device has to say.
+    pub fn write(&mut self, tell: &mut impl FnMut(Event)) {
+        let Some(id) = self.stream.filter(|_| !self.is_gone) else { return };
+        while let Some(frame) = self.device.poll_datagram() {
+            if self.connection.datagrams().send(frame.clone(), false).is_err() {
+                self.device.outbox().extend_from_slice(&frame); // it fits none
+            }
+        }
+        let outbox = self.device.outbox();
+        if outbox.is_empty() {
+            return;
+        }
+        match self.connection.send_stream(id).write(outbox) {
+            Ok(written) => drop(outbox.drain(..written)),
+            Err(WriteError::Blocked) => {}
+            Err(WriteError::Stopped(_) | WriteError::ClosedStream) => {
+                outbox.clear();
+                if !self.returns {
+                    tell(Event::Failed(Kind::Close, Code::Offline));
+                }
+            }
+        }
+    }
+
+    /// Gives what the connection has to send to the path, packet by packet; whether it had
+    /// anything.
+    pub fn take_off(&mut self, now: Instant, path: &mut Path) -> bool {
+        let mut sent = false;
+        loop {
+            let mut bytes = Vec::new();
+            let Some(transmit) = self.connection.poll_transmit(now, 1, &mut bytes) else {
+                return sent;
+            };
+            if let Some(at) = path.arrival(now, &mut self.to_server) {
+                path.send(at, self.socket, transmit, bytes);
+            }
+            sent = true;
+        }
+    }
+
+    /// Sends what the connection has to send; whether it had anything.
+    pub fn transmit(&mut self, now: Instant, socket: &Socket, scratch: &mut Vec<u8>) -> bool {
+        let mut sent = false;
+        loop {
+            scratch.clear();
+            let segments = socket.segments_max();
+            let Some(transmit) = self.connection.poll_transmit(now, segments, scratch) else {
+                return sent;
+            };
+            socket.send(&transmit, scratch);
+            sent = true;
+        }
+    }
+}
