@@ -245,7 +245,7 @@ impl FloorServer {
         drop(self.child.stdin.take());
         let mut log = String::new();
         std::io::Read::read_to_string(&mut self.output, &mut log).tried("hear the floor")?;
-        Curves::parse(log.trim_end())
+        Curves::parse(&format!("{}\n", log.trim_end()))
     }
 }
 
