@@ -6,7 +6,7 @@
 //! run, byte for byte.
 //!
 //! Rooms: [`world`] is the loop and everything on the agenda; [`server`] and [`device`] hold what
-//! runs, [`disk`] and [`parcel`]s on `tern-netmodel` what it runs on, and [`quic`] the second depth; [`fault`] lists what goes wrong, [`mutant`] the
+//! runs, [`disk`] and [`parcel`]s on `tern-netmodel` what it runs on, [`quic`] the second depth, and [`engine`] the third; [`fault`] lists what goes wrong, [`mutant`] the
 //! deliberate defects; the [`oracle`] judges by its checks; [`report`] speaks to people and [`shrink`] makes a failure small.
 //!
 //! Not here: real sockets, real disks and threads, which the server's own tests kill and starve.
@@ -23,6 +23,7 @@ pub mod agenda;
 pub mod trace;
 
 pub mod disk;
+pub mod engine;
 pub mod parcel;
 pub mod quic;
 

@@ -50,7 +50,8 @@ struct Arguments {
     /// A plan in TOML; without it the plan of every day.
     #[arg(long)]
     plan: Option<PathBuf>,
-    /// By what frames travel: whole, or as packets between real QUIC connections (slower).
+    /// By what frames travel and what keeps them: whole frames and a simulated disk, packets
+    /// between real QUIC connections (slower), or whole frames and the real storage.
     #[arg(long, value_enum)]
     depth: Option<DepthArgument>,
     /// Threads.
@@ -74,6 +75,8 @@ enum DepthArgument {
     Frames,
     /// Packets between real QUIC connections.
     Quic,
+    /// Whole frames, and the real storage behind the server.
+    Disk,
 }
 
 fn main() -> ExitCode {
@@ -102,6 +105,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
         plan.depth = match depth {
             DepthArgument::Frames => Depth::Frames,
             DepthArgument::Quic => Depth::Quic,
+            DepthArgument::Disk => Depth::Disk,
         };
     }
     let mutant = match &arguments.mutant {
@@ -159,6 +163,7 @@ fn show_violation(arguments: &Arguments, outcome: &Outcome) {
     let depth = arguments.depth.map(|depth| match depth {
         DepthArgument::Frames => " --depth frames",
         DepthArgument::Quic => " --depth quic",
+        DepthArgument::Disk => " --depth disk",
     });
     say(&format!(
         "commit {COMMIT}; replay: cargo run --release -p tern-sim -- --seed {}{}{}{} --trace (or \
@@ -196,7 +201,7 @@ fn try_many(arguments: &Arguments, plan: &Plan, mutant: Option<Mutant>) -> bool 
 fn try_mutants(arguments: &Arguments, plan: &Plan) -> bool {
     let mut all_caught = true;
     say(&format!("{:<18} {:>6}  {:<9} what is wrong", "defect", "seeds", "check"));
-    for mutant in Mutant::ALL {
+    for mutant in &Mutant::at(plan.depth) {
         let (mut seeds, mut check) = (0, None);
         for seed in arguments.from..arguments.from + arguments.seeds {
             seeds += 1;

@@ -3,6 +3,8 @@
 //! They sit where the simulated disk, network, store and application meet the machines; the
 //! machines themselves are those that ship.
 
+use crate::plan::Depth;
+
 macro_rules! mutants {
     ($($name:ident $label:literal $sentence:literal;)*) => {
         /// A deliberate defect.
@@ -45,10 +47,40 @@ mutants! {
     KeyNotStored "key-not-stored" "a client's store loses the keys of sends";
     CursorLost "cursor-lost" "a client's store loses cursors";
     CounterReused "counter-reused" "a send leaves under the counter of the one before it";
+    SyncSkipped "sync-skipped" "a batch is called durable without a sync";
+    NamesNotSynced "names-not-synced" "a new segment's name is not synced";
+    TableFirst "table-first" "a key is put into the table before its message is appended";
+    ExpiresEarly "expires-early" "the clock of retention believes in time that never went by";
     ConfirmsFirst "confirms-first" "the application confirms a message before it shows it";
 }
 
+/// Defects that only the depth of the real storage has.
+const OF_STORAGE: [Mutant; 4] =
+    [Mutant::SyncSkipped, Mutant::NamesNotSynced, Mutant::TableFirst, Mutant::ExpiresEarly];
+
+/// Defects of the simulated disk that the real storage has as well.
+const OF_BOTH: [Mutant; 9] = [
+    Mutant::AckBeforeCommit,
+    Mutant::TailNotSynced,
+    Mutant::SyncRetried,
+    Mutant::CutTooFar,
+    Mutant::DedupForgets,
+    Mutant::DedupNewestOnly,
+    Mutant::EpochLost,
+    Mutant::RowsLost,
+    Mutant::ReadsLost,
+];
+
 impl Mutant {
+    /// Those that are to be noticed at a depth: at that of the real storage, those of storage.
+    pub fn at(depth: Depth) -> Vec<Self> {
+        let all = Self::ALL.iter().copied();
+        match depth {
+            Depth::Disk => OF_BOTH.into_iter().chain(OF_STORAGE).collect(),
+            Depth::Frames | Depth::Quic => all.filter(|one| !OF_STORAGE.contains(one)).collect(),
+        }
+    }
+
     /// The one of this label.
     pub fn by_label(label: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|mutant| mutant.label() == label)

@@ -13,7 +13,7 @@ const EVERYDAY: &str = include_str!("plans/everyday.toml");
 /// A range: least and most.
 type Range = [u64; 2];
 
-/// By what frames travel.
+/// By what frames travel, and what keeps the messages.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Depth {
@@ -22,6 +22,8 @@ pub enum Depth {
     Frames,
     /// Packets between real QUIC state machines: slower, with real loss recovery and migration.
     Quic,
+    /// Whole frames, and behind the server the real storage on a disk that forgets.
+    Disk,
 }
 
 /// Ranges of what seeds may draw; times in the unit of their name.
@@ -50,7 +52,7 @@ pub struct Plan {
     pub faults_least: usize,
     /// How long the healed world may take to come to rest.
     pub converge_ms: u64,
-    /// By what frames travel.
+    /// By what frames travel, and what keeps the messages.
     #[serde(default)]
     pub depth: Depth,
     /// These faults and no others, by label; without it each seed draws its own.
@@ -75,6 +77,17 @@ pub struct Draw {
     pub workers: u16,
     /// The faults of this seed.
     pub faults: BTreeSet<Fault>,
+}
+
+impl Depth {
+    /// The name on the command line and in plans.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Frames => "frames",
+            Self::Quic => "quic",
+            Self::Disk => "disk",
+        }
+    }
 }
 
 impl Plan {

@@ -42,6 +42,7 @@ fn stillborn(seed: u64) -> Outcome {
         heal_ms: 0,
         tally: Tally::default(),
         quic: None,
+        storage: None,
         lines: Vec::new(),
     }
 }

@@ -14,7 +14,7 @@ use tern_protocol::frames::PushBody;
 use tern_protocol::{ChannelId, MessageId};
 use zerocopy::FromBytes;
 
-use super::{Disk, ShardDisk, Stored, offset};
+use super::{Disk, ShardDisk, Stored};
 
 /// Messages that are tried before damage is given up.
 const TRIES: u32 = 20;
@@ -41,6 +41,37 @@ impl Disk {
             let index = self.stream.below(records.max(1)) as usize;
             let shard = self.shard(id);
             if let Some(needed) = shard.needed_without(index, body_only) {
+                let harm = if body_only { Harm::Body } else { Harm::Record(None) };
+                shard.harm.insert(index, harm);
+                shard.needed.extend(needed);
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// As [`damage`](Self::damage), in the files of the real storage: of what it can go on without.
+    pub fn damage_files(&mut self, body_only: bool) -> Option<ShardId> {
+        for _ in 0..TRIES {
+            let id = ShardId(self.stream.below(self.shards.len() as u64) as u16); // fits: a shard
+            let index = self.stream.below(self.records(id).max(1) as u64) as usize;
+            let shard = &self.shards[usize::from(id.0)];
+            let probe = self.probe.as_ref()?;
+            // Both kinds: only what points to a message tells the real storage which it was.
+            let Some(needed) = shard.needed_in_files(index) else { continue };
+            let stored = &shard.stored[index];
+            let stays = |index: &usize| probe.is_durable(id, &shard.stored[*index], true);
+            let is_bearable = stays(&index)
+                && needed.iter().all(stays)
+                && if body_only {
+                    let behind = |later: &Stored| later.proven >= stored.end;
+                    let mut later = shard.stored[index..].iter();
+                    later.any(|later| behind(later) && probe.is_durable(id, later, true))
+                } else {
+                    probe.is_covered(id, stored)
+                };
+            if is_bearable && probe.damage(id, stored, body_only) {
+                let shard = self.shard(id);
                 let harm = if body_only { Harm::Body } else { Harm::Record(None) };
                 shard.harm.insert(index, harm);
                 shard.needed.extend(needed);
@@ -86,7 +117,7 @@ impl Disk {
     /// Recovery knows where to go on from these places.
     pub fn entomb(&mut self, id: ShardId, rows: &[TombstoneRow]) {
         for row in rows {
-            let index = Self::index_of(Offset(row.at.get()));
+            let index = self.index_of(id, Offset(row.at.get()));
             if let Some(Harm::Record(links)) = self.shard(id).harm.get_mut(&index) {
                 *links = Some(row.links());
             }
@@ -99,6 +130,17 @@ impl Disk {
         (shard.harm.contains_key(&index), index < shard.expired)
     }
 
+    /// How many records, from the first on, are past their retention.
+    pub fn expired_records(&self, id: ShardId) -> usize {
+        self.shards[usize::from(id.0)].expired
+    }
+
+    /// So many are.
+    pub fn set_expired(&mut self, id: ShardId, records: usize) {
+        let shard = self.shard(id);
+        shard.expired = shard.expired.max(records);
+    }
+
     /// Whether anything of a shard was ever damaged or deleted.
     pub fn is_hurt(&self, id: ShardId) -> bool {
         let shard = &self.shards[usize::from(id.0)];
@@ -107,14 +149,23 @@ impl Disk {
 }
 
 impl ShardDisk {
+    /// As [`needed_without`](Self::needed_without) it, whole or not, whatever is synced.
+    fn needed_in_files(&self, index: usize) -> Option<Vec<usize>> {
+        self.needed_of(index, false, self.stored.len())
+    }
+
     /// Which messages must stay if this one is damaged; `None` if it must stay itself.
     fn needed_without(&self, index: usize, body_only: bool) -> Option<Vec<usize>> {
+        self.needed_of(index, body_only, self.synced)
+    }
+
+    fn needed_of(&self, index: usize, body_only: bool, synced: usize) -> Option<Vec<usize>> {
         let ((channel, _), sender) = self.stored.get(index)?.message()?;
         if self.harm.contains_key(&index) || self.needed.contains(&index) || index < self.expired {
             return None;
         }
         let message = |at: usize| Some((at, self.stored[at].message()?));
-        let later = || (index + 1..self.synced).filter_map(message);
+        let later = || (index + 1..synced).filter_map(message);
         let next = later().find(|(_, ((other, _), _))| *other == channel);
         let needed = match next {
             Some((next, _)) => next,
@@ -153,7 +204,8 @@ impl ShardDisk {
             let is_of_it = |((other, _), _)| other == channel;
             !self.harm.contains_key(at) && self.stored[*at].message().is_some_and(is_of_it)
         };
-        let before = (0..index).rev().find(readable).map_or(Offset::NONE, offset);
+        let before = (0..index).rev().find(readable);
+        let before = before.map_or(Offset::NONE, |before| self.stored[before].at);
         let links = Links { channel: before, ..Links::default() };
         self.harm.insert(index, Harm::Record(Some(links)));
     }

@@ -8,7 +8,7 @@ use tern_core::log::{
 use tern_core::placement::ShardId;
 use tern_protocol::{ChannelId, MessageId};
 
-use super::{Disk, SharedDisk, Stored, offset};
+use super::{SharedDisk, Stored, offset};
 use crate::mutant::Mutant;
 
 /// Reads in a hundred that the defect "reads lost" spoils.
@@ -62,11 +62,12 @@ impl Log for DiskLog {
             disk.met[1] = true;
             return Err(AppendError::Busy);
         }
-        let shard = disk.shard(self.shard);
-        let index = shard.stored.len();
-        shard.stored.push(Stored { kind, links, body: body.concat() });
-        disk.appended.push((self.shard, index));
-        Ok(offset(index))
+        let index = disk.records(self.shard);
+        let (at, end) = (offset(index), offset(index + 1));
+        let proven = offset(disk.shard(self.shard).claimed);
+        let (body, confirmed_ms) = (body.concat(), disk.confirmed_ms);
+        disk.add(self.shard, Stored { kind, links, body, at, end, proven, confirmed_ms });
+        Ok(at)
     }
 
     fn commit(&mut self) {
@@ -130,7 +131,7 @@ fn read_at<T>(
     at: Offset,
     read: impl FnOnce(Record<'_>) -> T,
 ) -> Result<T, ReadError> {
-    let index = Disk::index_of(at);
+    let index = disk.borrow().index_of(shard, at);
     if let Some(obstacle) = disk.borrow_mut().shard(shard).obstacle(index) {
         return Err(obstacle);
     }

@@ -5,10 +5,15 @@
 //! crashes. Goes out: syncs to be timed by the world, and the truth about each record, which the
 //! checks judge by. Worth naming: what is *claimed* durable and what *is* synced differ only
 //! under a deliberate defect.
+//!
+//! At the depth of the real storage this is the book of what was appended, and nothing more; what
+//! is durable of it says the [`Probe`], by the files.
 
 mod harm;
 mod log;
 mod table;
+
+pub mod door;
 
 pub use log::{DiskLog, DiskReader};
 pub use table::DiskTable;
@@ -22,6 +27,7 @@ use tern_core::log::{Links, Offset, Record, RecordKind};
 use tern_core::placement::ShardId;
 use tern_protocol::{ChannelId, DeviceId, MessageId, Uin};
 
+use crate::engine::Probe;
 use crate::mutant::Mutant;
 use crate::random::{Stream, mix};
 
@@ -41,7 +47,8 @@ pub type SharedDisk = Rc<RefCell<Disk>>;
 #[derive(Debug)]
 pub struct Disk {
     shards: Vec<ShardDisk>,
-    stream: Stream,
+    /// What the disk draws from.
+    pub stream: Stream,
     mutant: Option<Mutant>,
     /// Syncs that were asked for and not given a time yet.
     syncs: Vec<ShardId>,
@@ -55,6 +62,10 @@ pub struct Disk {
     pub cold_percent: u64,
     /// How often each of these was met since last looked at: full, busy, cold.
     pub met: [bool; 3],
+    /// By what the age of records counts, in ms; stands still where nothing sets it.
+    pub confirmed_ms: u64,
+    /// Looks into the files of the real storage, if that is what keeps the records.
+    pub probe: Option<Probe>,
 }
 
 #[derive(Debug, Default)]
@@ -82,11 +93,23 @@ struct ShardDisk {
     expiry_news: VecDeque<(ChannelId, MessageId)>,
 }
 
+/// A record as it was appended.
 #[derive(Debug)]
-struct Stored {
-    kind: RecordKind,
-    links: Links,
-    body: Vec<u8>,
+pub struct Stored {
+    /// What it is.
+    pub kind: RecordKind,
+    /// What it points to.
+    pub links: Links,
+    /// Its body.
+    pub body: Vec<u8>,
+    /// Where it stands.
+    pub at: Offset,
+    /// Where the next one could.
+    pub end: Offset,
+    /// Everything before this was called durable when it was appended.
+    pub proven: Offset,
+    /// When that was, by [`Disk::confirmed_ms`].
+    pub confirmed_ms: u64,
 }
 
 impl Stored {
@@ -119,6 +142,8 @@ impl Disk {
             busy_percent: 0,
             cold_percent: 0,
             met: [false; 3],
+            confirmed_ms: 0,
+            probe: None,
         }))
     }
 
@@ -126,7 +151,8 @@ impl Disk {
         &mut self.shards[usize::from(id.0)]
     }
 
-    fn is(&self, mutant: Mutant) -> bool {
+    /// Whether this is the defect.
+    pub fn is(&self, mutant: Mutant) -> bool {
         self.mutant == Some(mutant)
     }
 
@@ -204,10 +230,32 @@ impl Disk {
         self.shards[usize::from(id.0)].stored.len()
     }
 
+    /// A record was appended.
+    pub fn add(&mut self, id: ShardId, record: Stored) {
+        let index = self.records(id);
+        self.shard(id).stored.push(record);
+        self.appended.push((id, index));
+    }
+
     /// The record of this number, from 0, of a shard; with its offset and the next one's.
     pub fn record(&self, id: ShardId, index: usize) -> Option<(Offset, Offset, Record<'_>)> {
-        let stored = self.shards[usize::from(id.0)].stored.get(index)?;
-        Some((offset(index), offset(index + 1), stored.view()))
+        let stored = self.stored(id, index)?;
+        Some((stored.at, stored.end, stored.view()))
+    }
+
+    /// As [`record`](Self::record), with all that is known of it.
+    pub fn stored(&self, id: ShardId, index: usize) -> Option<&Stored> {
+        self.shards[usize::from(id.0)].stored.get(index)
+    }
+
+    /// A start found that the log ends here; what was appended behind it is gone.
+    pub fn cut(&mut self, id: ShardId, end: Offset) {
+        let shard = self.shard(id);
+        let kept = shard.stored.partition_point(|stored| stored.at < end);
+        shard.stored.truncate(kept);
+        shard.harm.retain(|index, _| *index < kept);
+        shard.needed.retain(|index| *index < kept);
+        shard.expired = shard.expired.min(kept);
     }
 
     /// Where the record of this number stands, or will.
@@ -217,12 +265,17 @@ impl Disk {
 
     /// Whether the record of this number survives a power cut now.
     pub fn is_synced(&self, id: ShardId, index: usize) -> bool {
-        index < self.shards[usize::from(id.0)].synced
+        let shard = &self.shards[usize::from(id.0)];
+        let is_whole = !shard.harm.contains_key(&index);
+        match (&self.probe, shard.stored.get(index)) {
+            (Some(probe), Some(stored)) => probe.is_durable(id, stored, is_whole),
+            _ => index < shard.synced,
+        }
     }
 
-    /// The number of the record at this offset.
-    pub fn index_of(at: Offset) -> usize {
-        (at.0 / STRIDE).saturating_sub(1) as usize // fits: an index of a vector
+    /// The number of the record at this offset, or of the first one behind it.
+    pub fn index_of(&self, id: ShardId, at: Offset) -> usize {
+        self.shards[usize::from(id.0)].stored.partition_point(|stored| stored.at < at)
     }
 
     /// Whether a sync of some shard failed.
@@ -232,8 +285,9 @@ impl Disk {
 
     /// The record at `at`, and those around it, are in memory now.
     pub fn warm(&mut self, id: ShardId, at: Offset) {
-        let index = Self::index_of(at) as u64;
-        self.shard(id).salvage(Self::index_of(at));
+        let index = self.index_of(id, at);
+        self.shard(id).salvage(index);
+        let index = index as u64;
         let around = index.saturating_sub(WARMED_AROUND)..=index + WARMED_AROUND;
         self.shard(id).warm.extend(around);
     }
@@ -243,7 +297,8 @@ impl Disk {
         self.shards.iter_mut().for_each(|shard| shard.warm.clear());
     }
 
-    fn is_cold(&self, id: ShardId, index: usize) -> bool {
+    /// Whether the record of this number must be read from the disk first.
+    pub fn is_cold(&self, id: ShardId, index: usize) -> bool {
         let (shard, index) = (&self.shards[usize::from(id.0)], index as u64);
         self.cold_percent > 0
             && index + HOT_RECORDS < shard.stored.len() as u64

@@ -12,10 +12,10 @@ use tern_core::mail::{Address, Mail};
 use tern_core::placement::Placement;
 use tern_core::time::Mono;
 
-use crate::disk::{DiskLog, DiskReader, DiskTable};
+use crate::disk::door::{AnyLog, AnyReader, AnyTable};
 
-/// The worker that ships, over the simulated disk.
-pub type SimWorker = Worker<DiskLog, DiskTable, DiskReader>;
+/// The worker that ships, over the simulated disk or the real storage.
+pub type SimWorker = Worker<AnyLog, AnyTable, AnyReader>;
 
 /// A running server.
 pub struct Server {

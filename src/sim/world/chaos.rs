@@ -65,17 +65,20 @@ impl World {
             self.is_on(Fault::DiskBusy),
             self.is_on(Fault::ColdReads),
         );
-        let disk = &mut *self.disk.borrow_mut();
+        let mut disk = self.disk.borrow_mut();
         disk.full = full;
         disk.busy_percent = if busy { BUSY_PERCENT } else { 0 };
         if !cold || disk.cold_percent == 0 {
             disk.forget_warm();
         }
         disk.cold_percent = if cold { COLD_PERCENT } else { 0 };
+        drop(disk);
+        self.set_storage_weather();
     }
 
     fn strike(&mut self, fault: Fault) {
         let struck = match fault {
+            Fault::PowerCut | Fault::ProcessDeath | Fault::MemoryLost if self.dooms(fault) => false,
             Fault::PowerCut => self.server_dies(Death::Power),
             Fault::ProcessDeath => self.server_dies(Death::Process),
             Fault::MemoryLost => self.server_dies(Death::ProcessAndMemory),
@@ -83,11 +86,12 @@ impl World {
             Fault::WorkerPause => self.pause_worker(),
             Fault::SyncFails => {
                 self.fail_next_sync = self.server.is_some();
+                self.set_storage_weather();
                 false // counted when a sync meets it
             }
             Fault::WallJump => self.jump_wall(),
-            Fault::BodyDamaged => self.disk.borrow_mut().damage(true).is_some(),
-            Fault::RecordDamaged => self.disk.borrow_mut().damage(false).is_some(),
+            Fault::BodyDamaged => self.damage(true),
+            Fault::RecordDamaged => self.damage(false),
             Fault::Expiry => self.expire(),
             Fault::LinkLost | Fault::LinkHalfLost | Fault::Blackout => self.hurt_link(fault),
             _ => self.hurt_device(fault),
@@ -95,6 +99,15 @@ impl World {
         if struck {
             self.tally.hit(fault);
         }
+    }
+
+    fn damage(&mut self, body_only: bool) -> bool {
+        let mut disk = self.disk.borrow_mut();
+        let damaged = match self.engine {
+            Some(_) => disk.damage_files(body_only),
+            None => disk.damage(body_only),
+        };
+        damaged.is_some()
     }
 
     fn server_dies(&mut self, death: Death) -> bool {
@@ -129,6 +142,9 @@ impl World {
 
     /// Old messages are deleted, and the worker that owns them is woken for it.
     fn expire(&mut self) -> bool {
+        if self.engine.is_some() {
+            return self.skip_time();
+        }
         let expired = self.disk.borrow_mut().expire();
         if let (Some(shard), Some(server)) = (expired, self.server.as_ref()) {
             let worker = usize::from(server.placement.worker_of(shard).0);

@@ -9,9 +9,10 @@ mod links;
 mod packets;
 mod rest;
 mod servers;
+mod storage;
 mod workload;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tern_client::machine::Tuning;
 use tern_core::config::Config;
@@ -25,6 +26,7 @@ use tern_protocol::{DeviceId, Uin};
 use crate::agenda::Agenda;
 use crate::device::{Act, Install};
 use crate::disk::{Death, Disk, SharedDisk};
+use crate::engine::{Engine, EngineCounts, Work};
 use crate::fault::{Fault, Tally};
 use crate::mutant::Mutant;
 use crate::oracle::{Oracle, Violation};
@@ -36,6 +38,9 @@ use crate::server::Server;
 use crate::trace::Trace;
 use links::Conn;
 
+/// The server's wall clock at the beginning of the world, in ms since 1970.
+pub(crate) const WALL_AT_START: i64 = 1_700_000_000_000;
+
 /// Steps after which a run is given up: a hundred times what a long one needs.
 const STEPS_MAX: u64 = 50_000_000;
 
@@ -46,6 +51,8 @@ pub(crate) enum Happening {
     Turn(u64, usize),
     /// A sync of a shard ends: process, shard.
     SyncEnds(u64, ShardId),
+    /// A thread of the storage does a bit of its work: process, which.
+    Works(u64, Work),
     /// The directory answers: process, worker.
     Answer(u64, usize, Answer),
     /// A cold record was read: process, worker.
@@ -100,6 +107,10 @@ pub struct World {
     config: Config,
     tuning: Tuning,
     disk: SharedDisk,
+    /// The real storage, at the depth that has it; before the server, whose logs end after it.
+    engine: Option<Box<Engine>>,
+    /// Its work that is planned.
+    planned: BTreeSet<Work>,
     server: Option<Server>,
     server_generation: u64,
     workers: u16,
@@ -148,6 +159,8 @@ pub struct Outcome {
     pub tally: Tally,
     /// What QUIC did, at the depth that runs it.
     pub quic: Option<QuicCounts>,
+    /// What the storage did, at the depth that has it.
+    pub storage: Option<EngineCounts>,
     /// The newest lines of the trace, if they were asked for.
     pub lines: Vec<String>,
 }
@@ -159,6 +172,7 @@ impl World {
         let mut chaos = Stream::of(seed, "chaos");
         let (config, tuning) = workload::limits(&draw, &mut chaos);
         let disk = Disk::new(draw.shards, Stream::of(seed, "disk"), mutant);
+        let engine = storage::engine(plan, &draw, seed, &disk, mutant);
         let mut world = Self {
             now: 0,
             agenda: Agenda::new(Stream::of(seed, "agenda")),
@@ -170,6 +184,8 @@ impl World {
             schedule: Stream::of(seed, "schedule"),
             tuning,
             disk,
+            engine,
+            planned: BTreeSet::new(),
             server: None,
             server_generation: 0,
             workers: draw.workers,
@@ -238,7 +254,10 @@ impl World {
     }
 
     /// What the run gave.
-    pub fn outcome(self, seed: u64) -> Outcome {
+    pub fn outcome(mut self, seed: u64) -> Outcome {
+        if let Some(engine) = &mut self.engine {
+            engine.end_threads();
+        }
         Outcome {
             seed,
             violation: self.oracle.violation().cloned(),
@@ -251,6 +270,7 @@ impl World {
             heal_ms: self.healed_at.map_or(0, |at| self.now - at),
             tally: self.tally,
             quic: self.wire.as_ref().map(|wire| wire.counts()),
+            storage: self.engine.as_ref().map(|engine| engine.counts()),
             lines: self.trace.into_lines(),
         }
     }
@@ -259,6 +279,7 @@ impl World {
         match what {
             Happening::Turn(generation, worker) => self.turn(generation, worker),
             Happening::SyncEnds(generation, shard) => self.sync_ends(generation, shard),
+            Happening::Works(generation, work) => self.storage_works(generation, work),
             Happening::Answer(generation, worker, answer) => {
                 self.answered(generation, worker, answer);
             }

@@ -20,7 +20,14 @@ impl World {
         self.weather.clear();
         self.fail_next_sync = false;
         self.wake_wire();
-        if self.disk.borrow().has_failed() {
+        let has_failed = match &mut self.engine {
+            Some(engine) => {
+                engine.heal();
+                !engine.failures().is_empty()
+            }
+            None => self.disk.borrow().has_failed(),
+        };
+        if has_failed {
             self.kill_server(Death::Process);
         } else if let Some(server) = self.server.as_mut() {
             server.seats.iter_mut().for_each(|seat| seat.paused_until = 0);
@@ -66,6 +73,7 @@ impl World {
         let is_late = self.now - healed_at > self.plan.converge_ms;
         if missing.is_none() || is_late {
             self.is_over = true;
+            self.storage_at_rest();
             return self.oracle.at_rest(missing);
         }
         self.agenda.add(self.now + LOOK_MS, Happening::Look);

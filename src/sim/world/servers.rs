@@ -15,15 +15,13 @@ use tern_core::{Recovery, Worker};
 use tern_netmodel::carrier::Way;
 use tern_protocol::{Code, SendKey, UnixMillis};
 
-use super::{Happening, World};
+use super::{Happening, WALL_AT_START, World};
+use crate::disk::door::{AnyLog, AnyReader, AnyTable};
 use crate::disk::{Death, Disk, DiskLog, DiskReader, DiskTable};
 use crate::fault::Fault;
 use crate::mutant::Mutant;
 use crate::parcel::Parcel;
 use crate::server::{Seat, Server, Shown, encode, encode_close, encode_push};
-
-/// The server's wall clock at the beginning of the world, in ms since 1970.
-const WALL_AT_START: i64 = 1_700_000_000_000;
 
 /// Mail that a ring between two workers holds.
 const RING_MAX: usize = 64;
@@ -49,20 +47,19 @@ impl World {
         }
         self.server_generation += 1;
         let placement = Placement::new(self.draw.shards, self.workers);
-        self.oracle.recovered(&self.disk.borrow(), self.draw.shards);
-        // A process starts when there is room for its tables.
-        let full = std::mem::replace(&mut self.disk.borrow_mut().full, false);
-        let workers = 0..self.workers;
-        let seats: Result<Vec<Seat>, String> =
-            workers.map(|worker| self.recover(placement, WorkerId(worker))).collect();
-        self.disk.borrow_mut().full = full;
+        let seats = match self.engine {
+            Some(_) => self.recover_storage(placement),
+            None => self.recover_all(placement),
+        };
         match seats {
+            Err(_) if self.died_at_once() => {}
             Err(wrong) => self.oracle.judge("acked", Err(format!("recovery fails: {wrong}"))),
             Ok(seats) => {
                 let (generation, born) = (self.server_generation, self.now);
                 let mono_at_birth = self.schedule.between(0, 10_000);
                 self.server = Some(Server { generation, born, mono_at_birth, placement, seats });
                 self.start_wire();
+                self.start_threads();
                 (0..usize::from(self.workers)).for_each(|worker| self.wake(worker));
                 self.trace.note(
                     self.now,
@@ -74,10 +71,21 @@ impl World {
         }
     }
 
+    /// All workers, on the simulated disk.
+    fn recover_all(&mut self, placement: Placement) -> Result<Vec<Seat>, String> {
+        self.oracle.recovered(&self.disk.borrow(), self.draw.shards);
+        // A process starts when there is room for its tables.
+        let full = std::mem::replace(&mut self.disk.borrow_mut().full, false);
+        let workers = 0..self.workers;
+        let seats = workers.map(|worker| self.recover(placement, WorkerId(worker))).collect();
+        self.disk.borrow_mut().full = full;
+        seats
+    }
+
     fn recover(&mut self, placement: Placement, worker: WorkerId) -> Result<Seat, String> {
         let shards = placement.shards_of(worker).map(|shard| self.recover_shard(placement, shard));
         let shards: Result<Vec<_>, String> = shards.collect();
-        let reader = DiskReader::new(&self.disk);
+        let reader = AnyReader::Simulated(DiskReader::new(&self.disk));
         let worker = Worker::new(worker, placement, self.config.clone(), reader, shards?);
         Ok(Seat::new(worker, placement.workers()))
     }
@@ -86,9 +94,9 @@ impl World {
         &mut self,
         placement: Placement,
         shard: ShardId,
-    ) -> Result<Shard<DiskLog, DiskTable>, String> {
+    ) -> Result<Shard<AnyLog, AnyTable>, String> {
         let applied = self.disk.borrow_mut().open(shard);
-        let table = DiskTable::new(shard, &self.disk);
+        let table = AnyTable::Simulated(DiskTable::new(shard, &self.disk));
         let mut recovery = Recovery::new(shard, placement, table, applied);
         let records = self.disk.borrow().records(shard);
         let covered = match self.draw.faults.contains(&Fault::Checkpoints) {
@@ -108,7 +116,7 @@ impl World {
             recovery.expire(channel, up_to);
         }
         self.disk.borrow_mut().entomb(shard, &recovery.tombstones());
-        Ok(recovery.finish(DiskLog::open(shard, &self.disk)))
+        Ok(recovery.finish(AnyLog::Simulated(DiskLog::open(shard, &self.disk))))
     }
 
     /// The rows of a checkpoint of a log's first records.
@@ -162,13 +170,23 @@ impl World {
 
     /// The process, or its whole machine, dies; another one starts a little later.
     pub(super) fn kill_server(&mut self, death: Death) {
-        if self.server.take().is_none() {
+        if self.server.is_none() {
             return;
         }
         self.trace.note(self.now, &[11], &[], format_args!("the server dies: {death:?}"));
-        self.disk.borrow_mut().crash(death);
+        self.end_storage();
+        self.server = None;
+        match &mut self.engine {
+            Some(engine) => engine.die(death),
+            None => self.disk.borrow_mut().crash(death),
+        }
         self.kill_wire();
         self.fail_next_sync = false;
+        self.come_back();
+    }
+
+    /// Another process starts a little later.
+    pub(super) fn come_back(&mut self) {
         let back = self.now + self.chaos.between(50, 8_000);
         self.agenda.add(back, Happening::ServerStarts);
         self.drop_links(back);
@@ -357,6 +375,7 @@ impl World {
     }
 
     fn plan_syncs(&mut self) {
+        self.plan_storage();
         let Some(generation) = self.server.as_ref().map(|server| server.generation) else { return };
         let syncs = self.disk.borrow_mut().take_syncs();
         for shard in syncs {
@@ -392,7 +411,7 @@ impl World {
         self.worker_input(worker, Input::Durable(shard));
     }
 
-    fn note_met(&mut self) {
+    pub(super) fn note_met(&mut self) {
         let met = std::mem::take(&mut self.disk.borrow_mut().met);
         for (met, fault) in
             met.into_iter().zip([Fault::DiskFull, Fault::DiskBusy, Fault::ColdReads])
@@ -421,6 +440,9 @@ impl World {
             }
             Effect::Directory(query) => self.ask_directory(server.generation, worker, query),
             Effect::Warm { shard, at, waiter } => {
+                if let Some(engine) = &self.engine {
+                    return engine.warm((worker, shard, at, waiter));
+                }
                 let when = self.now + self.schedule.between(1, 60);
                 let what = Happening::Warmed(server.generation, worker, shard, at, waiter);
                 self.agenda.add(when, what);
@@ -450,8 +472,8 @@ impl World {
     }
 
     fn push_leaves(&mut self, link: u64, shard: ShardId, at: Offset, order: Order) {
-        let index = crate::disk::Disk::index_of(at);
-        let body = self.disk.borrow().record(shard, index).map(|(_, _, r)| r.body.to_vec());
+        let index = self.disk.borrow().index_of(shard, at);
+        let body = self.body_to_push(shard, at, index);
         let Some(mut body) = body else {
             let wrong = format!("a push of offset {} of shard {}, where nothing is", at.0, shard.0);
             return self.oracle.judge("ids", Err(wrong));

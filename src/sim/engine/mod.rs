@@ -1,0 +1,472 @@
+//! The third depth: the storage that ships, on files of a disk that forgets what was not synced.
+//!
+//! Comes in: from the world, when each thread of the storage does the next bit of its work, and
+//! when process or machine die. Goes out: shards with their logs open, and what the storage tells
+//! its workers. In reading order: the [`Engine`] is one machine with its disk, its shared memory
+//! and its clocks; [`open`] starts a shard on it, and judges what recovery says by the book of what
+//! was appended; [`log`] and [`table`] stand between core and storage; [`Probe`] reads the files as
+//! FORMAT.md describes them, past the storage.
+//!
+//! One seed gives one run: salts and ids differ from run to run, and nothing goes by them.
+
+pub mod log;
+pub mod table;
+
+mod open;
+
+mod clock;
+mod probe;
+
+pub use probe::Probe;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tern_core::io::Waiter;
+use tern_core::log::Offset;
+use tern_core::placement::ShardId;
+use tern_diskmodel::power::{Lie, Met, PowerDisk};
+use tern_storage::{
+    Folder, FolderOptions, MappedReader, SEGMENT_BYTES_MIN, Step, Steps, Storage, StorageConfig,
+};
+
+use crate::disk::{Death, SharedDisk};
+use crate::mutant::Mutant;
+use crate::random::Stream;
+use clock::Hands;
+
+/// Retentions that seeds draw, in ms: short enough that messages expire within a run, long
+/// against all that a device is late.
+const RETENTION_MS: [u64; 2] = [90_000, 240_000];
+
+/// Bytes of sealed segments worth a checkpoint, where checkpoints are wanted at every chance.
+const CHECKPOINT_BYTES_EAGER: u64 = 1;
+
+/// What a seed chose for its storage.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Shards of the folder.
+    pub shards: u16,
+    /// Who commits.
+    pub committers: usize,
+    /// Age in ms after which messages are deleted.
+    pub retention_ms: Option<u64>,
+    /// Checkpoints are made whenever a segment is sealed.
+    pub eager_checkpoints: bool,
+    /// On a full disk there is no room even for what was allocated.
+    pub copies_on_write: bool,
+}
+
+impl Settings {
+    /// What a seed draws.
+    pub fn draw(stream: &mut Stream, shards: u16, expires: bool, eager_checkpoints: bool) -> Self {
+        let [least, most] = RETENTION_MS;
+        let retention_ms = expires.then(|| stream.between(least, most));
+        let committers = stream.between(1, u64::from(shards).min(2)) as usize; // fits: 2
+        let copies_on_write = stream.percent(50);
+        Self { shards, committers, retention_ms, eager_checkpoints, copies_on_write }
+    }
+}
+
+/// A bit of work of the storage.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Work {
+    /// A batch is written, or synced: who commits.
+    Commit(usize),
+    /// The I/O thread does what it was asked for.
+    Io,
+    /// The I/O thread looks by itself what is missing.
+    Look,
+    /// A way past a damaged record is found.
+    Salvage,
+    /// The clock goes on, checkpoints are made, segments are deleted.
+    Upkeep,
+}
+
+/// What the storage did, for people.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct EngineCounts {
+    /// Logs that were opened.
+    pub opened: u64,
+    /// Of these, logs whose last batch was torn.
+    pub torn: u64,
+    /// Of these, logs that were opened from a checkpoint.
+    pub from_checkpoint: u64,
+    /// Deduplication tables that were taken over.
+    pub tables_kept: u64,
+    /// Checkpoints made.
+    pub checkpoints: u64,
+    /// Segments deleted.
+    pub segments_deleted: u64,
+    /// Records damaged in the files.
+    pub salvaged: u64,
+    /// Deaths in the middle of a change to the disk.
+    pub deaths_inside: u64,
+    /// Batches written, and syncs.
+    pub commit_steps: u64,
+}
+
+/// What the storage told, on whatever step it did so.
+#[derive(Debug, Default)]
+struct Told {
+    woken: Mutex<Vec<ShardId>>,
+    warmed: Mutex<Vec<Warm>>,
+}
+
+/// A cold record that was read, and for whom: worker, shard, place, waiter.
+pub type Warm = (usize, ShardId, Offset, Waiter);
+
+/// One machine with its disk.
+pub struct Engine {
+    running: Option<Running>,
+    book: SharedDisk,
+    disk: Arc<PowerDisk>,
+    hands: Arc<Hands>,
+    told: Arc<Told>,
+    settings: Settings,
+    mutant: Option<Mutant>,
+    /// The machine was booted so many times.
+    boots: u8,
+    /// How the process dies in the middle of a change, if it is to.
+    doomed: Option<Death>,
+    /// A sync was made to fail, and its log may.
+    may_fail: bool,
+    counts: EngineCounts,
+    data: PathBuf,
+    memory: PathBuf,
+    /// Last: the files go when everything has let go of them.
+    _dir: TempDir,
+}
+
+/// A process's storage.
+struct Running {
+    /// First: its threads die before anything else.
+    steps: Option<Steps>,
+    reader: MappedReader,
+    storage: Storage,
+}
+
+impl Engine {
+    /// A machine with an empty disk.
+    ///
+    /// # Panics
+    /// If there is no room for its files.
+    pub fn new(seed: u64, settings: Settings, book: &SharedDisk, mutant: Option<Mutant>) -> Self {
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let dir = dir.expect("there is room for the files of a run");
+        let (data, memory) = (dir.path().join("data"), dir.path().join("memory"));
+        for path in [&data, &memory] {
+            std::fs::create_dir(path).expect("there is room for the files of a run");
+        }
+        let disk = Arc::new(PowerDisk::new(&data, Stream::of(seed, "power"), lie(mutant)));
+        book.borrow_mut().probe = Some(Probe::new(&disk, &data, settings.shards));
+        Self {
+            running: None,
+            book: book.clone(),
+            disk,
+            hands: Arc::default(),
+            told: Arc::default(),
+            settings,
+            mutant,
+            boots: 1,
+            doomed: None,
+            may_fail: false,
+            counts: EngineCounts::default(),
+            data,
+            memory,
+            _dir: dir,
+        }
+    }
+
+    /// Sets the machine's clocks, in ms of the world and by how much its wall clock is off.
+    pub fn set_time(&mut self, now_ms: u64, wall_offset_ms: i64) {
+        self.hands.set(now_ms, wall_offset_ms);
+        self.book.borrow_mut().confirmed_ms = self.hands.confirmed_ms();
+    }
+
+    /// Time goes by in which nothing happens.
+    pub fn skip_time(&mut self, ms: u64) {
+        self.hands.skip(ms);
+        if self.mutant == Some(Mutant::ExpiresEarly) {
+            let all = self.settings.retention_ms.unwrap_or(0);
+            self.hands.lie(all);
+        }
+    }
+
+    /// What was chosen for it.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The disk, for what is to go wrong on it.
+    pub fn disk(&self) -> &PowerDisk {
+        &self.disk
+    }
+
+    /// The process dies in the middle of what it does to the disk, this many changes from now.
+    pub fn doom(&mut self, death: Death, changes: u64) {
+        self.doomed = Some(death);
+        self.disk.die_after(Some(changes));
+    }
+
+    /// Nothing that was to go wrong will.
+    pub fn heal(&mut self) {
+        self.doomed = None;
+        self.disk.die_after(None);
+        self.disk.set_fails_next_sync(false);
+    }
+
+    /// How the process died, if it did in the middle of something.
+    pub fn died(&self) -> Option<Death> {
+        self.doomed.filter(|_| self.disk.is_dead())
+    }
+
+    /// A process starts; its shards are to be opened next.
+    ///
+    /// # Errors
+    /// What the storage says.
+    pub fn start(&mut self) -> Result<(), String> {
+        self.probe(Probe::forget);
+        let disk: Arc<PowerDisk> = Arc::clone(&self.disk);
+        let options = FolderOptions { shards: self.settings.shards, disk };
+        let folder = Folder::open(&self.data, options).map_err(|error| error.to_string())?;
+        let told = Arc::clone(&self.told);
+        let wake = Arc::new(move |shard| push(&told.woken, shard));
+        let (storage, steps) = Storage::by_hand(folder, &self.config(), wake)
+            .map_err(|error| format!("the storage does not start: {error}"))?;
+        let reader = storage.reader();
+        self.running = Some(Running { steps: Some(steps), reader, storage });
+        Ok(())
+    }
+
+    fn config(&self) -> StorageConfig {
+        let eager = self.settings.eager_checkpoints;
+        let default = StorageConfig::default();
+        StorageConfig {
+            commit_threads: self.settings.committers,
+            // All of one size: they would grow by the time that the simulator itself takes.
+            segment_bytes_min: SEGMENT_BYTES_MIN,
+            segment_bytes_max: SEGMENT_BYTES_MIN,
+            dedup_dir: self.memory.clone(),
+            boot: Some([self.boots; 16]),
+            retention: self.settings.retention_ms.map(Duration::from_millis),
+            checkpoint_bytes_min: if eager {
+                CHECKPOINT_BYTES_EAGER
+            } else {
+                default.checkpoint_bytes_min
+            },
+            free_bytes_min: 0,
+            clock: Arc::clone(&self.hands) as _,
+            ..default
+        }
+    }
+
+    /// A reader of all logs.
+    ///
+    /// # Panics
+    /// If no process runs.
+    pub fn reader(&self) -> MappedReader {
+        self.running().reader.clone()
+    }
+
+    fn running(&self) -> &Running {
+        self.running.as_ref().expect("asked for while a process runs")
+    }
+
+    fn steps(&mut self) -> Option<&mut Steps> {
+        self.running.as_mut()?.steps.as_mut()
+    }
+
+    /// Does a bit of work; says whether it is to be tried again later, for want of room.
+    pub fn work(&mut self, work: Work) -> bool {
+        let Some(steps) = self.steps() else { return false };
+        let step = match work {
+            Work::Commit(committer) => steps.commit(committer),
+            Work::Io => steps.io(),
+            Work::Salvage => steps.salvage(),
+            Work::Look => {
+                steps.look();
+                Step::Worked
+            }
+            Work::Upkeep => {
+                steps.upkeep();
+                Step::Worked
+            }
+        };
+        match work {
+            Work::Commit(_) => self.counts.commit_steps += u64::from(step == Step::Worked),
+            Work::Salvage => self.counts.salvaged += u64::from(step == Step::Worked),
+            Work::Io | Work::Look | Work::Upkeep => {}
+        }
+        step == Step::NoRoom
+    }
+
+    /// The work that somebody waits for.
+    pub fn wanted(&mut self) -> Vec<Work> {
+        let Some(steps) = self.steps() else { return Vec::new() };
+        let commits = (0..steps.committers()).filter(|one| steps.is_commit_wanted(*one));
+        let mut wanted: Vec<Work> = commits.map(Work::Commit).collect();
+        wanted.extend(steps.is_io_wanted().then_some(Work::Io));
+        wanted.extend(steps.is_salvage_wanted().then_some(Work::Salvage));
+        wanted
+    }
+
+    /// Reads a cold record for a worker's waiter, some steps later.
+    pub fn warm(&self, warm: Warm) {
+        let told = Arc::clone(&self.told);
+        let (_, shard, at, _) = warm;
+        let done = Box::new(move || push(&told.warmed, warm));
+        self.running().storage.warmer().warm(shard, at, done);
+    }
+
+    /// Shards with a new proof, a failure, or expired messages, since the last call.
+    pub fn take_woken(&self) -> Vec<ShardId> {
+        take(&self.told.woken)
+    }
+
+    /// Cold records that were read since the last call.
+    pub fn take_warmed(&self) -> Vec<Warm> {
+        take(&self.told.warmed)
+    }
+
+    /// What went wrong on the disk since the last call.
+    pub fn take_met(&self) -> Met {
+        self.disk.take_met()
+    }
+
+    /// Why logs have failed.
+    pub fn failures(&self) -> Vec<String> {
+        let Some(running) = &self.running else { return Vec::new() };
+        let failure = |shard| Some(running.storage.failure(ShardId(shard))?.to_owned());
+        (0..self.settings.shards).filter_map(failure).collect()
+    }
+
+    /// A sync was made to fail.
+    pub fn expect_failure(&mut self) {
+        self.may_fail = true;
+    }
+
+    /// Why a log has failed, if nothing was done to it.
+    pub fn unexpected_failure(&self) -> Option<String> {
+        if self.may_fail { None } else { self.failures().pop() }
+    }
+
+    /// What the storage can't do for its files, and why.
+    pub fn suspended(&self) -> Option<String> {
+        let running = self.running.as_ref()?;
+        let of = |shard| running.storage.upkeep(ShardId(shard)).suspended;
+        (0..self.settings.shards).find_map(of)
+    }
+
+    /// Looks how many records the storage calls expired since the last look.
+    ///
+    /// # Errors
+    /// When one of them is younger than the retention.
+    pub fn look_what_expired(&mut self) -> Result<u64, String> {
+        let Some(running) = &self.running else { return Ok(0) };
+        let mut count = 0;
+        let mut reader = running.reader.clone();
+        let mut book = self.book.borrow_mut();
+        let (now, retention) = (book.confirmed_ms, self.settings.retention_ms);
+        for shard in (0..self.settings.shards).map(ShardId) {
+            while let Some(age) = open::expired_age(&mut book, &mut reader, shard, now) {
+                count += 1;
+                if retention.is_none_or(|retention| age < retention) {
+                    return Err(format!(
+                        "a record of shard {} is deleted at the age of {age} ms, and is to be \
+                         kept for {retention:?}",
+                        shard.0
+                    ));
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// The threads of the process die. Its logs are to be dropped next.
+    pub fn end_threads(&mut self) {
+        let Some(running) = &mut self.running else { return };
+        if running.steps.take().is_none() {
+            return;
+        }
+        for shard in (0..self.settings.shards).map(ShardId) {
+            let facts = running.storage.upkeep(shard);
+            self.counts.checkpoints += facts.checkpoints_made;
+            self.counts.segments_deleted += facts.segments_deleted;
+        }
+    }
+
+    /// The process has died, or its machine with it.
+    pub fn die(&mut self, death: Death) {
+        self.end_threads();
+        self.running = None;
+        self.counts.deaths_inside += u64::from(self.died().is_some());
+        (self.doomed, self.may_fail) = (None, false);
+        (_, _) = (self.take_woken(), self.take_warmed());
+        match death {
+            Death::Power => {
+                self.disk.cut_power();
+                self.boots = self.boots.wrapping_add(1).max(1);
+                self.hands.boot();
+            }
+            Death::Process | Death::ProcessAndMemory => self.disk.end_process(),
+        }
+        if death != Death::Process {
+            remove_tables(&self.memory);
+        }
+        let _ = self.disk.take_met();
+    }
+
+    /// What was done.
+    pub fn counts(&self) -> EngineCounts {
+        self.counts
+    }
+
+    fn probe(&self, with: impl FnOnce(&mut Probe)) {
+        if let Some(probe) = &mut self.book.borrow_mut().probe {
+            with(probe);
+        }
+    }
+}
+
+impl std::ops::AddAssign for EngineCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.opened += other.opened;
+        self.torn += other.torn;
+        self.from_checkpoint += other.from_checkpoint;
+        self.tables_kept += other.tables_kept;
+        self.checkpoints += other.checkpoints;
+        self.segments_deleted += other.segments_deleted;
+        self.salvaged += other.salvaged;
+        self.deaths_inside += other.deaths_inside;
+        self.commit_steps += other.commit_steps;
+    }
+}
+
+/// The defects that are the disk's.
+fn lie(mutant: Option<Mutant>) -> Lie {
+    match mutant {
+        Some(Mutant::SyncSkipped) => Lie::SyncsSkipped,
+        Some(Mutant::NamesNotSynced) => Lie::NamesSkipped,
+        Some(Mutant::SyncRetried) => Lie::SyncsRetried,
+        Some(Mutant::TailNotSynced) => Lie::FoundNotSynced,
+        _ => Lie::None,
+    }
+}
+
+fn remove_tables(memory: &std::path::Path) {
+    for entry in std::fs::read_dir(memory).expect("the folder can be read") {
+        let path = entry.expect("the folder can be read").path();
+        std::fs::remove_file(path).expect("a table can be removed");
+    }
+}
+
+fn push<T>(list: &Mutex<Vec<T>>, one: T) {
+    list.lock().unwrap_or_else(PoisonError::into_inner).push(one);
+}
+
+fn take<T>(list: &Mutex<Vec<T>>) -> Vec<T> {
+    std::mem::take(&mut list.lock().unwrap_or_else(PoisonError::into_inner))
+}
