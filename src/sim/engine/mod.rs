@@ -229,6 +229,9 @@ impl Engine {
     /// What the storage says.
     pub fn start(&mut self) -> Result<(), String> {
         self.probe(Probe::forget);
+        if self.mutant == Some(Mutant::CutTooFar) {
+            self.tear_what_is_durable();
+        }
         let disk: Arc<PowerDisk> = Arc::clone(&self.disk);
         let options = FolderOptions { shards: self.settings.shards, disk };
         let folder = Folder::open(&self.data, options).map_err(|error| error.to_string())?;
@@ -239,6 +242,19 @@ impl Engine {
         let reader = storage.reader();
         self.running = Some(Running { steps: Some(steps), reader, storage });
         Ok(())
+    }
+
+    /// The defect: recovery takes the newest record of each log for torn, as if it had never been.
+    fn tear_what_is_durable(&self) {
+        let book = self.book.borrow();
+        for shard in (0..self.settings.shards).map(ShardId) {
+            let newest = book.records(shard).checked_sub(1);
+            if let Some(newest) = newest.and_then(|newest| book.stored(shard, newest))
+                && let Some(probe) = &book.probe
+            {
+                probe.damage(shard, newest, false);
+            }
+        }
     }
 
     fn config(&self) -> StorageConfig {

@@ -25,7 +25,19 @@ const ARROWS: [(&str, &[&str]); 14] = [
         ],
     ),
     ("tern-bench", &["tern-protocol", "tern-random"]),
-    ("tern-sim", &["tern-client", "tern-core", "tern-netmodel", "tern-protocol", "tern-quic"]),
+    (
+        "tern-sim",
+        &[
+            "tern-client",
+            "tern-core",
+            "tern-diskmodel",
+            "tern-netmodel",
+            "tern-protocol",
+            "tern-quic",
+            "tern-random",  // its tests
+            "tern-storage", // the third depth
+        ],
+    ),
     ("tern-netmodel", &["tern-random"]),
     ("tern-diskmodel", &["tern-random", "tern-storage"]),
     ("tern-badlink", &["tern-netmodel"]),
