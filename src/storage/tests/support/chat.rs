@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tern_core::Recovery;
-use tern_core::log::{Links, Log, Offset, RecordKind};
+use tern_core::log::{AppendError, Links, Log, Offset, RecordKind};
 use tern_core::memory::MemoryTable;
 use tern_core::placement::Placement;
 use tern_core::shard::records::{EntryBody, EpochBody};
-use tern_core::shard::state::StateKind;
+use tern_core::shard::state::{ChannelRow, StateKind};
 use tern_protocol::frames::PushBody;
 use tern_protocol::{ChannelId, MessageId, Uin};
 use tern_storage::{ClockSource, MappedLog, Opened, Reading, RecoverError, RecoveryReport};
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Running, SHARD};
 use tern_random::Stream;
@@ -113,6 +113,20 @@ impl Chat {
         at
     }
 
+    /// An entry of [`NOTER`] that fills some room with what means nothing, or `true` for none.
+    pub fn enter_or_full(running: &Running, log: &mut MappedLog) -> (Option<Offset>, bool) {
+        let channel = ChannelId::direct(Uin(NOTER), Uin(NOTER));
+        let body = EntryBody { uin: NOTER.into(), channel, server_time: 1.into() };
+        let mut result = Err(AppendError::Busy);
+        running.until(|| {
+            result = log.append(RecordKind::Entry, Links::default(), &[body.as_bytes()]);
+            log.commit();
+            log.durable().unwrap();
+            result != Err(AppendError::Busy)
+        });
+        (result.ok(), result == Err(AppendError::Full))
+    }
+
     pub fn send(&mut self, running: &Running, log: &mut MappedLog, bytes: usize) -> Offset {
         let (uin, device) = self.device();
         let other = 1 + self.random.below(self.users);
@@ -184,6 +198,16 @@ pub fn rows_of(state: &Recovery<MemoryTable>) -> Rows {
     };
     state.rows(emit).unwrap();
     rows
+}
+
+/// The newest id of each channel, by rows.
+pub fn newest_of(rows: &Rows) -> BTreeMap<(u64, u64), u64> {
+    let channels = rows.iter().filter(|(kind, _)| *kind == StateKind::Channel);
+    let row = |row: &(StateKind, Vec<u8>)| {
+        let (row, _) = ChannelRow::ref_from_prefix(&row.1).unwrap();
+        (row.channel.halves(), row.newest.get())
+    };
+    channels.map(row).collect()
 }
 
 /// Opens the shard, and says what state it is in.
