@@ -16,9 +16,6 @@ use zerocopy::IntoBytes;
 
 use super::Size;
 
-/// Shards of the folder: the default of a new one.
-pub(crate) const SHARDS: u16 = 4;
-
 /// Users that each one writes to.
 const PEERS: u64 = 4;
 
@@ -26,8 +23,8 @@ const PEERS: u64 = 4;
 const BATCH: u64 = 512;
 
 /// How the logs are used: what reached the page cache survives the end of this process.
-pub(crate) fn start(data: &Path) -> Result<Storage, String> {
-    let options = FolderOptions { shards: SHARDS, ..FolderOptions::default() };
+pub(crate) fn start(size: &Size, data: &Path) -> Result<Storage, String> {
+    let options = FolderOptions { shards: size.shards, ..FolderOptions::default() };
     let folder = Folder::open(data, options).map_err(|error| error.to_string())?;
     let config = StorageConfig {
         durability: Durability::Process,
@@ -46,9 +43,9 @@ struct Way {
 }
 
 pub(crate) fn fill(size: &Size, data: &Path) -> Result<(), String> {
-    let (storage, began) = (start(data)?, Instant::now());
-    let placement = Placement::new(SHARDS, 1);
-    let mut logs: Vec<MappedLog> = (0..SHARDS)
+    let (storage, began) = (start(size, data)?, Instant::now());
+    let placement = Placement::new(size.shards, 1);
+    let mut logs: Vec<MappedLog> = (0..size.shards)
         .map(|shard| open_empty(&storage, placement, shard))
         .collect::<Result<_, _>>()?;
     let mut ways: FxHashMap<(u64, u64), Way> = FxHashMap::default();
@@ -74,7 +71,7 @@ pub(crate) fn fill(size: &Size, data: &Path) -> Result<(), String> {
     }
     logs.iter_mut().for_each(settle);
     storage.maintain();
-    let made: u64 = (0..SHARDS).map(|s| storage.upkeep(ShardId(s)).checkpoints_made).sum();
+    let made: u64 = (0..size.shards).map(|s| storage.upkeep(ShardId(s)).checkpoints_made).sum();
     let (channels, entries) = (ways.len(), devices.len());
     println!("filled in {:.1?}: {channels} channels, {entries} windows", began.elapsed());
     println!("checkpoints made meanwhile: {made}");

@@ -1,4 +1,4 @@
-//! Opens the logs as a server does, a thread for each two shards, and says how long it took.
+//! Opens the logs as a server does, the shards shared out among some threads, and says how long it took.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,22 +9,21 @@ use tern_core::Recovery;
 use tern_core::placement::{Placement, ShardId};
 use tern_storage::{RecoveryReport, Storage};
 
-use super::fill::{SHARDS, start};
+use super::Size;
+use super::fill::start;
 
-/// Threads that read: the workers of a machine with two cores.
-const THREADS: u16 = 2;
-
-pub(crate) fn open(data: &Path, what: &str) -> Result<(), String> {
+pub(crate) fn open(size: &Size, data: &Path, what: &str) -> Result<(), String> {
     let began = Instant::now();
-    let storage = start(data)?;
-    let placement = Placement::new(SHARDS, THREADS);
+    let storage = start(size, data)?;
+    let (shards_all, threads) = (size.shards, size.threads.min(size.shards));
+    let placement = Placement::new(shards_all, threads);
     let reports: Result<Vec<Vec<RecoveryReport>>, String> = std::thread::scope(|scope| {
         let share = |thread: u16| {
             let storage = &storage;
-            let shards = (thread..SHARDS).step_by(usize::from(THREADS));
+            let shards = (thread..shards_all).step_by(usize::from(threads));
             scope.spawn(move || shards.map(|shard| read(storage, placement, shard)).collect())
         };
-        let threads: Vec<_> = (0..THREADS).map(share).collect();
+        let threads: Vec<_> = (0..threads).map(share).collect();
         threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
     });
     let took = began.elapsed();
