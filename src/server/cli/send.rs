@@ -2,12 +2,14 @@
 //!
 //! With `--stdin` each line is a message; many are on their way at once, in order. For each line
 //! one answer is printed and flushed: `acked LINE CHANNEL ID`, `refused LINE CHANNEL CODE` or
-//! `unknown LINE CHANNEL`. Only then the device forgets the line. What it had taken and not
-//! answered when it was killed, it sends at its next start under the same keys, so a line that
+//! `unknown LINE CHANNEL`, in the order of the lines. Only then the device forgets the line: an
+//! answer that comes before that of an older line waits for it, or who feeds the lines again from
+//! that one on would send the younger a second time. What it had taken and not answered when it
+//! was killed, it sends at its next start under the same keys, so a line that
 //! was acked stands once. To go on after that, feed the lines again from the first one without an
 //! answer, say by `--from` which one that is, and lines that were taken are not sent again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 
 use tern_client::machine::{Event, SavedSend, SendId, SendOutcome, SendResult};
@@ -70,8 +72,15 @@ async fn send(session: &mut Session, sending: &mut Sending, args: &Args) -> Resu
     while lines.is_some() || sending.is_open() {
         tokio::select! {
             line = next_line(&mut lines), if lines.is_some() && sending.has_room() => match line {
-                Some(line) => sending.take(&session.client, line)?,
-                None => lines = None,
+                Some(line) => {
+                    sending.take(&session.client, line)?;
+                    sending.go_on(&session.client).await?;
+                }
+                None => {
+                    lines = None;
+                    sending.input_ended = true;
+                    sending.go_on(&session.client).await?;
+                }
             },
             event = session.events.next() => match event {
                 Some(event) => {
@@ -110,6 +119,12 @@ struct Sending {
     left: BTreeMap<SendId, u64>,
     /// What this run has sent and not heard of.
     open: usize,
+    /// The numbers of this run's lines that have no answer yet, also of those taken earlier.
+    unanswered: BTreeSet<u64>,
+    /// Answers that wait for those of older lines.
+    held: BTreeMap<u64, SendResult>,
+    /// No more lines come.
+    input_ended: bool,
     /// A line that found no room.
     waiting: Option<Vec<u8>>,
     exit: Exit,
@@ -118,17 +133,22 @@ struct Sending {
 impl Sending {
     fn new(client: &Client, channel: ChannelId, args: &Args) -> Self {
         let earlier = client.earlier();
-        let lines = earlier
+        let lines: BTreeMap<u64, SavedSend> = earlier
             .iter()
-            .filter(|send| args.stdin && send.channel == channel && send.tag >= args.from);
+            .filter(|send| args.stdin && send.channel == channel && send.tag >= args.from)
+            .map(|send| (send.tag, send.clone()))
+            .collect();
         Self {
             channel,
             stdin: args.stdin,
             next: args.from,
             from: args.from,
-            earlier: lines.map(|send| (send.tag, send.clone())).collect(),
+            unanswered: lines.keys().copied().collect(),
+            earlier: lines,
             left: earlier.iter().map(|send| (send.id, send.tag)).collect(),
             open: 0,
+            held: BTreeMap::new(),
+            input_ended: false,
             waiting: None,
             exit: Exit::Ok,
         }
@@ -161,6 +181,9 @@ impl Sending {
             Ok(()) => {
                 self.next += 1;
                 self.open += 1;
+                if self.stdin {
+                    self.unanswered.insert(tag);
+                }
                 Ok(())
             }
             Err(NotTaken::Full) => {
@@ -171,16 +194,11 @@ impl Sending {
         }
     }
 
-    /// Prints an answer, and only then lets the device forget it.
+    /// Takes an answer: prints it when its turn has come, and only then lets the device forget it.
     async fn answer(&mut self, client: &Client, result: SendResult) -> Result<(), Exit> {
         let left = self.left.remove(&result.send);
         if left.is_none() {
             self.open -= 1;
-        }
-        if self.stdin && (result.tag >= self.from || left.is_none()) {
-            session::print(line(&result)).await?;
-        } else {
-            tell_people(&result, left.is_some());
         }
         if left.is_none() || result.tag >= self.from {
             self.exit = match result.outcome {
@@ -188,16 +206,50 @@ impl Sending {
                 SendOutcome::Refused(_) | SendOutcome::Unknown => Exit::Refused,
             };
         }
-        client.settled(result.send);
+        let is_line = self.stdin && (result.tag >= self.from || left.is_none());
+        if is_line && result.channel == self.channel {
+            self.unanswered.remove(&result.tag);
+            self.held.insert(result.tag, result);
+        } else {
+            if is_line {
+                session::print(line(&result)).await?;
+            } else {
+                tell_people(&result, left.is_some());
+            }
+            client.settled(result.send);
+        }
+        self.go_on(client).await
+    }
+
+    /// Prints what can be printed, and sends a line that found no room before.
+    async fn go_on(&mut self, client: &Client) -> Result<(), Exit> {
+        self.print_held(client).await?;
         match self.waiting.take() {
             Some(line) => self.take(client, line),
             None => Ok(()),
         }
     }
 
+    /// Prints the answers that no older line is in front of.
+    async fn print_held(&mut self, client: &Client) -> Result<(), Exit> {
+        while let Some(first) = self.held.first_entry() {
+            let tag = *first.key();
+            let is_behind = self.unanswered.first().is_some_and(|older| *older < tag);
+            // A line that was not fed yet is older too; where no more can be fed it is not awaited.
+            let may_come = self.next <= tag && !self.input_ended && self.waiting.is_none();
+            if is_behind || may_come {
+                break;
+            }
+            let result = first.remove();
+            session::print(line(&result)).await?;
+            client.settled(result.send);
+        }
+        Ok(())
+    }
+
     /// Says what is left when it ends early.
     fn tell_open(&self) {
-        let open = self.open + self.left.len();
+        let open = self.open + self.left.len() + self.held.len();
         if open > 0 {
             session::note(&format!(
                 "{open} unanswered; they are kept, and sent when this device starts again"

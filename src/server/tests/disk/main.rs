@@ -7,6 +7,12 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first thing that is wrong")]
 #![allow(clippy::print_stdout, reason = "a test tells its figures")]
 
+#[path = "../../cli/demo/ledger/mod.rs"]
+#[allow(dead_code, reason = "the demo uses the rest of its judge")]
+mod ledger;
+#[path = "../support/lines.rs"]
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+mod lines;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -17,3 +23,4 @@ mod writer;
 mod cold;
 mod full;
 mod inject;
+mod power;

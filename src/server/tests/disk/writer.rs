@@ -78,6 +78,11 @@ impl Writer {
         self.refused.get(&code.0).copied().unwrap_or(0)
     }
 
+    /// Whether a message was refused since its shard takes none any more.
+    pub fn stopped(&self) -> bool {
+        self.refusals(Code::ShardStopped) > 0
+    }
+
     /// Whether the server ended the connection.
     pub fn ended(&self) -> bool {
         self.peer.end().is_some()
@@ -164,36 +169,49 @@ pub struct Verdict {
 /// Reads the channel from its beginning on another account's device, which must hold every acked
 /// message under its id, and no message twice.
 pub fn judge(server: SocketAddr, reader: &Account, writer: &Account, book: &Book) -> Verdict {
+    let newest = book.acked.values().copied().max().unwrap_or(0);
+    let all = |read: &Read| newest == 0 || read.last_key_value().is_some_and(|it| *it.0 >= newest);
+    verdict(book, read_back(server, reader, writer, all))
+}
+
+/// Numbers of messages by their ids.
+pub type Read = BTreeMap<u64, u64>;
+
+/// What comes on the reader's device from the channel's beginning on, until `done` or until
+/// nothing comes any more.
+pub fn read_back(
+    server: SocketAddr,
+    reader: &Account,
+    writer: &Account,
+    done: impl Fn(&Read) -> bool,
+) -> Read {
     let channel = reader.channel_with(writer);
     let (mut peer, _) = Peer::device(server, &Dial::default(), reader);
-    let newest = book.acked.values().copied().max().unwrap_or(0);
-    let mut read: BTreeMap<u64, u64> = BTreeMap::new();
-    let mut verdict = Verdict::default();
+    let mut read = Read::new();
     let mut last = Instant::now();
-    while read.last_key_value().is_none_or(|(id, _)| *id < newest) && last.elapsed() < PATIENCE {
+    while !done(&read) && last.elapsed() < PATIENCE {
         peer.turn(Duration::from_millis(20));
         while let Some(said) = peer.try_next() {
             if let Frame::Push(push, content) = said.frame() {
                 last = Instant::now();
                 let number = u64::from_le_bytes(content[..8].try_into().unwrap());
                 assert_eq!(content, self::content(number), "a torn message");
-                if read.insert(push.id.get(), number).is_some_and(|before| before != number) {
-                    verdict.lost += 1;
-                }
+                let before = read.insert(push.id.get(), number);
+                assert!(before.is_none_or(|before| before == number), "an id was given twice");
                 peer.say(&words::receive_ack(channel, push.id.get()));
             }
         }
-        if newest == 0 {
-            break;
-        }
     }
-    verdict.delivered = read.len() as u64;
+    read
+}
+
+/// Compares what was read with what was acked.
+pub fn verdict(book: &Book, read: Read) -> Verdict {
     let held = |(number, id): &(&u64, &u64)| read.get(id) != Some(number);
-    verdict.lost += book.acked.iter().filter(held).count() as u64;
+    let lost = book.acked.iter().filter(held).count() as u64;
     let mut numbers: Vec<u64> = read.into_values().collect();
-    let all = numbers.len();
+    let delivered = numbers.len() as u64;
     numbers.sort_unstable();
     numbers.dedup();
-    verdict.duplicated = (all - numbers.len()) as u64;
-    verdict
+    Verdict { delivered, lost, duplicated: delivered - numbers.len() as u64 }
 }
