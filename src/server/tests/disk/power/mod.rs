@@ -7,6 +7,7 @@
 
 mod fuse;
 mod node;
+mod shard;
 mod volatile;
 
 use std::collections::BTreeMap;
@@ -15,8 +16,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-pub use self::fuse::Plug;
-use self::fuse::Step;
+use self::fuse::{Plug, Step};
 use self::node::Destroyed;
 use crate::ledger::Kind;
 use crate::lines::Lines;
@@ -195,7 +195,7 @@ impl Stage {
 }
 
 /// A disk that forgets in the place of a data folder's logs.
-pub fn plug(id: &str, data: &Path) -> Option<Plug> {
+fn plug(id: &str, data: &Path) -> Option<Plug> {
     let plug = Plug::new(&data.join("log"));
     plug.inspect_err(|why| println!("SKIPPED {id}: no disk that forgets: {why}")).ok()
 }

@@ -15,6 +15,9 @@ const PAGE_BYTES: usize = 4096;
 /// Names in a folder.
 pub type Names = BTreeMap<OsString, u64>;
 
+/// What names mean from some step on; `None`: nothing any more.
+pub type Meanings = Vec<(OsString, Option<u64>)>;
+
 /// A file or folder: as programs see it, and as it would be after a power cut.
 pub enum Node {
     File {
@@ -27,7 +30,7 @@ pub enum Node {
         now: Names,
         kept: Names,
         /// What names came to mean since the last sync, each step by when it was made.
-        fresh: Vec<(u64, Vec<(OsString, Option<u64>)>)>,
+        fresh: Vec<(u64, Meanings)>,
     },
 }
 

@@ -6,11 +6,11 @@
 //! calls of programs, and [`Volatile::cut`]; what comes out is what they see.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 
 use fuser::Errno;
 
-use super::node::{Change, Destroyed, Mood, Names, Node};
+use super::node::{Change, Destroyed, Meanings, Mood, Names, Node};
 use crate::support::random::Random;
 
 /// The number of the folder that all lie in.
@@ -97,11 +97,7 @@ impl Volatile {
     }
 
     /// What names mean from now on, as one step.
-    fn rename_all(
-        &mut self,
-        folder: u64,
-        means: Vec<(OsString, Option<u64>)>,
-    ) -> Result<(), Errno> {
+    fn rename_all(&mut self, folder: u64, means: Meanings) -> Result<(), Errno> {
         self.changes += 1;
         let at = self.changes;
         let Node::Folder { now, fresh, .. } = self.node_mut(folder)? else {
