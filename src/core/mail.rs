@@ -97,6 +97,27 @@ pub struct Changed {
     pub version: MessageId,
 }
 
+/// A page of the users of a home shard that are in a group, or were.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Members {
+    /// The home shard.
+    pub to: ShardId,
+    /// The group.
+    pub channel: ChannelId,
+    /// That of the question.
+    pub after: MemberPlace,
+    /// Users of that home shard and what they may read.
+    pub page: Vec<(Uin, Visible)>,
+    /// The place behind which the next page begins.
+    pub upto: MemberPlace,
+    /// Whether there is one.
+    pub more: bool,
+    /// The newest durable change that touched users of that home shard.
+    pub version: MessageId,
+    /// What may be read when all of them up to `version` are known.
+    pub grant: Grant,
+}
+
 /// Place in the list of a group's members that is ordered by the change that touched each last,
 /// then by uin.
 pub type MemberPlace = (MessageId, Uin);
@@ -324,25 +345,7 @@ pub enum Mail {
         after: MemberPlace,
     },
     /// Answers `AskMembers`.
-    Members {
-        /// The home shard.
-        to: ShardId,
-        /// The group.
-        channel: ChannelId,
-        /// That of the question.
-        after: MemberPlace,
-        /// Users of that home shard and what they may read.
-        page: Vec<(Uin, Visible)>,
-        /// The place behind which the next page begins.
-        upto: MemberPlace,
-        /// Whether there is one.
-        more: bool,
-        /// The newest durable change that touched users of that home shard, and what may be read
-        /// when all of them up to it are known.
-        version: MessageId,
-        /// See `version`.
-        grant: Grant,
-    },
+    Members(Box<Members>),
     /// All notifies of this pair up to a sequence number have come.
     Confirm {
         /// The home shard.
@@ -386,7 +389,7 @@ impl Mail {
             | Self::Entered { .. }
             | Self::Notify { .. }
             | Self::AskMembers { .. }
-            | Self::Members { .. }
+            | Self::Members(_)
             | Self::Confirm { .. } => WhenFull::Wait,
         }
     }

@@ -195,7 +195,7 @@ impl<R: Reader> Front<R> {
             Mail::Send { .. }
             | Mail::GroupInfo { .. }
             | Mail::AskMembers { .. }
-            | Mail::Members { .. }
+            | Mail::Members(_)
             | Mail::Attach { .. }
             | Mail::Subscribe { .. }
             | Mail::Detach { .. }

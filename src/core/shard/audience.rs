@@ -18,7 +18,9 @@ use super::home::{Home, Presence};
 use crate::context::Context;
 use crate::dedup::DedupTable;
 use crate::log::Log;
-use crate::mail::{Address, Changed, Device, Grant, Mail, MemberPlace, SessionRef, Visible};
+use crate::mail::{
+    Address, Changed, Device, Grant, Mail, MemberPlace, Members, SessionRef, Visible,
+};
 use crate::placement::ShardId;
 use crate::time::Mono;
 
@@ -181,10 +183,8 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
     }
 
     /// A page of the users of this shard that are in a group, or were.
-    pub(super) fn handle_members(&mut self, context: &mut Context<'_>, mail: Mail) {
-        let Mail::Members { channel, after, page, upto, more, version, grant, .. } = mail else {
-            unreachable!("the caller has looked");
-        };
+    pub(super) fn handle_members(&mut self, context: &mut Context<'_>, members: Members) {
+        let Members { channel, after, page, upto, more, version, grant, .. } = members;
         let audiences = &mut self.home.audiences;
         let Some(audience) = audiences.groups.get_mut(&channel) else { return };
         if !matches!(audience.asking, Asking::Until(_)) || audience.place != after {

@@ -104,7 +104,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             Mail::AskMembers { from, channel, after } => {
                 self.handle_ask_members(context, from, channel, after);
             }
-            Mail::Members { .. } => self.handle_members(context, mail),
+            Mail::Members(members) => self.handle_members(context, *members),
             Mail::Attach { from, device, proof, network, begun } => {
                 let login = Login { from, device, proof, network, begun };
                 self.handle_attach(context, login);

@@ -383,7 +383,7 @@ fn what_is_said_while_newcomers_enter_comes_behind_the_change() {
 fn lost_mail_about_members_is_asked_for_again() {
     let mut world = World::new(8, 3);
     let mut users = four(&mut world);
-    world.lose = |mail| matches!(mail, Mail::Members { .. } | Mail::AskMembers { .. });
+    world.lose = |mail| matches!(mail, Mail::Members(_) | Mail::AskMembers { .. });
     let channel = users[0].create(&mut world, 1, 0, &[2, 3, 4]);
     for _ in 0..3 {
         users[0].send(&mut world, channel, b"soon");

@@ -14,7 +14,7 @@ use super::{Group, Member};
 use crate::context::Context;
 use crate::dedup::DedupTable;
 use crate::log::{Log, Offset};
-use crate::mail::{Address, Device, Mail, MemberPlace, SessionRef, Visible};
+use crate::mail::{Address, Device, Mail, MemberPlace, Members, SessionRef, Visible};
 use crate::placement::{Placement, ShardId};
 use crate::shard::Shard;
 
@@ -147,7 +147,8 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         let HomePage { members: page, upto, more } =
             group.page_for_home(context.placement, home, after, grant.newest);
         let version = group.version_for(home);
-        let mail = Mail::Members { to: home, channel, after, page, upto, more, version, grant };
+        let members = Members { to: home, channel, after, page, upto, more, version, grant };
+        let mail = Mail::Members(Box::new(members));
         context.post.send(context.counters, Address::Shard(home), mail);
     }
 }
