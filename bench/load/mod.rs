@@ -15,5 +15,6 @@ pub use crowd::{Crowd, check};
 pub use device::{CONTENT_BYTES_MIN, Event, Identity, Message};
 pub use pacing::{Arrivals, Schedule};
 pub use path::Weather;
+pub use socket::{punctual, wait_for};
 pub use swarm::{Approach, Swarm, Wait};
 pub use tls::Tickets;

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::num::NonZeroU64;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use quinn_proto::{EcnCodepoint, Transmit};
@@ -49,7 +50,7 @@ impl Socket {
         // The kernel may grant less; then a burst is lost and QUIC repeats it.
         let _ = state.set_recv_buffer_size(UdpSockRef::from(&socket), SOCKET_BYTES);
         let _ = state.set_send_buffer_size(UdpSockRef::from(&socket), SOCKET_BYTES);
-        set_current_timer_slack(Some(TIMER_SLACK)).tried("the load's timers")?;
+        punctual()?;
         Ok(Self { socket, state, buffers: vec![0; BATCH_SIZE * BUFFER_BYTES] })
     }
 
@@ -97,13 +98,30 @@ impl Socket {
 
     /// Sleeps until a datagram comes to one of them, or until the deadline, to the microsecond.
     pub fn wait(sockets: &[Self], until: Instant) -> Result<(), BenchError> {
-        let rest = until.saturating_duration_since(Instant::now());
-        let timeout =
-            Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: i64::from(rest.subsec_nanos()) };
-        let fds = sockets.iter().map(|socket| PollFd::new(&socket.socket, PollFlags::IN));
-        match poll(&mut fds.collect::<Vec<_>>(), Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error).tried("the load can't wait for its sockets"),
-        }
+        let fds: Vec<_> = sockets.iter().map(|socket| socket.socket.as_fd()).collect();
+        wait_for(&fds, until)
+    }
+}
+
+/// Has the kernel wake this thread on time.
+///
+/// # Errors
+/// When it refuses.
+pub fn punctual() -> Result<(), BenchError> {
+    set_current_timer_slack(Some(TIMER_SLACK)).tried("the load's timers")
+}
+
+/// Sleeps until something comes to one of these, or until the deadline, to the microsecond.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn wait_for(sockets: &[BorrowedFd<'_>], until: Instant) -> Result<(), BenchError> {
+    let rest = until.saturating_duration_since(Instant::now());
+    let timeout =
+        Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: i64::from(rest.subsec_nanos()) };
+    let mut fds: Vec<_> = sockets.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+    match poll(&mut fds, Some(&timeout)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error).tried("the load can't wait for its sockets"),
     }
 }

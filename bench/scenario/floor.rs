@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::UdpSocket;
+use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use super::on_fresh_server;
 use super::talking::Talked;
 use crate::error::{BenchError, Tried};
 use crate::floor::{COMMIT, ECHO, Place, SUBCOMMAND, Work};
-use crate::load::Schedule;
+use crate::load::{Schedule, punctual, wait_for};
 use crate::measure::curves::Curves;
 use crate::measure::latency::Latency as Histogram;
 use crate::measure::process::Process;
@@ -105,6 +106,8 @@ impl Floor {
     ) -> Result<(f64, Histogram, Vec<crate::measure::process::Thread>), BenchError> {
         let talk = self.talk.talk();
         let socket = UdpSocket::bind("127.0.0.1:0").tried("a UDP socket")?;
+        socket.set_nonblocking(true).tried("a UDP socket")?;
+        punctual()?;
         socket.connect(("127.0.0.1", server.place.port)).tried("reach the floor")?;
         let mut schedule = Schedule::new(talk.arrivals, talk.rate, talk.seed);
         let (mut echo, mut owed, mut messages) = (Histogram::default(), 0.0, 0_u64);
@@ -143,14 +146,7 @@ fn hear(
     echo: &mut Histogram,
     buffer: &mut [u8],
 ) -> Result<(), BenchError> {
-    /// Shorter is taken for no time at all by the kernel, which would wait for ever.
-    const SHORTEST: Duration = Duration::from_micros(1);
     loop {
-        let rest = until.saturating_duration_since(Instant::now());
-        if rest < SHORTEST {
-            return Ok(());
-        }
-        socket.set_read_timeout(Some(rest)).tried("the socket's patience")?;
         match socket.recv(buffer) {
             Ok(_) => {
                 let tag = buffer.first_chunk().map_or(0, |tag| u64::from_le_bytes(*tag));
@@ -159,7 +155,12 @@ fn hear(
                     echo.record(start.elapsed().saturating_sub(due));
                 }
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                if Instant::now() >= until {
+                    return Ok(());
+                }
+                wait_for(&[socket.as_fd()], until)?;
+            }
             Err(error) => return Err(error).tried("hear the floor"),
         }
     }
