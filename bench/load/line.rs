@@ -157,6 +157,9 @@ impl Line {
         random: &mut Stream,
         tell: &mut impl FnMut(Event),
     ) -> bool {
+        if self.is_gone && self.is_drained {
+            return false; // what is left of it is nobody's business
+        }
         let mut took = false;
         while let Some(event) = self.connection.poll() {
             took = true;

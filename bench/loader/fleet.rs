@@ -120,6 +120,7 @@ impl Fleet {
             all.sent += done.sent;
             all.acked += done.acked;
             all.received += done.received;
+            all.resumed += done.resumed;
             all.acked_within += done.acked_within;
             let lost = done.lost.map(|lost| lost / count);
             all.lost = lost.map(|lost| lost + all.lost.unwrap_or(0.0));

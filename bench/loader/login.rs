@@ -59,7 +59,7 @@ impl LogIn {
         curves.add("cold login", cold);
         curves.add("resumed login", warm);
         let log = curves.to_log()?;
-        Ok(Done { sent: count as u64, acked: resumed as u64, log, ..Done::default() })
+        Ok(Done { sent: count as u64, resumed: resumed as u64, log, ..Done::default() })
     }
 }
 

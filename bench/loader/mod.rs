@@ -5,6 +5,7 @@
 //! A process that loses its parent ends.
 
 mod back;
+mod day;
 mod fleet;
 mod login;
 mod talk;
@@ -24,6 +25,7 @@ use crate::error::{BenchError, Tried};
 use crate::load::{Approach, Crowd, Identity, Swarm, Tickets, Weather};
 
 pub use back::ComeBack;
+pub use day::Day;
 pub use fleet::{Fleet, SUBCOMMAND};
 pub use login::LogIn;
 pub use talk::Talk;
@@ -58,6 +60,8 @@ pub enum Task {
     LogIn(LogIn),
     /// Their server dies, and they come back.
     ComeBack(ComeBack),
+    /// They live through a day.
+    Day(Day),
 }
 
 /// What a process says, a line each.
@@ -84,6 +88,8 @@ pub struct Done {
     pub received: u64,
     /// Acks that came within the measured stretch.
     pub acked_within: u64,
+    /// Sessions that were resumed.
+    pub resumed: u64,
     /// Share of packets that the bad path lost.
     pub lost: Option<f64>,
     /// The histograms, as a log.
@@ -110,8 +116,8 @@ fn obey(order: Order) -> Result<Done, BenchError> {
     let conductor = Conductor::listen();
     let Order { server, pin, sources, devices, weather, datagrams, seed, task } = order;
     let tickets = match task {
-        Task::LogIn(_) => Tickets::OnePerDevice(devices.len()),
-        Task::Talk(_) | Task::ComeBack(_) => Tickets::None,
+        Task::LogIn(_) | Task::Day(_) => Tickets::OnePerDevice(devices.len()),
+        _ => Tickets::None,
     };
     let returns = matches!(task, Task::ComeBack(_));
     let approach = Approach { server, pin, sources, weather, datagrams, returns, tickets, seed };
@@ -127,6 +133,11 @@ fn obey(order: Order) -> Result<Done, BenchError> {
             let mut crowd = Crowd::log_in(swarm, identities, Network::Wired, progress)?;
             conductor.wait(&mut crowd)?;
             talk.run(crowd)
+        }
+        Task::Day(day) => {
+            let mut crowd = Crowd::log_in(swarm, identities, Network::Wifi, progress)?;
+            conductor.wait(&mut crowd)?;
+            day.run(crowd)
         }
         Task::ComeBack(task) => {
             let crowd = Crowd::log_in(swarm, identities, Network::Cellular, progress)?;

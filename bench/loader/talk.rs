@@ -77,6 +77,7 @@ impl Talk {
             acked_within: run.acked_within,
             lost: run.crowd.swarm.lost(),
             log: curves.to_log()?,
+            ..Done::default()
         })
     }
 }

@@ -4,17 +4,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::talking::{Party, TAIL};
+use super::talking::{LIMITLESS, Party, TAIL};
 use super::{parse_count, parse_seconds};
 use crate::error::BenchError;
 use crate::load::{Arrivals, CONTENT_BYTES_MIN};
 use crate::loader::Talk;
 use crate::report::Run;
 use crate::system::Server;
-
-/// Sends a second that the server allows a device: far above what any run asks, since its limit
-/// is not what is measured.
-const SENDS_PER_SECOND: &str = "1000000";
 
 /// How long answers may take after the last message: on a bad path QUIC waits ever longer.
 const LAST_ANSWERS: Duration = Duration::from_secs(60);
@@ -72,12 +68,9 @@ impl Latency {
     }
 
     pub(super) fn server_options(&self) -> Vec<(String, String)> {
-        let option = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        vec![
-            option("durability", &self.durability),
-            option("sends-per-second", SENDS_PER_SECOND),
-            option("sends-burst", SENDS_PER_SECOND),
-        ]
+        let mut options = vec![("durability".to_owned(), self.durability.clone())];
+        options.extend(LIMITLESS.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        options
     }
 
     pub(super) fn measure(&self, server: &Server) -> Result<Run, BenchError> {

@@ -59,7 +59,7 @@ impl Login {
         figures.extend(curves.get("cold login").figures("cold login"));
         figures.extend(self.figures("resumed login", &gone, &warm));
         figures.extend(curves.get("resumed login").figures("resumed login"));
-        let resumed = 100.0 * done.acked as f64 / done.sent.max(1) as f64;
+        let resumed = 100.0 * done.resumed as f64 / done.sent.max(1) as f64;
         figures.push(Figure::new("resumed login", "sessions that went on", "%", resumed));
         figures.extend(warm.disturbance_since(&start));
         Ok(Run { figures, curves })

@@ -7,6 +7,7 @@ mod latency;
 mod login;
 mod loss;
 mod matrix;
+mod mixed;
 mod roam;
 mod storm;
 mod talking;
@@ -44,6 +45,8 @@ pub enum Scenario {
     Matrix(matrix::Matrix),
     /// Pairs talk while their devices change addresses
     Roam(roam::Roam),
+    /// A day of chat, compressed: devices come and go, write, and catch up
+    Mixed(mixed::Mixed),
 }
 
 impl Scenario {
@@ -59,6 +62,7 @@ impl Scenario {
             Self::Loss(_) => "loss",
             Self::Matrix(_) => "matrix",
             Self::Roam(_) => "roam",
+            Self::Mixed(_) => "mixed",
         }
     }
 
@@ -74,6 +78,7 @@ impl Scenario {
             Self::Loss(loss) => loss.check(),
             Self::Matrix(matrix) => matrix.check(),
             Self::Roam(roam) => roam.check(),
+            Self::Mixed(mixed) => mixed.check(),
             Self::Login(_) | Self::Idle(_) | Self::Storm(_) => Ok(()),
         }
     }
@@ -86,6 +91,7 @@ impl Scenario {
             Self::Floor(floor) => floor.server_options(),
             Self::Loss(loss) => loss.server_options(),
             Self::Roam(roam) => roam.server_options(),
+            Self::Mixed(mixed) => mixed.server_options(),
             Self::Login(_) | Self::Idle(_) | Self::Storm(_) | Self::Matrix(_) => Vec::new(),
         }
     }
@@ -105,6 +111,7 @@ impl Scenario {
             Self::Loss(loss) => on_fresh_server(plan, |server| loss.measure(server)),
             Self::Matrix(matrix) => matrix.run(plan),
             Self::Roam(roam) => on_fresh_server(plan, |server| roam.measure(server)),
+            Self::Mixed(mixed) => on_fresh_server(plan, |server| mixed.measure(server)),
         }
     }
 }

@@ -3,7 +3,7 @@
 use tern_tidy::{Source, Tree, manifest, report};
 
 /// Which packages of ours each package may use.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("tern-random", &[]),
     ("tern-protocol", &["tern-random"]), // its tests
     ("tern-core", &["tern-protocol"]),
@@ -25,6 +25,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
         ],
     ),
     ("tern-bench", &["tern-protocol", "tern-random"]),
+    ("tern-micro", &["tern-core", "tern-protocol", "tern-storage"]),
     (
         "tern-sim",
         &[

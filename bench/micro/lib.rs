@@ -1,0 +1,45 @@
+//! The small pieces of a message's way, each as one operation that can be timed
+//! (`cargo bench -p tern-micro`) and whose instructions can be counted (`bench/micro/count`).
+//!
+//! Each operation is a struct that holds what it needs and does the same work each time; nothing
+//! here measures. What is private to another package is included by its path, so that the very
+//! file is measured.
+#![forbid(unsafe_code)]
+
+mod append;
+mod codec;
+mod dedup;
+mod mailbox;
+mod message;
+mod timing;
+
+#[path = "../../src/server/worker/timers.rs"]
+#[allow(dead_code, reason = "a part of it is measured")]
+mod timers;
+
+#[path = "../../src/core/tests/common/mod.rs"]
+mod world;
+
+pub use append::Append;
+pub use codec::Codec;
+pub use dedup::Dedup;
+pub use mailbox::Mailbox;
+pub use message::Message;
+pub use timing::Timing;
+
+/// Something that is done again and again.
+pub trait Operation {
+    /// Does it once.
+    fn once(&mut self);
+}
+
+/// Every operation by its name, ready to be done.
+pub const ALL: [(&str, fn() -> Box<dyn Operation>); 7] = [
+    ("encode", || Box::new(codec::Encode(Codec::new()))),
+    ("decode", || Box::new(Codec::new())),
+    ("dedup", || Box::new(Dedup::new())),
+    ("append", || Box::new(Append::new())),
+    ("mailbox", || Box::new(Mailbox::new())),
+    ("timers", || Box::new(Timing::new())),
+    ("message", || Box::new(Message::new())),
+];
