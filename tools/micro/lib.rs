@@ -1,5 +1,5 @@
 //! The small pieces of a message's way, each as one operation that can be timed
-//! (`cargo bench -p tern-micro`) and whose instructions can be counted (`bench/micro/count`).
+//! (`cargo bench -p tern-micro`) and whose instructions can be counted (`tools/micro/count`).
 //!
 //! Each operation is a struct that holds what it needs and does the same work each time; nothing
 //! here measures. What is private to another package is included by its path, so that the very
