@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Parser;
-use tern_badlink::{Plan, Sharing};
+use tern_badlink::{Captures, Plan, Sharing};
 use tern_netmodel::conditions::Bandwidth;
 use tern_netmodel::{Conditions, Profile};
 
@@ -52,6 +52,12 @@ pub struct Arguments {
     /// Instead of the profile's: average time after which a client has another address
     #[arg(long, value_name = "MS")]
     rebind_every: Option<u64>,
+    /// Writes what passes the client's end into a pcap file: all that clients sent
+    #[arg(long, value_name = "FILE")]
+    pcap_client: Option<PathBuf>,
+    /// Writes what passes the server's end into a pcap file: all that the server sent
+    #[arg(long, value_name = "FILE")]
+    pcap_server: Option<PathBuf>,
     /// Ends after this time; without it, when interrupted
     #[arg(long, value_name = "SECONDS")]
     pub seconds: Option<u64>,
@@ -95,7 +101,9 @@ impl Arguments {
         profile.nat.rebind_every_ms = self.rebind_every.or(profile.nat.rebind_every_ms);
         profile.nat.check()?;
         let sharing = if self.shared { Sharing::One } else { Sharing::Each };
-        Ok(Plan { listen: self.listen, server, profile, seed: self.seed, sharing })
+        let captures =
+            Captures { client: self.pcap_client.clone(), server: self.pcap_server.clone() };
+        Ok(Plan { listen: self.listen, server, profile, seed: self.seed, sharing, captures })
     }
 
     fn change(&self, conditions: &mut Conditions) {
@@ -114,7 +122,7 @@ mod tests {
     use super::*;
 
     fn parse(more: &[&str]) -> Result<Plan, String> {
-        let base = ["badlink", "--to", "127.0.0.1:4000", "--profile", "train"];
+        let base = ["badlink", "--to", "127.0.0.1:4000", "--profile", "lte-train"];
         let arguments = Arguments::parse_from(base.iter().chain(more));
         arguments.plan(&arguments.profiles()?)
     }
@@ -135,15 +143,18 @@ mod tests {
         let arguments =
             Arguments::parse_from(["badlink", "--to", "127.0.0.1:1", "--profile", "moon"]);
         let wrong = arguments.plan(&Profile::built_in()).unwrap_err();
-        assert!(wrong.contains("moon") && wrong.contains("train"), "{wrong}");
+        assert!(wrong.contains("moon") && wrong.contains("lte-train"), "{wrong}");
     }
 
     #[test]
     fn a_file_adds_profiles_and_replaces_those_of_its_names() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("more.toml");
-        std::fs::write(&path, "[train]\nup = { delay_ms = 1 }\n[moon]\nup = { delay_ms = 1300 }")
-            .unwrap();
+        std::fs::write(
+            &path,
+            "[lte-train]\nup = { delay_ms = 1 }\n[moon]\nup = { delay_ms = 1300 }",
+        )
+        .unwrap();
         let text = path.to_str().unwrap();
         assert_eq!(
             parse(&["--file", text]).unwrap().profile.up,

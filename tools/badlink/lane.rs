@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tern_netmodel::random::mix;
-use tern_netmodel::{Counts, Link, Path, Profile};
+use tern_netmodel::{Conditions, Counts, Link, Path, Profile};
 
 use super::Sharing;
 
@@ -48,12 +48,15 @@ pub(super) struct Lanes {
     /// What happened on links that are gone.
     past: (Counts, Counts),
     overrun: u64,
+    /// Until then nothing comes through on any link.
+    dark_until: Duration,
 }
 
 impl Lanes {
     pub(super) fn new(profile: Profile, seed: u64, sharing: Sharing) -> Self {
         let (lanes, past) = (BTreeMap::new(), Default::default());
-        Self { profile, seed, sharing, lanes, made: 0, past, overrun: 0 }
+        let dark_until = Duration::ZERO;
+        Self { profile, seed, sharing, lanes, made: 0, past, overrun: 0, dark_until }
     }
 
     /// A link for a new client; `None` if there are too many.
@@ -69,8 +72,10 @@ impl Lanes {
         self.made += 1;
         let seed = mix(self.seed ^ mix(id.0));
         let begin = Duration::ZERO;
-        let up = Path::new(Link::new(self.profile.up.clone(), mix(seed ^ 1), begin));
-        let down = Path::new(Link::new(self.profile.down.clone(), mix(seed ^ 2), begin));
+        let mut up = Path::new(Link::new(self.profile.up.clone(), mix(seed ^ 1), begin));
+        let mut down = Path::new(Link::new(self.profile.down.clone(), mix(seed ^ 2), begin));
+        up.black_out(self.dark_until);
+        down.black_out(self.dark_until);
         self.lanes.insert(id, Lane { up, down, last: begin });
         Some(id)
     }
@@ -93,6 +98,27 @@ impl Lanes {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         lane.last = now;
         self.overrun += u64::from(!push(&mut lane.down, now, packet));
+    }
+
+    /// Other conditions on all links, and on those to come.
+    pub(super) fn set(&mut self, now: Duration, up: Option<Conditions>, down: Option<Conditions>) {
+        if let Some(up) = up {
+            self.lanes.values_mut().for_each(|lane| lane.up.set(up.clone(), now));
+            self.profile.up = up;
+        }
+        if let Some(down) = down {
+            self.lanes.values_mut().for_each(|lane| lane.down.set(down.clone(), now));
+            self.profile.down = down;
+        }
+    }
+
+    /// Nothing that goes in before then comes through, on any link.
+    pub(super) fn black_out(&mut self, until: Duration) {
+        self.dark_until = self.dark_until.max(until);
+        for lane in self.lanes.values_mut() {
+            lane.up.black_out(until);
+            lane.down.black_out(until);
+        }
     }
 
     /// Forgets the links on which nothing happened for so long; gives them.

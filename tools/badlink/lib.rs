@@ -4,10 +4,13 @@
 //! `badlink` is the command; `tern demo` starts relays of its own.
 #![forbid(unsafe_code)]
 
+mod capture;
+
 mod relay;
 
 mod lane;
 
 mod upstream;
 
+pub use capture::Captures;
 pub use relay::{Figures, Plan, Relay, Sharing};

@@ -14,13 +14,15 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tern_netmodel::nat::{NatCounts, NatRules};
-use tern_netmodel::{Counts, Nat, Profile};
+use tern_netmodel::nat::{Binding, NatCounts, NatRules};
+use tern_netmodel::timeline::Step;
+use tern_netmodel::{Counts, Nat, Profile, Timeline};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::capture::{Captures, End, Taps};
 use super::lane::{Lane, LaneId, Lanes, Packet};
 use super::upstream::{Arrival, DATAGRAM_BYTES_MAX, Upstreams};
 
@@ -47,6 +49,8 @@ pub struct Plan {
     pub seed: u64,
     /// Who shares a link.
     pub sharing: Sharing,
+    /// Files that what passes is written to.
+    pub captures: Captures,
 }
 
 /// Which clients share a link, its bandwidth and its bad times.
@@ -71,6 +75,10 @@ pub struct Figures {
     pub clients: u64,
     /// Packets of which the relay itself had too many: not what the profile wants.
     pub overrun: u64,
+    /// Steps of the profile's timeline that have happened.
+    pub steps: u64,
+    /// Packets that should be in a capture and are not, because it could not be written.
+    pub uncaptured: u64,
 }
 
 /// A running relay; it ends when dropped.
@@ -86,13 +94,15 @@ impl Relay {
     /// Starts a relay on the runtime of the caller.
     ///
     /// # Errors
-    /// When the address to listen on can't be had.
+    /// When the address to listen on can't be had, or a capture not be made.
     pub async fn start(plan: Plan) -> io::Result<Self> {
         let near = UdpSocket::bind(plan.listen).await?;
         let address = near.local_addr()?;
+        let taps = Taps::create(&plan.captures)?;
         let figures = Arc::new(Mutex::new(Figures::default()));
         let (rebinds, orders) = mpsc::channel(1);
-        let task = tokio::spawn(Task::new(near, &plan, Arc::clone(&figures)).run(orders));
+        let task =
+            tokio::spawn(Task::new(near, address, &plan, taps, Arc::clone(&figures)).run(orders));
         Ok(Self { address, rebinds, figures, task: task.abort_handle() })
     }
 
@@ -126,6 +136,10 @@ fn lock(figures: &Mutex<Figures>) -> MutexGuard<'_, Figures> {
 /// The task of a relay.
 struct Task {
     near: UdpSocket,
+    address: SocketAddr,
+    server: SocketAddr,
+    taps: Taps,
+    timeline: Timeline,
     lanes: Lanes,
     /// When each lane is to be looked at; a lane may stand here more than once.
     due: BinaryHeap<Reverse<(Duration, LaneId)>>,
@@ -139,12 +153,23 @@ struct Task {
 }
 
 impl Task {
-    fn new(near: UdpSocket, plan: &Plan, figures: Arc<Mutex<Figures>>) -> Self {
+    fn new(
+        near: UdpSocket,
+        address: SocketAddr,
+        plan: &Plan,
+        taps: Taps,
+        figures: Arc<Mutex<Figures>>,
+    ) -> Self {
         let (tell, arrivals) = mpsc::channel(ARRIVALS_MAX);
         let idle_ms = plan.profile.nat.idle_ms.or(Some(FORGET_MS));
         let rules = NatRules { idle_ms, ..plan.profile.nat };
+        let steps = plan.profile.steps.clone();
         Self {
             near,
+            address,
+            server: plan.server,
+            taps,
+            timeline: Timeline::new(steps, plan.profile.repeat_ms, Duration::ZERO),
             lanes: Lanes::new(plan.profile.clone(), plan.seed, plan.sharing),
             due: BinaryHeap::new(),
             nat: Nat::new(rules, plan.seed),
@@ -161,18 +186,19 @@ impl Task {
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
-            let due = self.due.peek().map(|Reverse((due, _))| self.begun + *due);
+            let due = self.due.peek().map(|Reverse((due, _))| *due);
+            let due = due.into_iter().chain(self.timeline.poll_timeout()).min();
+            let due = due.map(|due| self.begun + due);
             tokio::select! {
                 // An error of this socket tells of a client that is gone; the next read goes on.
                 Ok((bytes, from)) = self.near.recv_from(&mut buffer) => {
                     self.take_up(from, &buffer[..bytes]);
                 }
                 Some((binding, bytes)) = self.arrivals.recv() => {
-                    if let Some(client) = self.nat.inbound(self.now(), binding) {
-                        self.take_down(client, bytes);
-                    }
+                    self.arrive(binding, bytes);
                 }
                 () = tokio::time::sleep_until(due.unwrap_or(self.begun)), if due.is_some() => {
+                    self.step();
                     self.land().await;
                 }
                 _ = sweep.tick() => self.sweep(),
@@ -190,6 +216,7 @@ impl Task {
     }
 
     fn take_up(&mut self, client: SocketAddr, bytes: &[u8]) {
+        self.taps.passes(End::Client, client, self.address, bytes);
         self.newest = Some(client);
         let id = match self.clients.get(&client) {
             Some(id) => *id,
@@ -203,6 +230,43 @@ impl Task {
         let now = self.now();
         self.lanes.push_up(id, now, Packet { client, bytes: bytes.into() });
         self.plan(id);
+    }
+
+    fn arrive(&mut self, binding: Binding, bytes: Box<[u8]>) {
+        if let Some(outer) = self.upstreams.address(binding) {
+            self.taps.passes(End::Server, self.server, outer, &bytes);
+        }
+        if let Some(client) = self.nat.inbound(self.now(), binding) {
+            self.take_down(client, bytes);
+        }
+    }
+
+    /// What the timeline has for this moment.
+    fn step(&mut self) {
+        let now = self.now();
+        while let Some(step) = self.timeline.poll(now) {
+            let Step { up, down, nat, blackout_ms, rebind, .. } = step;
+            self.lanes.set(now, up, down);
+            if let Some(rules) = nat {
+                let idle_ms = rules.idle_ms.or(Some(FORGET_MS));
+                self.nat.set(NatRules { idle_ms, ..rules });
+            }
+            if let Some(ms) = blackout_ms {
+                self.lanes.black_out(now + Duration::from_millis(ms));
+            }
+            if rebind {
+                self.rebind_all();
+            }
+            lock(&self.figures).steps += 1;
+        }
+    }
+
+    fn rebind_all(&mut self) {
+        for client in self.nat.inner() {
+            if let Some(old) = self.nat.rebind(client) {
+                self.upstreams.close(old);
+            }
+        }
     }
 
     fn take_down(&mut self, client: SocketAddr, bytes: Box<[u8]>) {
@@ -234,6 +298,7 @@ impl Task {
                 self.leave(now, packet).await;
             }
             while let Some(packet) = self.lanes.get(id).and_then(|lane| lane.down.poll(now)) {
+                self.taps.passes(End::Client, self.address, packet.client, &packet.bytes);
                 // What a socket refuses is as lost as any packet.
                 let _ = self.near.send_to(&packet.bytes, packet.client).await;
             }
@@ -249,7 +314,11 @@ impl Task {
             self.upstreams.close(old);
         }
         // Without a socket the packet is lost; the next one tries again.
-        let _ = self.upstreams.send(way.binding, &packet.bytes).await;
+        let sent = self.upstreams.send(way.binding, &packet.bytes).await;
+        let outer = self.upstreams.address(way.binding);
+        if let (Ok(()), Some(outer)) = (sent, outer) {
+            self.taps.passes(End::Server, outer, self.server, &packet.bytes);
+        }
     }
 
     fn rebind(&mut self) {
@@ -259,6 +328,7 @@ impl Task {
     }
 
     fn sweep(&mut self) {
+        self.taps.flush();
         let now = self.now();
         for binding in self.nat.sweep(now) {
             self.upstreams.close(binding);
@@ -271,6 +341,7 @@ impl Task {
         let mut figures = lock(&self.figures);
         (figures.up, figures.down) = self.lanes.counts();
         (figures.nat, figures.overrun) = (self.nat.counts(), self.lanes.overrun());
+        figures.uncaptured = self.taps.failed();
     }
 }
 

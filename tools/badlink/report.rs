@@ -44,6 +44,12 @@ pub fn totals(figures: &Figures) -> String {
         "clients {}; outer addresses {} ({} after silence, {} while in use), answers too late {}",
         figures.clients, nat.bindings, nat.expired, nat.rebound, nat.unbound
     );
+    if figures.steps > 0 {
+        let _ = writeln!(text, "steps of the timeline {}", figures.steps);
+    }
+    if figures.uncaptured > 0 {
+        let _ = writeln!(text, "not written to a capture: {} packets", figures.uncaptured);
+    }
     if figures.overrun > 0 {
         let _ = writeln!(text, "the relay itself dropped {} packets", figures.overrun);
     }
@@ -53,7 +59,7 @@ pub fn totals(figures: &Figures) -> String {
 /// The profiles.
 pub fn list(profiles: &BTreeMap<String, Profile>) -> String {
     profiles.iter().fold(String::new(), |text, (name, profile)| {
-        format!("{text}{name:<11} {}\n", profile.about)
+        format!("{text}{name:<14} {}\n", profile.about)
     })
 }
 

@@ -28,6 +28,8 @@ pub(super) struct Upstreams {
 #[derive(Debug)]
 struct Upstream {
     socket: Arc<UdpSocket>,
+    /// The outer address itself.
+    address: SocketAddr,
     reader: AbortHandle,
 }
 
@@ -51,6 +53,11 @@ impl Upstreams {
         self.open[&binding].socket.send(bytes).await.map(|_| ())
     }
 
+    /// The outer address that a binding stands for, while its socket is open.
+    pub(super) fn address(&self, binding: Binding) -> Option<SocketAddr> {
+        self.open.get(&binding).map(|upstream| upstream.address)
+    }
+
     /// Nothing leaves or comes by this address any more.
     pub(super) fn close(&mut self, binding: Binding) {
         self.open.remove(&binding);
@@ -65,7 +72,8 @@ impl Upstreams {
         socket.connect(self.server).await?;
         let socket = Arc::new(socket);
         let reader = read(Arc::clone(&socket), binding, self.tell.clone());
-        Ok(Upstream { socket, reader: tokio::spawn(reader).abort_handle() })
+        let address = socket.local_addr()?;
+        Ok(Upstream { socket, address, reader: tokio::spawn(reader).abort_handle() })
     }
 }
 

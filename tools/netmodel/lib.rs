@@ -7,7 +7,8 @@
 //! caller chose; chance comes from a seed, in one stream per concern, so that another delay
 //! leaves the losses as they were.
 //!
-//! - [`conditions`]: how bad one direction is, as data; [`profile`] names whole links.
+//! - [`conditions`]: how bad one direction is, as data; [`profile`] names whole links, with a
+//!   [`timeline`] of what happens on them.
 //! - [`link`]: one direction, which decides about each packet; [`loss`] and [`mod@line`] are parts of
 //!   it. A [`path::Path`] is a link that also holds the packets until they are due.
 //! - [`nat`]: which outer address stands for an inner one, until it is forgotten.
@@ -19,6 +20,7 @@
 
 pub mod conditions;
 pub mod profile;
+pub mod timeline;
 
 pub mod line;
 pub mod link;
@@ -35,3 +37,4 @@ pub use nat::Nat;
 pub use path::Path;
 pub use profile::Profile;
 pub use tern_random::{self as random, Stream};
+pub use timeline::Timeline;

@@ -98,6 +98,16 @@ impl<A: Copy + Ord> Nat<A> {
         }
     }
 
+    /// Other rules from now on; a moment at which a binding is replaced stays.
+    pub fn set(&mut self, rules: NatRules) {
+        self.rules = rules;
+    }
+
+    /// All inner addresses that are bound.
+    pub fn inner(&self) -> Vec<A> {
+        self.bound.keys().copied().collect()
+    }
+
     /// A packet leaves.
     pub fn outbound(&mut self, now: Duration, inner: A) -> Outbound {
         let old = self.bound.get(&inner).copied();

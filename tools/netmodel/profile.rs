@@ -1,4 +1,4 @@
-//! Whole links with a name: both directions and the NAT between.
+//! Whole links with a name: both directions, the NAT between, and what happens on them in time.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::conditions::Conditions;
 use crate::nat::NatRules;
+use crate::timeline::Step;
 
 /// The links that come with the program.
 const BUILT_IN: &str = include_str!("profiles.toml");
@@ -26,6 +27,12 @@ pub struct Profile {
     /// What stands between.
     #[serde(default)]
     pub nat: NatRules,
+    /// What happens in time, in its order.
+    #[serde(default)]
+    pub steps: Vec<Step>,
+    /// After this time the steps begin again, in ms; `None`: they happen once.
+    #[serde(default)]
+    pub repeat_ms: Option<u64>,
 }
 
 impl Profile {
@@ -42,23 +49,43 @@ impl Profile {
         Self::parse(BUILT_IN).expect("the built-in profiles are read by a test")
     }
 
-    /// Reads profiles: a TOML table of each, under its name.
+    /// Reads profiles: a TOML table of each, under its name. A step may be like a profile of the
+    /// same text or a built-in one.
     ///
     /// # Errors
     /// When the text is no such table, or a profile has a value that makes no sense; says which.
     pub fn parse(text: &str) -> Result<BTreeMap<String, Self>, String> {
-        let all: BTreeMap<String, Self> =
+        let mut all: BTreeMap<String, Self> =
             toml::from_str(text).map_err(|error| error.to_string())?;
-        for (name, profile) in &all {
-            profile.check().map_err(|wrong| format!("profile {name}: {wrong}"))?;
+        let known = all.clone();
+        for (name, profile) in &mut all {
+            let wrong = |wrong: String| format!("profile {name}: {wrong}");
+            profile.resolve(&known).map_err(wrong)?;
+            profile.check().map_err(wrong)?;
         }
         Ok(all)
+    }
+
+    /// Other profiles' conditions in place of their names.
+    fn resolve(&mut self, known: &BTreeMap<String, Self>) -> Result<(), String> {
+        for step in &mut self.steps {
+            let Some(name) = step.like.take() else { continue };
+            let built_in =
+                || toml::from_str::<BTreeMap<String, Self>>(BUILT_IN).ok()?.remove(&name);
+            let like = known.get(&name).cloned().or_else(built_in);
+            let like = like.ok_or_else(|| format!("a step is like {name}, which is no profile"))?;
+            step.up.get_or_insert(like.up);
+            step.down.get_or_insert(like.down);
+            step.nat.get_or_insert(like.nat);
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<(), String> {
         self.up.check().map_err(|wrong| format!("up.{wrong}"))?;
         self.down.check().map_err(|wrong| format!("down.{wrong}"))?;
-        self.nat.check()
+        self.nat.check()?;
+        crate::timeline::check(&self.steps, self.repeat_ms)
     }
 }
 
@@ -70,9 +97,25 @@ mod tests {
     fn the_built_in_profiles_are_read_and_differ() {
         let all = Profile::built_in();
         let names: Vec<&str> = all.keys().map(String::as_str).collect();
-        assert_eq!(names, ["3g", "blackhole", "clear", "demo", "satellite", "train", "wifi"]);
+        assert_eq!(
+            names,
+            [
+                "3g",
+                "blackhole",
+                "clear",
+                "demo",
+                "flight",
+                "lte-train",
+                "satellite",
+                "wifi",
+                "wifi-elevator"
+            ]
+        );
         assert!(all.values().all(|profile| !profile.about.is_empty()));
-        assert!(all["train"].nat.rebind_every_ms.is_some());
+        assert!(all["lte-train"].nat.rebind_every_ms.is_some());
+        let ride = &all["wifi-elevator"];
+        assert!(ride.steps.iter().all(|step| step.like.is_none()), "names are resolved");
+        assert!(ride.steps.iter().any(|step| step.rebind && step.up.is_some()));
     }
 
     #[test]

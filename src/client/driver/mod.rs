@@ -7,6 +7,7 @@
 
 mod framing;
 mod keeper;
+mod keylog;
 mod link;
 mod task;
 mod tls;

@@ -12,7 +12,7 @@ use rustls::{
 };
 use tern_protocol::limits::ALPN;
 
-use super::ConnectError;
+use super::{ConnectError, keylog};
 
 /// By what the server's certificate is trusted.
 #[derive(Clone, Debug)]
@@ -40,6 +40,9 @@ pub(super) fn client_config(trust: &Trust) -> Result<QuicClientConfig, ConnectEr
     }
     .with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
+    if let Some(log) = keylog::from_environment() {
+        config.key_log = log;
+    }
     Ok(QuicClientConfig::try_from(config).expect("the provider has the suite of QUIC's initials"))
 }
 

@@ -80,6 +80,12 @@ limits     {} bytes a message; {} messages/s a device, {} at once; {} new channe
         options.sends_burst,
         options.channels_per_hour,
     );
+    if let Some(path) = options.key_log.path() {
+        let path = path.display();
+        text += &format!(
+            "WARNING    NOTHING IS PRIVATE: the secrets of all connections go to {path}\n"
+        );
+    }
     for (name, value, source) in values.changed() {
         text += &format!("set        {name} = {value}, by {source}\n");
     }

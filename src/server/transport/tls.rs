@@ -94,6 +94,11 @@ pub fn server_config(
     // that a phone without AES gets ChaCha20.
     config.ignore_client_order = false;
     if let Some(path) = key_log {
+        tracing::warn!(
+            file = %path.display(),
+            "NO TRAFFIC OF THIS SERVER IS PRIVATE: the TLS secrets of all connections go to this \
+             file, and whoever reads it reads every message; run without --key-log for real users"
+        );
         config.key_log = Arc::new(KeyLog::open(path)?);
     }
     Ok(config)

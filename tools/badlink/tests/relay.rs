@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tern_badlink::{Plan, Relay, Sharing};
+use tern_badlink::{Captures, Plan, Relay, Sharing};
 use tern_netmodel::conditions::Bandwidth;
 use tern_netmodel::nat::NatRules;
 use tern_netmodel::{Conditions, Profile};
@@ -25,7 +25,9 @@ async fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
 async fn relay(server: &UdpSocket, profile: Profile, sharing: Sharing) -> Relay {
     let listen = (Ipv4Addr::LOCALHOST, 0).into();
     let server = server.local_addr().expect("bound");
-    Relay::start(Plan { listen, server, profile, seed: 7, sharing }).await.expect("a relay")
+    let captures = Captures::default();
+    let plan = Plan { listen, server, profile, seed: 7, sharing, captures };
+    Relay::start(plan).await.expect("a relay")
 }
 
 fn clear() -> Profile {
@@ -159,6 +161,57 @@ fn a_narrow_line_takes_its_time_and_its_queue_overflows() {
         }
         assert_eq!(relay.figures().up.forwarded, fit);
     });
+}
+
+#[test]
+fn a_timeline_changes_the_link() {
+    run(async {
+        let (server, device) = (socket().await, socket().await);
+        let text = "[ride]\nsteps = [{ at_ms = 60, rebind = true }, \
+                    { at_ms = 60, up = { loss_percent = 100 } }]";
+        let profile = Profile::parse(text).expect("a profile")["ride"].clone();
+        let relay = relay(&server, profile, Sharing::Each).await;
+        device.send_to(b"before", relay.address()).await.expect("sent");
+        let (_, before) = receive(&server).await;
+        while relay.figures().steps < 2 {
+            tokio::task::yield_now().await;
+        }
+        server.send_to(b"too late", before).await.expect("sent");
+        device.send_to(b"lost", relay.address()).await.expect("sent");
+        while relay.figures().up.lost == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((relay.figures().nat.rebound, relay.figures().up.offered), (1, 2));
+    });
+}
+
+#[test]
+fn captures_hold_what_passed_each_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [near, far] = ["near", "far"].map(|name| folder.path().join(name));
+    run(async {
+        let (server, device) = (socket().await, socket().await);
+        let captures = Captures { client: Some(near.clone()), server: Some(far.clone()) };
+        let lossy = Conditions { loss_percent: 100.0, ..Conditions::default() };
+        let profile = Profile { down: lossy, ..Profile::default() };
+        let listen = (Ipv4Addr::LOCALHOST, 0).into();
+        let server_address = server.local_addr().expect("bound");
+        let sharing = Sharing::Each;
+        let plan = Plan { listen, server: server_address, profile, seed: 1, sharing, captures };
+        let relay = Relay::start(plan).await.expect("a relay");
+        device.send_to(b"there and no way back", relay.address()).await.expect("sent");
+        let (bytes, outer) = receive(&server).await;
+        server.send_to(&bytes, outer).await.expect("sent");
+        while relay.figures().down.lost == 0 {
+            tokio::task::yield_now().await;
+        }
+    });
+    // 24 bytes of header; each packet has 16 before it, 28 of IP and UDP, and 21 of its own.
+    for (path, packets) in [(near, 1), (far, 2)] {
+        let bytes = std::fs::read(&path).expect("a capture");
+        assert_eq!(bytes.len(), 24 + packets * (16 + 28 + 21), "{}", path.display());
+        assert!(bytes.ends_with(b"there and no way back"));
+    }
 }
 
 #[test]

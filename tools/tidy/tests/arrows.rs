@@ -22,6 +22,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
             "tern-quic",
             "tern-random", // its tests
             "tern-storage",
+            "tern-wirecat", // reads the captures of its tests
         ],
     ),
     ("tern-bench", &["tern-protocol", "tern-random"]),
@@ -43,6 +44,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("tern-diskmodel", &["tern-random", "tern-storage"]),
     ("tern-badlink", &["tern-netmodel"]),
     ("tern-logview", &["tern-core", "tern-protocol", "tern-storage"]),
+    ("tern-wirecat", &["tern-protocol"]),
     ("tern-tidy", &[]),
 ];
 

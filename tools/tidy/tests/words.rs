@@ -15,7 +15,7 @@ const UNSAFE: [(&str, &str); 8] = [
 ];
 
 /// Crates whose root forbids `unsafe` outright.
-const FORBID_UNSAFE: [&str; 12] = [
+const FORBID_UNSAFE: [&str; 14] = [
     "protocol/lib.rs",
     "src/core/lib.rs",
     "src/client/lib.rs",
@@ -28,6 +28,8 @@ const FORBID_UNSAFE: [&str; 12] = [
     "tools/netmodel/lib.rs",
     "tools/random/lib.rs",
     "tools/tidy/lib.rs",
+    "tools/wirecat/lib.rs",
+    "tools/wirecat/main.rs",
 ];
 
 /// Where a proof of durability may be stated: where the sync returned.

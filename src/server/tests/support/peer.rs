@@ -32,6 +32,11 @@ impl Said {
         parsed.unwrap_or_else(|error| panic!("the server said {:?}: {error}", self.0)).0
     }
 
+    /// Its bytes, header included.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     pub fn kind(&self) -> Kind {
         self.frame().kind()
     }

@@ -1,0 +1,102 @@
+//! The command line: which capture, which keys, what to show of it.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use tern_protocol::{ChannelId, Kind, MessageId, Uin};
+use tern_wirecat::event::ConnectionId;
+use tern_wirecat::show::filter::{self, Filter, Wanted};
+
+/// Decodes a packet capture of Tern, with the secrets of a TLS key log.
+///
+/// `tern serve --key-log FILE` writes the secrets of all connections of a server, and a client
+/// those of its own where SSLKEYLOGFILE names a file.
+#[derive(Parser, Debug)]
+#[command(name = "wirecat", version)]
+pub struct Arguments {
+    /// A pcap or pcapng file; - for standard input
+    #[arg(value_name = "FILE", required_unless_present = "interface")]
+    pub file: Option<PathBuf>,
+    /// Instead of a file: listens on this interface, by tcpdump
+    #[arg(short, long, value_name = "NAME", conflicts_with = "file")]
+    pub interface: Option<String>,
+    /// What of the interface is captured, in tcpdump's words
+    #[arg(long, value_name = "FILTER", default_value = "udp", requires = "interface")]
+    pub capture: String,
+    /// TLS key logs; read again as they grow
+    #[arg(short, long, value_name = "FILE")]
+    pub keys: Vec<PathBuf>,
+    /// Only frames of this user's devices and channels
+    #[arg(long, value_name = "NUMBER")]
+    uin: Option<u64>,
+    /// Only frames that name this channel: 7-9, or g3
+    #[arg(long, value_name = "CHANNEL", value_parser = filter::channel)]
+    channel: Option<ChannelId>,
+    /// Only frames that name this message, or a range with it
+    #[arg(long, value_name = "NUMBER")]
+    id: Option<u64>,
+    /// Only frames of this kind, as the registry calls it; may be given several times
+    #[arg(long, value_name = "KIND", value_parser = filter::kind)]
+    kind: Vec<Kind>,
+    /// Only this connection
+    #[arg(long, value_name = "NUMBER")]
+    connection: Option<u32>,
+    /// A JSON object on each line
+    #[arg(long)]
+    pub json: bool,
+    /// Ends with the statistics of each connection
+    #[arg(long)]
+    pub stats: bool,
+    /// No events, only what comes at the end
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Shows device secrets and resume tokens too
+    #[arg(long)]
+    pub secrets: bool,
+    /// The life of one message instead: CHANNEL:ID, such as 7-9:12
+    #[arg(long, value_name = "MESSAGE", value_parser = message, conflicts_with = "quiet")]
+    pub life: Option<(ChannelId, MessageId)>,
+    /// With --life: draws it into this file too
+    #[arg(long, value_name = "FILE", requires = "life")]
+    pub svg: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// What is wanted.
+    pub fn filter(&self) -> Filter {
+        let (channel, id) = (self.channel, self.id);
+        let uin = self.uin.map(Uin);
+        Filter::new(Wanted { uin, channel, id, kinds: self.kind.clone() })
+    }
+
+    /// The only connection that is wanted.
+    pub fn connection(&self) -> Option<ConnectionId> {
+        self.connection.map(ConnectionId)
+    }
+
+    /// Whether all events must be there before one is shown: a send's message id comes with its
+    /// ack.
+    pub fn needs_all(&self) -> bool {
+        self.life.is_some() || (self.id.is_some() && self.interface.is_none())
+    }
+}
+
+fn message(text: &str) -> Result<(ChannelId, MessageId), String> {
+    let (channel, id) = text.rsplit_once(':').ok_or("write CHANNEL:ID, such as 7-9:12")?;
+    let channel = filter::channel(channel).map_err(|wrong| wrong.to_string())?;
+    let id = id.parse().map_err(|_| format!("{id} is no message id"))?;
+    Ok((channel, MessageId(id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory as _;
+        Arguments::command().debug_assert();
+        assert_eq!(message("g4:9").map(|(_, id)| id), Ok(MessageId(9)));
+        assert!(message("4").is_err() && message("7-9:x").is_err());
+    }
+}

@@ -1,0 +1,21 @@
+//! Events for people and programs.
+//!
+//! - [`fields`]: what a frame's bytes say, field by field, by the registry.
+//! - [`filter`]: which events are wanted.
+//! - [`text`], [`json`]: a line for each.
+//! - [`table`]: the statistics.
+//! - [`life`]: what became of one message, as a sequence; [`svg`] draws it.
+
+pub mod fields;
+
+pub mod filter;
+
+pub mod json;
+pub mod text;
+
+pub mod table;
+
+pub mod life;
+pub mod svg;
+
+pub use filter::Filter;
