@@ -5,7 +5,6 @@
     clippy::unwrap_used,
     reason = "a test may stop at the first thing that is not as it should be"
 )]
-#![expect(clippy::print_stdout, reason = "a test tells its figures")]
 
 mod support;
 
@@ -79,7 +78,7 @@ struct Link {
 impl Link {
     fn start(server: SocketAddr, profile: Profile, captures: Captures) -> Self {
         let (end, ended) = tokio::sync::oneshot::channel();
-        let (tell, told) = mpsc::channel();
+        let (tell, told) = mpsc::sync_channel(1);
         let listen = (Ipv4Addr::LOCALHOST, 0).into();
         let plan = Plan { listen, server, profile, seed: 11, sharing: Sharing::Each, captures };
         let thread = std::thread::spawn(move || {

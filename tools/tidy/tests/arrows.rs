@@ -44,7 +44,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("tern-diskmodel", &["tern-random", "tern-storage"]),
     ("tern-badlink", &["tern-netmodel"]),
     ("tern-logview", &["tern-core", "tern-protocol", "tern-storage"]),
-    ("tern-wirecat", &["tern-protocol"]),
+    ("tern-wirecat", &["tern-protocol", "tern-random"]), // the latter its tests
     ("tern-tidy", &[]),
 ];
 

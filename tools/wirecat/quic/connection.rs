@@ -265,6 +265,7 @@ impl Connection {
 
     fn take(&mut self, arrival: Arrival, shape: Shape, packet: &[u8]) -> Outcome {
         let level = match shape {
+            Shape::Long(LongHeader { kind: Long::Retry, .. }) => return Outcome::Read,
             Shape::Long(LongHeader { kind: Long::Initial, .. }) => Level::Initial,
             Shape::Long(LongHeader { kind: Long::Handshake, .. }) => Level::Handshake,
             Shape::Long(_) | Shape::Short(_) => Level::Application,

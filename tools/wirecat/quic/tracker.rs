@@ -130,11 +130,11 @@ impl Tracker {
             Some(known) => known,
             None => {
                 let index = self.open(datagram, header.kind, at)?;
-                self.put_id(header.to, index, Way::ToServer);
                 seen.push(Seen::Opened(index));
                 (index, Way::ToServer)
             }
         };
+        self.put_id(header.to, index, way);
         // By its own id a side is called from the other side.
         self.put_id(header.from, index, way.back());
         if header.from.is_empty() && way == Way::ToServer {
@@ -191,12 +191,11 @@ impl Tracker {
                 self.reset_tokens.insert(token, index);
             }
             Told::Moved(_) => {
-                // A client with an empty id is found by its address; it has a new one.
-                let old = self.addresses.iter().find(|(_, known)| **known == index);
-                let old = old.map(|(addresses, _)| *addresses);
-                if let Some(old) = old {
-                    self.addresses.remove(&old);
-                    let connection = &self.connections[index];
+                // A client with an empty id is found by its address; what is under way still goes
+                // to the old one.
+                let connection = &self.connections[index];
+                if self.addresses.len() < IDS_MAX && self.addresses.values().any(|at| *at == index)
+                {
                     self.addresses.insert((connection.server, connection.client), index);
                 }
             }
