@@ -8,6 +8,7 @@ use serde_json::json;
 use tern_core::log::{Links, Record};
 use tern_protocol::{ChannelId, MessageId, Uin};
 
+use crate::checkpoints;
 use crate::cli::{ChannelArgs, Exit};
 use crate::folder::Folder;
 use crate::output::{Out, hex};
@@ -31,7 +32,7 @@ pub(crate) fn parse(text: &str) -> Result<ChannelId, String> {
 /// Follows a channel through its shard's log: are its ids contiguous, do its links lead back?
 struct Chain {
     channel: ChannelId,
-    /// Id and offset of the last message seen.
+    /// Id and offset of the last message seen; of one that is past its retention, offset 0.
     last: (u64, u64),
 }
 
@@ -42,7 +43,7 @@ impl Chain {
         let lost = (id > last + 1).then(|| (last + 1, id - 1));
         let wrong = if id <= last {
             Some(format!("message {id} at offset {at} comes after message {last}"))
-        } else if lost.is_none() && links.channel.0 != before {
+        } else if lost.is_none() && links.channel.0 != before && !self.begins(last, before) {
             let to = links.channel.0;
             Some(format!("message {id} links back to offset {to}, message {last} is at {before}"))
         } else {
@@ -51,12 +52,22 @@ impl Chain {
         self.last = (id, at);
         (lost, wrong)
     }
+
+    /// Whether the message before is past its retention, so that nobody knows where it was.
+    fn begins(&self, last: u64, before: u64) -> bool {
+        last > 0 && before == 0
+    }
 }
 
 pub(crate) fn run(folder: &Folder, args: ChannelArgs, out: &mut Out) -> io::Result<Exit> {
     let shard = read_shard(folder, args.channel)?;
-    let mut chain = Chain { channel: args.channel, last: (0, 0) };
+    let oldest = checkpoints::oldest(folder, shard.id, args.channel)?;
+    let mut chain = Chain { channel: args.channel, last: (oldest - 1, 0) };
     let (mut exit, mut count) = (Exit::Well, 0u64);
+    let (from, to) = (args.from.max(1), args.to.min(oldest - 1));
+    if from <= to {
+        print_gone("expired", args.channel, from, to, out)?;
+    }
     shard.records(|at, record| {
         let Some((push, content)) = message(&record) else { return next() };
         if push.channel != chain.channel {
@@ -67,7 +78,7 @@ pub(crate) fn run(folder: &Folder, args: ChannelArgs, out: &mut Out) -> io::Resu
         let ids = lost.map(|(from, to)| (from.max(args.from), to.min(args.to)));
         if let Some((from, to)) = ids.filter(|(from, to)| from <= to) {
             exit = Exit::Damaged;
-            print_lost(args.channel, from, to, out)?;
+            print_gone("lost", args.channel, from, to, out)?;
         }
         if (args.from..=args.to).contains(&id) {
             count += 1;
@@ -104,7 +115,9 @@ pub(crate) fn one(folder: &Folder, channel: ChannelId, id: u64, out: &mut Out) -
     })?;
     out.flush()?;
     if !found {
-        complain(&format!("message {id} of {channel} is not in shard {}", shard.id.0));
+        let oldest = checkpoints::oldest(folder, shard.id, channel)?;
+        let why = if id < oldest { ": it is past its retention" } else { "" };
+        complain(&format!("message {id} of {channel} is not in shard {}{why}", shard.id.0));
         let lines = shard.problems.iter().map(|problem| problem_line(&shard, problem));
         lines.for_each(|line| complain(&line));
     }
@@ -133,7 +146,12 @@ fn print_one(shard: &Shard, at: u64, record: &Record<'_>, out: &mut Out) -> io::
         },
         || {
             let skip_id = MessageId(push.id.get()).skip();
-            let or_none = |at: u64| if at == 0 { "none".to_owned() } else { at.to_string() };
+            let start = shard.start();
+            let or_none = |at: u64| match at {
+                0 => "none".to_owned(),
+                at if at < start => format!("{at} (deleted)"),
+                at => at.to_string(),
+            };
             format!(
                 "{} {}\nstands     shard {}, offset {at}, byte {} of {file}\ndurable    {}\n\
                  previous   message of the channel: {}; of the device: {}; message {skip_id}: {}\n\
@@ -154,15 +172,17 @@ fn print_one(shard: &Shard, at: u64, record: &Record<'_>, out: &mut Out) -> io::
     )
 }
 
-fn print_lost(channel: ChannelId, from: u64, to: u64, out: &mut Out) -> io::Result<()> {
+/// Ids that are not there, and why: "lost", or "expired".
+fn print_gone(why: &str, channel: ChannelId, from: u64, to: u64, out: &mut Out) -> io::Result<()> {
+    let said = why.to_uppercase();
     out.fact(
         || {
             json!({"channel": channel.to_string(),
-                   "lost": {"from": from.to_string(), "to": to.to_string()}})
+                   why: {"from": from.to_string(), "to": to.to_string()}})
         },
         || match to - from {
-            0 => format!("{from:>6}  LOST"),
-            _ => format!("{from:>6}  to {to} LOST"),
+            0 => format!("{from:>6}  {said}"),
+            _ => format!("{from:>6}  to {to} {said}"),
         },
     )
 }
@@ -208,5 +228,8 @@ mod tests {
         assert_eq!(chain.step(300, 5, links(280)), (Some((3, 4)), None));
         assert!(chain.step(400, 6, links(200)).1.unwrap().contains("links back to offset 200"));
         assert!(chain.step(500, 6, links(400)).1.unwrap().contains("comes after"));
+        let mut expired = Chain { channel: ChannelId::group(1), last: (7, 0) };
+        assert_eq!(expired.step(900, 8, links(333)), (None, None), "it leads to what is deleted");
+        assert!(expired.step(950, 9, links(333)).1.is_some(), "and this one to the wrong place");
     }
 }

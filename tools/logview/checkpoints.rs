@@ -1,11 +1,15 @@
 //! The checkpoints of a shard: each read through, and said in a line.
 
 use std::io;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use tern_core::placement::ShardId;
-use tern_storage::CheckpointHeader;
+use tern_core::shard::state::{ChannelRow, StateKind};
+use tern_protocol::ChannelId;
 use tern_storage::inspect::{self, CheckpointView};
+use tern_storage::{CheckpointHeader, RowKey};
+use zerocopy::FromBytes;
 
 use crate::folder::Folder;
 use crate::output::{Out, size, time};
@@ -36,6 +40,25 @@ pub(crate) fn read(folder: &Folder, id: ShardId) -> io::Result<Vec<CheckpointFil
 /// What a start would begin with: the newest good one.
 pub(crate) fn newest(files: &[CheckpointFile]) -> Option<&CheckpointHeader> {
     files.iter().rev().find_map(|file| file.found.as_ref().ok())
+}
+
+/// The oldest id of a channel that is within its retention, by the newest good one; 1 where none
+/// says otherwise.
+pub(crate) fn oldest(folder: &Folder, id: ShardId, channel: ChannelId) -> io::Result<u64> {
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(inspect::shard_dir(&folder.path, id))? {
+        let path = entry?.path();
+        paths.extend(inspect::checkpoint_number(&path).map(|number| (number, path)));
+    }
+    paths.sort_unstable();
+    let (low, high) = channel.halves();
+    let oldest = |(_, path): &(u64, PathBuf)| {
+        let view = CheckpointView::open(path).and_then(|view| view.verify().map(|()| view)).ok()?;
+        let row = view.find(StateKind::Channel, RowKey([low, high, 0])).ok()?;
+        let row = row.and_then(|row| Some(ChannelRow::read_from_prefix(&row).ok()?.0.oldest.get()));
+        Some(row.unwrap_or(1))
+    };
+    Ok(paths.iter().rev().find_map(oldest).unwrap_or(1))
 }
 
 /// A line, or an object, for each.

@@ -231,6 +231,15 @@ impl Shard {
             || self.checkpoints.iter().any(|file| file.found.is_err())
     }
 
+    /// Where the kept log begins: what stood before is deleted.
+    pub(crate) fn start(&self) -> u64 {
+        let header = |segment: &Segment| segment.file.decoder.map(|decoder| decoder.header.base);
+        checkpoints::newest(&self.checkpoints)
+            .map(|header| header.start)
+            .or_else(|| self.segments.first().and_then(header))
+            .unwrap_or(0)
+    }
+
     /// The segment that an offset lies in.
     pub(crate) fn segment_at(&self, at: u64) -> Option<&Segment> {
         self.segments.iter().find(|segment| {
@@ -291,11 +300,12 @@ impl Shard {
 
     fn judge(&mut self) {
         let mut judged = Vec::new();
-        for segment in &self.segments {
+        for (index, segment) in self.segments.iter().enumerate() {
             let number = segment.file.number;
+            let open = segment.cut.is_none() && self.is_open_ended(index);
             let last = segment.end.iter().filter(|end| {
                 let cut = segment.cut.is_some_and(|cut| end.at != cut);
-                end.looks != Looks::Zeros || segment.proven_inside > end.at || cut
+                end.looks != Looks::Zeros || segment.proven_inside > end.at || cut || open
             });
             for gap in segment.gaps.iter().chain(last) {
                 let durable = self.proven > gap.at || segment.cut.is_some();
@@ -310,6 +320,17 @@ impl Shard {
         self.end = self.dead_from.unwrap_or(self.end);
         self.problems.extend(judged);
         self.problems.sort_by_key(|problem| problem.segment);
+    }
+
+    /// Whether what would say where a segment ended is damaged: the first mark of the next one,
+    /// which was durable. Then the rest of it may have held records, as a start must fear.
+    fn is_open_ended(&self, index: usize) -> bool {
+        let next = self.segments.get(index + 1);
+        let first = next.and_then(|next| Some((next, next.file.decoder?.header.first())));
+        first.is_some_and(|(next, first)| {
+            let bad = next.gaps.first().is_some_and(|gap| gap.at == first);
+            bad && self.proven > first
+        })
     }
 
     /// Files from the newest records on that are shorter than they were made, and no header says

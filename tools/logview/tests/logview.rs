@@ -5,8 +5,12 @@
 mod support;
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
-use support::{A_B, Rig, Run};
+use support::{A_B, Hands, Rig, Run};
+use tern_storage::StorageConfig;
 
 /// Place of the first message's record in the first segment: page and mark before it.
 const FIRST: u64 = 4096 + 40;
@@ -188,6 +192,42 @@ fn checkpoints_are_shown_and_stand_for_what_is_gone() {
     json.says("\"what\":\"checkpoint\"");
 }
 
+/// Messages that are past their retention are no damage, nor are the links that lead to them.
+#[test]
+fn what_has_expired_is_not_lost() {
+    let (rig, hands) = (Rig::new(), Arc::new(Hands::default()));
+    let retention = Duration::from_secs(8 * 60 * 60);
+    let settings =
+        StorageConfig { retention: Some(retention), clock: hands.clone(), ..Default::default() };
+    let live = rig.write_with(12_000, settings);
+    for _ in 0..40 {
+        hands.0.fetch_add(30 * 60 * 1_000, Relaxed);
+        live.storage.clock();
+    }
+    live.storage.maintain();
+    let upkeep = live.storage.upkeep(tern_core::placement::ShardId(0));
+    assert!(upkeep.segments_deleted > 0, "{upkeep:?} {}", rig.run(&["list"]).out);
+    live.close();
+    rig.run(&["verify"]).ends_with(0);
+    let channel = rig.run(&["channel", A_B]);
+    channel.ends_with(0);
+    assert!(!channel.out.contains("LOST"), "{}", &channel.out[..200]);
+    let first = channel.out.lines().next().unwrap();
+    let gone: u64 = first.split_whitespace().nth(2).unwrap().parse().unwrap();
+    assert_eq!(first.trim(), format!("1  to {gone} EXPIRED"));
+    assert_eq!(channel.out.lines().count() as u64, 1 + 12_000 - gone);
+    let oldest = (gone + 1).to_string();
+    let one = rig.run(&["message", A_B, &oldest]);
+    one.ends_with(0);
+    one.says("(deleted)");
+    let before = rig.run(&["message", A_B, &gone.to_string()]);
+    before.ends_with(1);
+    assert!(before.err.contains("past its retention"), "{}", before.err);
+    let export = rig.run(&["export", A_B, "--to", &oldest]);
+    export.ends_with(0);
+    export.says(&format!(r#"{{"channel":"7-9","expired":{{"from":"1","to":"{gone}"}}}}"#));
+}
+
 #[test]
 fn a_missing_segment_is_named() {
     let rig = Rig::new();
@@ -217,6 +257,43 @@ fn every_byte_of_a_page_and_of_records_can_be_bad() {
         rig.flip(1, place);
     }
     rig.run(&["verify"]).ends_with(0);
+}
+
+/// Damage or a torn end, and from where on: the same as a start would say, wherever a bit flips and
+/// wherever the newest file ends.
+#[test]
+fn its_verdicts_are_those_of_a_start() {
+    let rig = Rig::new();
+    let mut live = rig.write(5_000); // three segments
+    for _ in 0..6 {
+        live.send(1);
+    }
+    live.kill();
+    let newest = (1..).take_while(|number| rig.segment(*number).exists()).last().unwrap() - 1;
+    let (mut damaged, mut torn) = (0, 0);
+    let mut compare = |what: &str| {
+        let (losses, run) = (rig.losses(), rig.run(&["--json", "verify"]));
+        assert_eq!(run.code == 1, !losses.is_empty(), "{what}: {losses:?}\n{}", run.out);
+        let places = losses.iter().map(|loss| format!(r#""at":"{}""#, loss.at));
+        let missed = places.filter(|at| !run.out.contains(at)).count();
+        assert_eq!(missed, 0, "{what}: {losses:?}\n{}", run.out);
+        damaged += usize::from(run.code == 1);
+        torn += usize::from(run.code == 0);
+    };
+    let bytes = |number| fs::read(rig.segment(number)).unwrap();
+    for number in 1..=newest {
+        let used = bytes(number).iter().rposition(|byte| *byte != 0).unwrap() as u64;
+        let step = if number == newest { 4_001 } else { 20_011 };
+        let near_end = (used.saturating_sub(1_000)..used).step_by(61);
+        for place in (4_096..used).step_by(step).chain(near_end) {
+            rig.flip(number, place);
+            compare(&format!("a bit of byte {place} of segment {number}"));
+            rig.flip(number, place);
+        }
+    }
+    compare("all put right");
+    println!("TEST logview verdicts n={} damaged={damaged} torn={torn}", damaged + torn);
+    assert!(damaged > 50 && torn > 1);
 }
 
 #[test]

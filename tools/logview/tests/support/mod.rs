@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -15,9 +16,10 @@ use tern_core::placement::ShardId;
 use tern_core::shard::ReplayError;
 use tern_protocol::frames::{PushBody, content_type, message_kind};
 use tern_protocol::{ChannelId, DeviceId, Epoch, Incarnation, SendCounter, SendKey, Uin};
+use tern_storage::repair::examine;
 use tern_storage::{
-    Folder, FolderError, FolderOptions, MappedLog, SEGMENT_BYTES_MIN, ShmTable, Storage,
-    StorageConfig, Visitor,
+    ClockSource, Folder, FolderError, FolderOptions, Loss, MappedLog, Reading, SEGMENT_BYTES_MIN,
+    ShmTable, Storage, StorageConfig, Visitor,
 };
 use zerocopy::IntoBytes;
 
@@ -53,6 +55,17 @@ pub struct Live {
     entry: Option<DedupEntry>,
 }
 
+/// A clock that a test sets: milliseconds, of the day and since boot.
+#[derive(Debug, Default)]
+pub struct Hands(pub AtomicU64);
+
+impl ClockSource for Hands {
+    fn now(&self) -> Reading {
+        let ms = self.0.load(Relaxed);
+        Reading { wall_ms: 1_800_000_000_000 + ms, boot_ms: ms }
+    }
+}
+
 struct Nobody;
 
 impl Visitor for Nobody {
@@ -61,6 +74,10 @@ impl Visitor for Nobody {
     }
 
     fn raise(&mut self, _: Incarnation) {}
+
+    fn lost(&mut self, _: Offset, _: Offset, _: Option<Links>) -> Result<(), ReplayError> {
+        Ok(())
+    }
 }
 
 impl Rig {
@@ -89,6 +106,11 @@ impl Rig {
     /// Opens a folder of one shard and has that many messages made durable, the first of all only
     /// in a new one.
     pub fn write(&self, messages: u64) -> Live {
+        self.write_with(messages, StorageConfig::default())
+    }
+
+    /// As [`Rig::write`], with these settings beside those that make segments small.
+    pub fn write_with(&self, messages: u64, settings: StorageConfig) -> Live {
         let options = FolderOptions { shards: 1, ..FolderOptions::default() };
         let folder = self.open(&options);
         let config = StorageConfig {
@@ -97,7 +119,7 @@ impl Rig {
             dedup_dir: self.memory.path().into(),
             checkpoint_bytes_min: 1,
             maintain_every: Duration::from_secs(3600),
-            ..StorageConfig::default()
+            ..settings
         };
         let (bell, rung) = sync_channel(1);
         let wake = Arc::new(move |_| {
@@ -110,6 +132,12 @@ impl Rig {
         let mut live = Live { storage, log, table, rung, sent: Vec::new(), entry: None };
         live.send(messages);
         live
+    }
+
+    /// What a start would call lost.
+    pub fn losses(&self) -> Vec<Loss> {
+        let folder = self.open(&FolderOptions::default());
+        examine(&folder, SHARD, &mut Nobody).unwrap().losses
     }
 
     /// Runs the program on the folder.
