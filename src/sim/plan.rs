@@ -52,12 +52,20 @@ pub struct Plan {
     pub faults_least: usize,
     /// How long the healed world may take to come to rest.
     pub converge_ms: u64,
+    /// Bytes of the longest contents that applications send, but for those that are refused.
+    #[serde(default = "content_bytes_max")]
+    pub content_bytes_max: u64,
     /// By what frames travel, and what keeps the messages.
     #[serde(default)]
     pub depth: Depth,
     /// These faults and no others, by label; without it each seed draws its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub only: Option<Vec<String>>,
+}
+
+/// Most contents of a chat are short.
+fn content_bytes_max() -> u64 {
+    200
 }
 
 /// What one seed drew.

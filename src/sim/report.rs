@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
+use crate::engine::EngineCounts;
 use crate::fault::{Fault, Pairs, Tally};
 use crate::quic::QuicCounts;
 use crate::world::Outcome;
@@ -32,6 +33,8 @@ pub struct Totals {
     pub pairs: Pairs,
     /// What QUIC did, in the runs at the depth that has it.
     pub quic: Option<QuicTotals>,
+    /// What the storage did, in the runs at the depth that has it.
+    pub storage: Option<EngineCounts>,
     /// Runs with each fault.
     pub runs_with: std::collections::BTreeMap<Fault, u64>,
 }
@@ -52,6 +55,9 @@ impl Totals {
         self.pairs.add(&outcome.tally);
         if let Some(counts) = &outcome.quic {
             self.quic.get_or_insert_default().add(counts);
+        }
+        if let Some(counts) = outcome.storage {
+            *self.storage.get_or_insert_default() += counts;
         }
         for fault in outcome.tally.met() {
             *self.runs_with.entry(fault).or_default() += 1;
@@ -94,6 +100,9 @@ impl Display for Totals {
         }
         if let Some(quic) = &self.quic {
             writeln!(f, "\n{quic}")?;
+        }
+        if let Some(storage) = &self.storage {
+            writeln!(f, "\n{storage}")?;
         }
         let (met, of) = self.pairs.coverage();
         writeln!(f, "\npairs of faults met in one seed: {met} of {of}")

@@ -127,6 +127,9 @@ pub enum Death {
     Process,
     /// The process, and shared memory with it.
     ProcessAndMemory,
+    /// Nothing: the process ends in order. The simulated disk knows no order, and takes it for the
+    /// death of the process.
+    InOrder,
 }
 
 impl Disk {
@@ -197,7 +200,7 @@ impl Disk {
             let sure = match death {
                 Death::Power => shard.synced,
                 _ if shard.failed => shard.synced,
-                Death::Process | Death::ProcessAndMemory => shard.written.max(shard.synced),
+                _ => shard.written.max(shard.synced),
             };
             let mut kept = self.stream.between(sure as u64, len as u64) as usize;
             if cut_too_far && kept == shard.synced && self.stream.percent(20) {
@@ -206,7 +209,8 @@ impl Disk {
             shard.stored.truncate(kept);
             shard.harm.retain(|index, _| *index < kept);
             shard.expired = shard.expired.min(kept);
-            let survives = death == Death::Process || trusted;
+            let keeps_memory = matches!(death, Death::Process | Death::InOrder);
+            let survives = keeps_memory || trusted;
             if !survives || (shard.applied > offset(kept) && !trusted) {
                 (shard.entries, shard.applied) = (BTreeMap::new(), Offset::NONE);
             }

@@ -92,6 +92,8 @@ pub struct EngineCounts {
     pub opened: u64,
     /// Of these, logs whose last batch was torn.
     pub torn: u64,
+    /// Of these, logs that were closed in order.
+    pub clean: u64,
     /// Of these, logs that were opened from a checkpoint.
     pub from_checkpoint: u64,
     /// Deduplication tables that were taken over.
@@ -100,7 +102,7 @@ pub struct EngineCounts {
     pub checkpoints: u64,
     /// Segments deleted.
     pub segments_deleted: u64,
-    /// Records damaged in the files.
+    /// Ways found past damaged records.
     pub salvaged: u64,
     /// Deaths in the middle of a change to the disk.
     pub deaths_inside: u64,
@@ -319,6 +321,14 @@ impl Engine {
         step == Step::NoRoom
     }
 
+    /// Has those who commit do all that they can do now.
+    pub fn settle(&mut self) {
+        let Some(steps) = self.steps() else { return };
+        for committer in 0..steps.committers() {
+            while steps.commit(committer) == Step::Worked {}
+        }
+    }
+
     /// The work that somebody waits for.
     pub fn wanted(&mut self) -> Vec<Work> {
         let Some(steps) = self.steps() else { return Vec::new() };
@@ -427,9 +437,9 @@ impl Engine {
                 self.boots = self.boots.wrapping_add(1).max(1);
                 self.hands.boot();
             }
-            Death::Process | Death::ProcessAndMemory => self.disk.end_process(),
+            _ => self.disk.end_process(),
         }
-        if death != Death::Process {
+        if matches!(death, Death::Power | Death::ProcessAndMemory) {
             remove_tables(&self.memory);
         }
         let _ = self.disk.take_met();
@@ -447,10 +457,32 @@ impl Engine {
     }
 }
 
+impl std::fmt::Display for EngineCounts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "storage: {} logs opened ({} closed in order before, {} torn, {} from a checkpoint, {} \
+             with their table), {} steps of commits, {} checkpoints made, {} segments deleted, {} \
+             ways found past damage, {} deaths in the middle of a change",
+            self.opened,
+            self.clean,
+            self.torn,
+            self.from_checkpoint,
+            self.tables_kept,
+            self.commit_steps,
+            self.checkpoints,
+            self.segments_deleted,
+            self.salvaged,
+            self.deaths_inside
+        )
+    }
+}
+
 impl std::ops::AddAssign for EngineCounts {
     fn add_assign(&mut self, other: Self) {
         self.opened += other.opened;
         self.torn += other.torn;
+        self.clean += other.clean;
         self.from_checkpoint += other.from_checkpoint;
         self.tables_kept += other.tables_kept;
         self.checkpoints += other.checkpoints;

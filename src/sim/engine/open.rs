@@ -78,6 +78,7 @@ impl Engine {
         let (report, counts) = (&opened.report, &mut self.counts);
         counts.opened += 1;
         counts.torn += u64::from(report.torn);
+        counts.clean += u64::from(report.clean);
         counts.from_checkpoint += u64::from(report.checkpoint.is_some());
         counts.tables_kept += u64::from(report.table_rebuilt.is_none());
     }

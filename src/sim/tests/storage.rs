@@ -17,7 +17,7 @@ const SEEDS: u64 = 3;
 const SEEDS_MAX: u64 = 30;
 
 fn plan() -> Plan {
-    Plan::parse(DISK).unwrap()
+    Plan::parse(DISK).expect("the plan is part of the program")
 }
 
 fn must_hold(plan: &Plan, name: &str, seed: u64) -> Outcome {
@@ -42,8 +42,9 @@ fn the_storage_that_ships_holds() {
         sum += outcome.storage.expect("this depth has it");
         acked += outcome.acked;
     }
-    println!("TEST A-01 depth=disk seed={first} n={} acked={acked} lost=0 {sum:?}", soaked(SEEDS));
-    assert!(sum.opened > 20 && sum.torn > 0 && sum.deaths_inside > 0, "{sum:?}");
+    println!("TEST A-01 depth=disk seed={first} n={} acked={acked} lost=0 {sum}", soaked(SEEDS));
+    assert!(sum.opened > 20 && sum.torn > 0 && sum.clean > 0, "{sum:?}");
+    assert!(sum.deaths_inside > 0 && sum.commit_steps > 0, "{sum:?}");
     assert!(sum.checkpoints > 0 && sum.from_checkpoint > 0, "{sum:?}");
     assert!(sum.segments_deleted > 0 && sum.tables_kept > 0, "{sum:?}");
 }

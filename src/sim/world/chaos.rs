@@ -121,7 +121,7 @@ impl World {
         let (generation, workers) = (server.generation, server.seats.len());
         (0..workers).for_each(|worker| self.worker_input(worker, Input::Drain));
         let when = self.now + self.chaos.between(50, 1_500);
-        self.agenda.add(when, Happening::ServerDies(generation, Death::Process));
+        self.agenda.add(when, Happening::ServerDies(generation, Death::InOrder));
         true
     }
 

@@ -174,12 +174,7 @@ impl World {
             return;
         }
         self.trace.note(self.now, &[11], &[], format_args!("the server dies: {death:?}"));
-        self.end_storage();
-        self.server = None;
-        match &mut self.engine {
-            Some(engine) => engine.die(death),
-            None => self.disk.borrow_mut().crash(death),
-        }
+        self.end_with_storage(death);
         self.kill_wire();
         self.fail_next_sync = false;
         self.come_back();

@@ -34,6 +34,9 @@ const DOOM_PERCENT: u64 = 60;
 /// Changes to the disk until such a death, at most: some passes of upkeep have as many.
 const DOOM_CHANGES_MAX: u64 = 24;
 
+/// Rounds in which a server that ends in order commits what it has: more than batches can wait.
+const SETTLE_ROUNDS: u32 = 16;
+
 /// Time in ms that upkeep has to mend itself once everything is healed.
 const MENDED_MS: u64 = 3 * UPKEEP_MS;
 
@@ -100,11 +103,45 @@ impl World {
         self.after_storage();
     }
 
-    /// The threads die, and what they had not done is not done.
-    pub(super) fn end_storage(&mut self) {
+    /// The process ends, and every log is as the next one finds it. In order: the threads do what
+    /// the logs leave them; else the threads die first, and what they had not done is not done.
+    pub(super) fn end_with_storage(&mut self, death: Death) {
         self.planned.clear();
-        if let Some(engine) = &mut self.engine {
+        if death == Death::InOrder {
+            self.settle_storage();
+        } else if let Some(engine) = &mut self.engine {
             engine.end_threads();
+        }
+        self.server = None;
+        match &mut self.engine {
+            Some(engine) => {
+                engine.settle();
+                let inside = engine.died();
+                if let Some(death) = inside {
+                    self.tally.hit(fault_of(death));
+                }
+                engine.die(inside.unwrap_or(death));
+            }
+            None => self.disk.borrow_mut().crash(death),
+        }
+    }
+
+    /// Has everything committed that was appended, as far as the disk lets it, so that the last
+    /// batches of the logs find room with those who commit.
+    fn settle_storage(&mut self) {
+        let Some(mut server) = self.server.take() else { return };
+        for _ in 0..SETTLE_ROUNDS {
+            let now = self.server_now(&server);
+            server.seats.iter_mut().for_each(|seat| seat.worker.commit(now));
+            if let Some(engine) = &mut self.engine {
+                engine.settle();
+            }
+        }
+        self.server = Some(server);
+        if let Some(engine) = &mut self.engine
+            && engine.wanted().iter().any(|work| matches!(work, Work::Commit(_)))
+        {
+            engine.end_threads(); // a full disk: whoever stops the server does not wait for room
         }
     }
 
@@ -285,7 +322,7 @@ fn open_all(
 fn fault_of(death: Death) -> Fault {
     match death {
         Death::Power => Fault::PowerCut,
-        Death::Process => Fault::ProcessDeath,
+        Death::Process | Death::InOrder => Fault::ProcessDeath,
         Death::ProcessAndMemory => Fault::MemoryLost,
     }
 }

@@ -66,8 +66,11 @@ impl World {
         let to_nobody = !is_healed && self.work.percent(TO_NOBODY_PERCENT);
         let too_long = !is_healed && self.work.percent(TOO_LONG_PERCENT);
         let channel = ChannelId::direct(own, if to_nobody { NOBODY } else { peer });
-        let bytes =
-            if too_long { CONTENT_BYTES_DEFAULT + 1 } else { self.work.between(0, 200) as usize };
+        let bytes = if too_long {
+            CONTENT_BYTES_DEFAULT + 1
+        } else {
+            self.work.between(0, self.plan.content_bytes_max) as usize
+        };
         let deserved = match (too_long, to_nobody) {
             (true, _) => Some(Code::ContentTooLong),
             (_, true) => Some(Code::NoSuchUser),
