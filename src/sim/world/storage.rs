@@ -31,6 +31,9 @@ const ROOM_MS: u64 = 200;
 /// Deaths in a hundred that come in the middle of a change to the disk.
 const DOOM_PERCENT: u64 = 60;
 
+/// Starts in a hundred that die, or may, in the middle of recovery.
+const DOOMED_STARTS_PERCENT: u64 = 15;
+
 /// Changes to the disk until such a death, at most: some passes of upkeep have as many.
 const DOOM_CHANGES_MAX: u64 = 24;
 
@@ -65,6 +68,8 @@ impl World {
         engine.set_time(now, offset);
         // A process starts when there is room for it.
         engine.disk().set_full(false, false);
+        self.doom_start();
+        let engine = self.engine.as_mut().expect("it was there a moment ago");
         let mut shards = open_all(engine, placement)?;
         let reader = RealReader::new(engine.reader(), self.disk.clone());
         self.oracle.recovered(&self.disk.borrow(), self.draw.shards);
@@ -76,6 +81,20 @@ impl World {
             Seat::new(worker, placement.workers())
         });
         Ok(seats.collect())
+    }
+
+    /// Some processes die before they have started.
+    fn doom_start(&mut self) {
+        let kinds = [Fault::PowerCut, Fault::ProcessDeath, Fault::MemoryLost];
+        let kinds: Vec<Fault> =
+            kinds.into_iter().filter(|kind| self.draw.faults.contains(kind)).collect();
+        if self.healed_at.is_none()
+            && self.chaos.percent(DOOMED_STARTS_PERCENT)
+            && let Some(kind) = self.chaos.pick(&kinds)
+            && let Some(engine) = &mut self.engine
+        {
+            engine.doom(death_of(kind), self.chaos.between(1, DOOM_CHANGES_MAX));
+        }
     }
 
     /// Whether the process died while it started; then another one will.
@@ -162,12 +181,7 @@ impl World {
         if !self.chaos.percent(DOOM_PERCENT) {
             return false;
         }
-        let death = match fault {
-            Fault::PowerCut => Death::Power,
-            Fault::MemoryLost => Death::ProcessAndMemory,
-            _ => Death::Process,
-        };
-        engine.doom(death, self.chaos.between(1, DOOM_CHANGES_MAX));
+        engine.doom(death_of(fault), self.chaos.between(1, DOOM_CHANGES_MAX));
         true
     }
 
@@ -316,6 +330,14 @@ fn open_all(
         };
     }
     Ok(shards)
+}
+
+fn death_of(fault: Fault) -> Death {
+    match fault {
+        Fault::PowerCut => Death::Power,
+        Fault::MemoryLost => Death::ProcessAndMemory,
+        _ => Death::Process,
+    }
 }
 
 /// What this death is the work of.
