@@ -12,6 +12,9 @@ const WARN_PERCENT: u64 = 80;
 /// Percent at which it is urgent.
 const URGENT_PERCENT: u64 = 95;
 
+/// Bytes at the end of the last segments that no message may fit into: with less left nothing is.
+const REST_BYTES: u64 = 4096;
+
 /// How full it is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub(super) enum Level {
@@ -34,7 +37,7 @@ impl Level {
             u128::from(space.used) * 100 >= all * u128::from(percent)
         };
         match () {
-            () if space.room == 0 => Self::Full,
+            () if is_full(space) => Self::Full,
             () if of_all(URGENT_PERCENT) => Self::Urgent,
             () if of_all(WARN_PERCENT) => Self::Warn,
             () => Self::Fine,
@@ -121,13 +124,17 @@ pub(super) fn clock_troubles(clock: &ClockFacts) -> Vec<String> {
     jump.into_iter().chain(again).collect()
 }
 
+fn is_full(space: &SpaceReport) -> bool {
+    space.room < REST_BYTES
+}
+
 fn forecast(space: &SpaceReport) -> String {
     let then = match space.eviction {
         Eviction::Refuse => "sends are refused with DISK_FULL until there is room",
         Eviction::Oldest => "the oldest messages go before their time",
     };
     match space.full_in {
-        _ if space.room == 0 => format!("now {then}"),
+        _ if is_full(space) => format!("now {then}"),
         None if space.bytes_per_second == 0 => {
             format!("nothing is written now; when it is full, {then}")
         }
@@ -186,7 +193,7 @@ mod tests {
     #[test]
     fn each_level_is_told_once_and_again_after_it_was_better() {
         let mut watch = SpaceWatch::default();
-        let mut look = |used: u64| watch.look(&space(used, 1_000 - used));
+        let mut look = |used: u64| watch.look(&space(used << 20, (1_000 - used) << 20));
         assert_eq!(look(799), None);
         let warned = look(800).expect("80 %");
         assert!(warned.starts_with("80 % of what the logs may use are used; full in about 9 h at"));

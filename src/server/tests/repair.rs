@@ -12,7 +12,11 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use support::server::{ANY_PORT, Server, tern};
+use tern_core::placement::Placement;
 use tern_storage::SEGMENT_HEADER_BYTES;
+
+/// Shards of a new folder.
+const SHARDS: u16 = 4;
 
 /// Place in a segment's file of its second record: behind the header and a mark.
 const SECOND_RECORD: u64 = SEGMENT_HEADER_BYTES as u64 + 40;
@@ -26,11 +30,13 @@ fn said(output: &Output) -> String {
 }
 
 fn send(server: &Server, text: &str) -> Output {
+    send_from(server, "ann", "bob", "20s", text)
+}
+
+fn send_from(server: &Server, from: &str, to: &str, timeout: &str, text: &str) -> Output {
     let address = server.address.to_string();
-    run(
-        &server.data,
-        &["send", "--as", "ann", "--to", "bob", "--server", &address, "--timeout", "20s", text],
-    )
+    let who = ["send", "--as", from, "--to", to, "--server", &address];
+    run(&server.data, &[&who[..], &["--timeout", timeout, text]].concat())
 }
 
 /// The first segment with records of each shard that has one.
@@ -96,4 +102,69 @@ fn a_shard_that_lost_state_waits_for_a_person() {
     let again = run(&data, &["repair"]);
     assert!(again.status.success() && said(&again).contains("accepted earlier"), "{again:?}");
     println!("TEST repair n=1 read_only=1 accepted=1");
+}
+
+/// Users by where they live: two whose homes and channel are none of the damaged shard's, and one
+/// whose home it is.
+fn people(server: &Server) -> ([String; 2], String, u16) {
+    let placement = Placement::new(SHARDS, 1);
+    let names: Vec<String> = (0..16).map(|number| format!("user-{number}")).collect();
+    let all: Vec<_> = names.iter().map(|name| (name, server.user(name))).collect();
+    for (damaged, homeless) in &all {
+        let shard = placement.home_of(homeless.uin);
+        let others: Vec<_> =
+            all.iter().filter(|(_, it)| placement.home_of(it.uin) != shard).collect();
+        let pair = others
+            .windows(2)
+            .find(|pair| placement.shard_of_channel(pair[0].1.channel_with(&pair[1].1)) != shard);
+        if let Some(pair) = pair {
+            let pair = [pair[0].0.clone(), pair[1].0.clone()];
+            return (pair, (*damaged).clone(), shard.0);
+        }
+    }
+    panic!("no such users among {}", names.len());
+}
+
+#[test]
+fn a_shard_that_lost_state_stops_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let server = Server::start(&data, ANY_PORT, &["--shards", &SHARDS.to_string()]);
+    let ([ann, bob], carl, shard) = people(&server);
+    let talk = |server: &Server, text: &str| send_from(server, &ann, &bob, "20s", text);
+    let carls = |server: &Server, timeout| send_from(server, &carl, &ann, timeout, "from carl");
+    assert!(talk(&server, "before").status.success());
+    // The login is what the shard knows; the first record of a new log is its epoch.
+    assert!(carls(&server, "20s").status.success());
+    server.stop();
+    let dir = data.join(format!("log/shard-{shard:02}"));
+    let mut written = written_segments(&data);
+    written.retain(|path| path.starts_with(&dir));
+    let file = std::fs::File::options().write(true).open(&written[0]).unwrap();
+    file.write_all_at(&[0xff; 24], SECOND_RECORD + 8).unwrap();
+    drop(file);
+
+    let server = Server::start(&data, ANY_PORT, &[]);
+    assert!(talk(&server, "beside it").status.success(), "{}", server.errors());
+    let refused = carls(&server, "2s");
+    assert!(!refused.status.success() && said(&refused).contains("SHARD_STOPPED"), "{refused:?}");
+    let status = server.tern(&["status"]);
+    let trouble = format!("TROUBLE the log of shard {shard} takes no more messages");
+    assert!(status.contains(&trouble) && status.contains("tern repair"), "{status}");
+    assert_eq!(server.figures().get("logs_failed_now"), 1);
+    assert!(talk(&server, "still").status.success());
+    server.stop();
+
+    let accepted = run(&data, &["repair", "--accept"]);
+    let text = said(&accepted);
+    assert!(accepted.status.success() && text.contains("accepted in"), "{accepted:?}");
+    let others = (0..SHARDS).filter(|other| *other != shard);
+    let whole = |other: &u16| text.contains(&format!("shard {other}: nothing is damaged"));
+    assert_eq!(others.filter(whole).count(), usize::from(SHARDS - 1), "{text}");
+    let server = Server::start(&data, ANY_PORT, &[]);
+    assert_eq!(server.figures().get("logs_failed_now"), 0);
+    assert!(carls(&server, "20s").status.success(), "{}", server.errors());
+    assert!(talk(&server, "after").status.success());
+    server.stop();
+    println!("TEST repair shard={shard} n=1 read_only=1 others_served=3 accepted=1");
 }

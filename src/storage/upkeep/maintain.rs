@@ -178,8 +178,10 @@ impl Maintenance {
         let dir = &self.shards[0].shared.dir;
         let space = self.shards[0].disk.space(dir).ok();
         let reserve = space.map_or(0, |space| self.limits.reserve(space.total));
-        let of_bound = bound.map(|bound| bound.saturating_sub(used));
-        let of_disk = space.map(|space| space.free.saturating_sub(reserve));
+        // What has no room for the shortest segment is no room.
+        let usable = |left: u64| if left < self.limits.segment_bytes_min { 0 } else { left };
+        let of_bound = bound.map(|bound| usable(bound.saturating_sub(used)));
+        let of_disk = space.map(|space| usable(space.free.saturating_sub(reserve)));
         let more = of_bound.into_iter().chain(of_disk).min().unwrap_or(u64::MAX);
         let limit =
             if of_bound.is_some() && of_bound == Some(more) { Limit::Bound } else { Limit::Disk };

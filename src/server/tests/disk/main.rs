@@ -20,6 +20,7 @@ mod drop;
 mod mount;
 mod writer;
 
+mod bound;
 mod cold;
 mod full;
 mod inject;

@@ -170,12 +170,19 @@ pub struct Verdict {
 /// message under its id, and no message twice.
 pub fn judge(server: SocketAddr, reader: &Account, writer: &Account, book: &Book) -> Verdict {
     let newest = book.acked.values().copied().max().unwrap_or(0);
-    let all = |read: &Read| newest == 0 || read.last_key_value().is_some_and(|it| *it.0 >= newest);
+    let reaches = |read: &Read| read.messages.last_key_value().is_some_and(|it| *it.0 >= newest);
+    let all = |read: &Read| newest == 0 || reaches(read);
     verdict(book, read_back(server, reader, writer, all))
 }
 
-/// Numbers of messages by their ids.
-pub type Read = BTreeMap<u64, u64>;
+/// What came.
+#[derive(Default)]
+pub struct Read {
+    /// Numbers of messages by their ids.
+    pub messages: BTreeMap<u64, u64>,
+    /// The newest id that was told to be gone since messages are not kept for ever; 0: none.
+    pub expired: u64,
+}
 
 /// What comes on the reader's device from the channel's beginning on, until `done` or until
 /// nothing comes any more.
@@ -187,18 +194,25 @@ pub fn read_back(
 ) -> Read {
     let channel = reader.channel_with(writer);
     let (mut peer, _) = Peer::device(server, &Dial::default(), reader);
-    let mut read = Read::new();
+    let mut read = Read::default();
     let mut last = Instant::now();
     while !done(&read) && last.elapsed() < PATIENCE {
         peer.turn(Duration::from_millis(20));
         while let Some(said) = peer.try_next() {
-            if let Frame::Push(push, content) = said.frame() {
-                last = Instant::now();
-                let number = u64::from_le_bytes(content[..8].try_into().unwrap());
-                assert_eq!(content, self::content(number), "a torn message");
-                let before = read.insert(push.id.get(), number);
-                assert!(before.is_none_or(|before| before == number), "an id was given twice");
-                peer.say(&words::receive_ack(channel, push.id.get()));
+            match said.frame() {
+                Frame::Push(push, content) => {
+                    last = Instant::now();
+                    let number = u64::from_le_bytes(content[..8].try_into().unwrap());
+                    assert_eq!(content, self::content(number), "a torn message");
+                    let before = read.messages.insert(push.id.get(), number);
+                    assert!(before.is_none_or(|before| before == number), "an id given twice");
+                    peer.say(&words::receive_ack(channel, push.id.get()));
+                }
+                Frame::Gap(gap) if gap.code.get() == Code::Expired.0 => {
+                    read.expired = read.expired.max(gap.to.get());
+                    peer.say(&words::receive_ack(channel, gap.to.get()));
+                }
+                _ => {}
             }
         }
     }
@@ -207,9 +221,9 @@ pub fn read_back(
 
 /// Compares what was read with what was acked.
 pub fn verdict(book: &Book, read: Read) -> Verdict {
-    let held = |(number, id): &(&u64, &u64)| read.get(id) != Some(number);
+    let held = |(number, id): &(&u64, &u64)| read.messages.get(id) != Some(number);
     let lost = book.acked.iter().filter(held).count() as u64;
-    let mut numbers: Vec<u64> = read.into_values().collect();
+    let mut numbers: Vec<u64> = read.messages.into_values().collect();
     let delivered = numbers.len() as u64;
     numbers.sort_unstable();
     numbers.dedup();

@@ -266,7 +266,7 @@ fn lied(stage: &mut Stage) -> Option<u64> {
     }
     drop(writer);
     let read = read_back(server.address, &stage.bob, &stage.ann, |read| {
-        read.values().any(|number| Some(*number) == last)
+        read.messages.values().any(|number| Some(*number) == last)
     });
     Some(verdict(&stage.book, read).lost)
 }
