@@ -12,6 +12,7 @@ use quinn_proto::{
     ClientConfig, Connection, ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig,
 };
 use tern_protocol::frames::Network;
+use tern_protocol::{ChannelId, Uin};
 use tern_random::Stream;
 
 use super::device::{Device, Event, Identity, Message};
@@ -175,6 +176,20 @@ impl Swarm {
     /// Has a device send a message.
     pub fn send(&mut self, device: usize, message: Message) {
         self.lines[device].device.send(Instant::now(), message);
+        self.mark_busy(device);
+    }
+
+    /// Has a device, which is online, create a group with these members; the group's channel. The
+    /// tag comes back with the event that it is durable.
+    pub fn create_group(&mut self, device: usize, members: &[Uin], tag: u64) -> ChannelId {
+        let channel = self.lines[device].device.create_group(Instant::now(), members, tag);
+        self.mark_busy(device);
+        channel
+    }
+
+    /// Has a device, which owns a group, add members to it.
+    pub fn add_members(&mut self, device: usize, group: ChannelId, members: &[Uin], tag: u64) {
+        self.lines[device].device.add_members(Instant::now(), group, members, tag);
         self.mark_busy(device);
     }
 

@@ -6,6 +6,7 @@
 
 mod back;
 mod day;
+mod fan_out;
 mod fleet;
 mod login;
 mod talk;
@@ -26,6 +27,7 @@ use crate::load::{Approach, Crowd, Identity, Swarm, Tickets, Weather};
 
 pub use back::ComeBack;
 pub use day::Day;
+pub use fan_out::FanOut;
 pub use fleet::{Fleet, SUBCOMMAND};
 pub use login::LogIn;
 pub use talk::Talk;
@@ -62,6 +64,8 @@ pub enum Task {
     ComeBack(ComeBack),
     /// They live through a day.
     Day(Day),
+    /// They talk in one group.
+    FanOut(FanOut),
 }
 
 /// What a process says, a line each.
@@ -138,6 +142,12 @@ fn obey(order: Order) -> Result<Done, BenchError> {
             let mut crowd = Crowd::log_in(swarm, identities, Network::Wifi, progress)?;
             conductor.wait(&mut crowd)?;
             day.run(crowd)
+        }
+        Task::FanOut(task) => {
+            let mut crowd = Crowd::log_in(swarm, identities, Network::Wired, progress)?;
+            let group = task.gather(&mut crowd)?;
+            conductor.wait(&mut crowd)?;
+            task.run(crowd, group)
         }
         Task::ComeBack(task) => {
             let crowd = Crowd::log_in(swarm, identities, Network::Cellular, progress)?;

@@ -1,6 +1,7 @@
 //! The scenarios, behind one enum: each lays its load on a fresh server and returns figures.
 
 mod books;
+mod fanout;
 mod floor;
 mod idle;
 mod latency;
@@ -31,6 +32,8 @@ pub enum Scenario {
     Latency(latency::Latency),
     /// The highest rate of messages that holds a gate on the tail
     Throughput(throughput::Throughput),
+    /// Members of a group talk: what a message to many takes and costs, for each size of group
+    Fanout(fanout::Fanout),
     /// A talk, and then as many datagrams and syncs by a process that does nothing else
     Floor(floor::Floor),
     /// Devices log in as fast as they can, cold and resumed: rate, and cost of each
@@ -55,6 +58,7 @@ impl Scenario {
         match self {
             Self::Latency(_) => "latency",
             Self::Throughput(_) => "throughput",
+            Self::Fanout(_) => "fanout",
             Self::Floor(_) => "floor",
             Self::Login(_) => "login",
             Self::Idle(_) => "idle",
@@ -74,6 +78,7 @@ impl Scenario {
         match self {
             Self::Latency(latency) => latency.check(),
             Self::Throughput(throughput) => throughput.check(),
+            Self::Fanout(fanout) => fanout.check(),
             Self::Floor(floor) => floor.check(),
             Self::Loss(loss) => loss.check(),
             Self::Matrix(matrix) => matrix.check(),
@@ -88,6 +93,7 @@ impl Scenario {
         match self {
             Self::Latency(latency) => latency.server_options(),
             Self::Throughput(throughput) => throughput.server_options(),
+            Self::Fanout(fanout) => fanout.server_options(),
             Self::Floor(floor) => floor.server_options(),
             Self::Loss(loss) => loss.server_options(),
             Self::Roam(roam) => roam.server_options(),
@@ -104,6 +110,7 @@ impl Scenario {
         match self {
             Self::Latency(latency) => on_fresh_server(plan, |server| latency.measure(server)),
             Self::Throughput(throughput) => throughput.run(plan),
+            Self::Fanout(fanout) => fanout.run(plan),
             Self::Floor(floor) => floor.run(plan),
             Self::Login(login) => on_fresh_server(plan, |server| login.measure(server)),
             Self::Idle(idle) => on_fresh_server(plan, |server| idle.measure(server)),

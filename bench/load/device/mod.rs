@@ -311,6 +311,11 @@ impl Device {
                 self.say_login();
             }
             Frame::Error(head, _) => tell(Event::Failed(Kind(head.kind), Code(head.code.get()))),
+            // What was said before it became a member.
+            Frame::Gap(gap) if Code(gap.code.get()) == Code::NotVisible => {
+                let reading = self.cursors.entry(gap.channel).or_default();
+                reading.cursor = reading.cursor.max(MessageId::from(gap.to));
+            }
             Frame::Gap(gap) => tell(Event::Failed(Kind::Gap, Code(gap.code.get()))),
             other => tell(Event::Failed(other.kind(), Code::WrongDirection)),
         }
@@ -371,6 +376,7 @@ impl Device {
         }
         let own = self.identity.uin;
         let is_for_it = sender != own || body.channel == ChannelId::direct(own, own);
+        let is_for_it = is_for_it && body.kind == message_kind::CONTENT;
         let tag = content.first_chunk().filter(|_| is_for_it);
         reading.held.insert(id, tag.map(|tag| u64::from_le_bytes(*tag)));
         while let Some(tag) = reading.held.remove(&reading.cursor.next()) {
@@ -443,23 +449,34 @@ impl Device {
     }
 
     fn say_send(&mut self, now: Instant, epoch: Epoch, message: Message) {
-        let predecessor = self.predecessors.insert(message.channel, self.counter).unwrap_or(0);
+        let mut content = vec![0; message.content_bytes.max(CONTENT_BYTES_MIN)];
+        content[..CONTENT_BYTES_MIN].copy_from_slice(&message.tag.to_le_bytes());
+        self.say_content(now, epoch, message, message_kind::CONTENT, &content);
+    }
+
+    /// Sends a message of this kind and content under the present counter.
+    fn say_content(
+        &mut self,
+        now: Instant,
+        epoch: Epoch,
+        Message { channel, tag, .. }: Message,
+        kind: u8,
+        content: &[u8],
+    ) {
+        let counter = self.counter;
         let head = Send {
-            channel: message.channel,
+            channel,
             epoch: epoch.into(),
-            counter: SendCounter(self.counter).into(),
-            predecessor: predecessor.into(),
+            counter: SendCounter(counter).into(),
+            predecessor: self.predecessors.insert(channel, counter).unwrap_or(0).into(),
             content_type: content_type::OPAQUE.into(),
-            kind: message_kind::CONTENT,
+            kind,
             version: BODY_VERSION,
             refers_to: 0.into(),
         };
-        let mut content = vec![0; message.content_bytes.max(CONTENT_BYTES_MIN)];
-        content[..CONTENT_BYTES_MIN].copy_from_slice(&message.tag.to_le_bytes());
         let mut frame = vec![0; frame_bytes::<Send>(content.len())];
-        encode(Kind::Send, Flags::NONE, &head, &content, &mut frame);
+        encode(Kind::Send, Flags::NONE, &head, content, &mut frame);
         let frame = Bytes::from(frame);
-        let (counter, tag) = (self.counter, message.tag);
         let free = self.uses_datagrams.then_some(now);
         self.unanswered.push_back(Unanswered { epoch, counter, tag, frame: frame.clone(), free });
         if self.uses_datagrams {
@@ -492,6 +509,8 @@ impl Device {
         encode(kind, flags, head, tail, &mut self.outbox[start..]);
     }
 }
+
+mod group;
 
 #[cfg(test)]
 mod tests;
