@@ -108,7 +108,7 @@ impl ChannelId {
     }
 
     /// The channel of a group.
-    pub fn group(id: u64) -> Self {
+    pub const fn group(id: u64) -> Self {
         Self { low: U64::ZERO, high: U64::new(id) }
     }
 

@@ -11,6 +11,7 @@
 //!
 //! Rooms, in reading order:
 //!
+//! - [`group`] has the words for groups.
 //! - [`machine`] decides: a sans-IO state machine with the outbox, the mailbox, the session. It
 //!   reads no clock, opens no socket and no file.
 //! - [`store`] keeps what it asks to be kept.
@@ -22,6 +23,7 @@
 //! between its effect (a printed line, say) and the confirmation being stored.
 #![forbid(unsafe_code)]
 
+pub mod group;
 pub mod hex;
 pub mod profile;
 
@@ -32,6 +34,6 @@ pub mod store;
 mod driver;
 
 pub use driver::{
-    Client, Closed, ConnectError, Events, NotTaken, Options, Problem, Trust, certificate_pin,
-    quic_settings, server_code,
+    Client, Closed, ConnectError, Events, Group, GroupError, NotTaken, Options, Problem, Trust,
+    certificate_pin, quic_settings, server_code,
 };

@@ -6,6 +6,7 @@
 //! hand, [`Events`] its ear.
 
 mod framing;
+mod groups;
 mod keeper;
 mod keylog;
 mod link;
@@ -19,14 +20,18 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::{fmt, io};
 
 use bytes::Bytes;
-use tern_protocol::ChannelId;
 use tern_protocol::frames::Network;
+use tern_protocol::{ChannelId, Code, Uin};
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot};
 
-use crate::machine::{Event, Identity, Position, SavedSend, SendId, SendOutcome, Tuning};
+use crate::group::GroupPage;
+use crate::machine::{
+    Event, Identity, Position, SavedSend, SendId, SendOutcome, SendResult, Tuning,
+};
 use crate::profile::Profile;
 use crate::store::{Store, StoreError};
 
+pub use groups::{Group, GroupError};
 pub use link::{Problem, server_code};
 pub use tls::{Trust, certificate_pin};
 pub use transport::quic_settings;
@@ -161,7 +166,17 @@ pub(crate) enum Command {
         content_type: u16,
         content: Bytes,
         tag: u64,
-        reply: Option<oneshot::Sender<SendOutcome>>,
+        reply: Option<oneshot::Sender<SendResult>>,
+    },
+    Change {
+        channel: Option<ChannelId>,
+        content: Bytes,
+        reply: oneshot::Sender<SendResult>,
+    },
+    GroupInfo {
+        channel: ChannelId,
+        after: Uin,
+        reply: oneshot::Sender<Result<GroupPage, Code>>,
     },
     Settled(SendId),
     Delivered(Position),
@@ -236,7 +251,7 @@ impl Client {
         content_type: u16,
         content: impl Into<Bytes>,
     ) -> Result<SendOutcome, Closed> {
-        let (reply, outcome) = oneshot::channel();
+        let (reply, result) = oneshot::channel();
         self.shared.room.acquire().await.map_err(|_| Closed)?.forget();
         self.say(Command::Send {
             channel,
@@ -245,7 +260,7 @@ impl Client {
             tag: 0,
             reply: Some(reply),
         })?;
-        outcome.await.map_err(|_| Closed)
+        Ok(result.await.map_err(|_| Closed)?.outcome)
     }
 
     /// Sends a message whose result comes as an event, with `tag`. Waits while too many others
@@ -294,6 +309,8 @@ impl Client {
             Event::Result(result) => self.settled(result.send),
             Event::Gap { .. }
             | Event::HistoryRestarted { .. }
+            | Event::GroupPage(_)
+            | Event::GroupRefused { .. }
             | Event::State(_)
             | Event::ServerError { .. } => {}
         }

@@ -1,6 +1,6 @@
 //! The task that runs the machine: brings it what happens, carries out what it decides.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::pending;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use ring::rand::SecureRandom;
+use tern_protocol::Code;
 use tern_protocol::frames::Network;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -19,7 +20,8 @@ use super::keeper::{self, Keep, Kept};
 use super::link::{Link, LinkEvent, Target, Tell};
 use super::transport::{self, local_address};
 use super::{Command, ConnectError, Options, Problem, Shared, Trust};
-use crate::machine::{Effect, Event, Input, Machine, Mono, SendId, SendOutcome, SendResult, State};
+use crate::group::GroupPage;
+use crate::machine::{Effect, Event, Input, Machine, Mono, SendId, SendResult, State};
 use crate::store::{Store, StoreError};
 
 /// Events that the application has not taken, beyond which nothing more is read. The server's
@@ -40,7 +42,9 @@ struct Task {
     events: mpsc::UnboundedSender<Event>,
     shared: Arc<Shared>,
     /// Who waits for the result of which send.
-    waiting: HashMap<SendId, oneshot::Sender<SendOutcome>>,
+    waiting: HashMap<SendId, oneshot::Sender<SendResult>>,
+    /// Who waits for a page of a group, in the order of asking.
+    asking: VecDeque<oneshot::Sender<Result<GroupPage, Code>>>,
     /// Sends that were unsettled when last looked at.
     unsettled: usize,
     ended: bool,
@@ -103,6 +107,7 @@ pub(super) fn spawn(
         events,
         shared,
         waiting: HashMap::new(),
+        asking: VecDeque::new(),
         unsettled,
         ended: false,
         keep: Some(keep),
@@ -211,6 +216,16 @@ impl Task {
                 }
                 self.say(Input::Send { channel, content_type, content, tag });
             }
+            Command::Change { channel, content, reply } if !self.ended => {
+                self.waiting.insert(self.machine.next_send(), reply);
+                self.say(Input::Change { channel, content, tag: 0 });
+            }
+            Command::GroupInfo { channel, after, reply } if !self.ended => {
+                self.asking.push_back(reply);
+                self.say(Input::GroupInfo { channel, after });
+            }
+            // Who asked hears that it is over by the loss of the way to answer.
+            Command::Change { .. } | Command::GroupInfo { .. } => {}
             Command::Settled(send) => self.say(Input::Settled(send)),
             Command::Delivered(position) => self.say(Input::Delivered(position)),
             Command::NetworkChanged(network) => {
@@ -335,9 +350,12 @@ impl Task {
     fn tell(&mut self, event: Event) {
         let event = match event {
             Event::Result(result) if self.answer(result) => return,
+            Event::GroupPage(page) => return self.answer_page(Ok(page)),
+            Event::GroupRefused { code, .. } => return self.answer_page(Err(code)),
             Event::State(State::Ended(_)) => {
                 self.ended = true;
                 self.waiting.clear();
+                self.asking.clear();
                 event
             }
             other => other,
@@ -352,11 +370,19 @@ impl Task {
     /// Gives a result to who waits for it, and tells whether somebody did.
     fn answer(&mut self, result: SendResult) -> bool {
         let waiting = self.waiting.remove(&result.send);
-        let told = waiting.is_some_and(|waiting| waiting.send(result.outcome).is_ok());
+        let told = waiting.is_some_and(|waiting| waiting.send(result).is_ok());
         if told {
             self.say(Input::Settled(result.send));
         }
         told
+    }
+
+    /// The machine answers pages in the order in which they were asked for.
+    fn answer_page(&mut self, answer: Result<GroupPage, Code>) {
+        if let Some(asking) = self.asking.pop_front() {
+            // Who asked may have gone.
+            let _ = asking.send(answer);
+        }
     }
 
     /// Brings what was said across and what was changed to the disk.
@@ -364,6 +390,7 @@ impl Task {
         self.remember_rtt();
         self.shared.room.close();
         self.waiting.clear();
+        self.asking.clear();
         let closed = self.link.take().map(|link| link.close(None));
         self.closing.extend(closed);
         drop(self.link_events); // so that no connection waits to be heard

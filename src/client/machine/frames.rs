@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use tern_protocol::frame::{encode, frame_bytes};
 use tern_protocol::frames::{
-    Close, Cursor, Fetch, Hello, Login, Network, Ping, Resume, Send, message_kind,
+    Close, Cursor, Fetch, GroupInfo, Hello, Login, Network, Ping, Resume, Send,
 };
 use tern_protocol::header::HEADER_BYTES;
 use tern_protocol::limits::{CURSORS_PER_FRAME_MAX, MAGIC, SECRET_BYTES, VERSION};
-use tern_protocol::{ChannelId, Code, Epoch, Flags, Kind, MessageId, SendCounter, SendKey};
+use tern_protocol::{ChannelId, Code, Epoch, Flags, Kind, MessageId, SendCounter, SendKey, Uin};
 use zerocopy::{Immutable, IntoBytes};
 
 use super::io::{Identity, Position, SavedSend};
@@ -60,7 +60,7 @@ pub(crate) fn send(send: &SavedSend, key: SendKey, predecessor: SendCounter) -> 
         counter: key.counter.into(),
         predecessor: predecessor.into(),
         content_type: send.content_type.into(),
-        kind: message_kind::CONTENT,
+        kind: send.kind,
         version: BODY_VERSION,
         refers_to: 0.into(),
     };
@@ -74,6 +74,10 @@ pub(crate) fn ping(sequence: u32, network: Network) -> Bytes {
 
 pub(crate) fn fetch(channel: ChannelId, from: MessageId, to: MessageId) -> Bytes {
     frame(Kind::Fetch, &Fetch { channel, from: from.into(), to: to.into() }, &[])
+}
+
+pub(crate) fn group_info(channel: ChannelId, after: Uin) -> Bytes {
+    frame(Kind::GroupInfo, &GroupInfo { channel, after: after.into() }, &[])
 }
 
 pub(crate) fn close(code: Code) -> Bytes {
@@ -119,7 +123,7 @@ fn cursor_frame(kind: Kind, flags: Flags, list: &[Position]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tern_protocol::{Frame, Incarnation, Uin};
+    use tern_protocol::{Frame, Incarnation};
 
     #[test]
     fn a_long_list_of_cursors_spans_frames_and_only_the_last_is_marked() {

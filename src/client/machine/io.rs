@@ -1,11 +1,13 @@
 //! The two closed lists: everything that can wake the machine, and everything that leaves it.
 
 use bytes::Bytes;
-use tern_protocol::frames::Network;
+use tern_protocol::frames::{Network, message_kind};
 use tern_protocol::limits::SECRET_BYTES;
 use tern_protocol::{
     ChannelId, Code, DeviceId, Epoch, Incarnation, Kind, MessageId, SendKey, Uin, UnixMillis,
 };
+
+use crate::group::{GroupChange, GroupPage};
 
 /// Whose machine it is.
 #[derive(Clone, PartialEq, Eq)]
@@ -69,6 +71,23 @@ pub enum Input {
         content: Bytes,
         /// The application's own mark, which comes back with the result, also after a crash.
         tag: u64,
+    },
+    /// The application changes a group, or makes one. Numbered and answered as a message is.
+    Change {
+        /// Which group; `None` for the one that this change makes, which has an id as soon as it
+        /// has a key.
+        channel: Option<ChannelId>,
+        /// See [`crate::group::GroupChange::encode`].
+        content: Bytes,
+        /// The application's own mark.
+        tag: u64,
+    },
+    /// The application asks who is in a group: a page of its members, above a uin.
+    GroupInfo {
+        /// Which.
+        channel: ChannelId,
+        /// The page begins with the first member above this uin; 0 for the first page.
+        after: Uin,
     },
     /// The application knows the result of this send; it may be forgotten.
     Settled(SendId),
@@ -136,13 +155,20 @@ pub struct SavedSend {
     pub key: Option<SendKey>,
     /// The final answer, if that was no.
     pub refused: Option<Code>,
-    /// Where to.
+    /// Which of the users named by a change was the reason, counted from 1; 0 if none was.
+    pub refused_member: u8,
+    /// See [`tern_protocol::frames::message_kind`].
+    pub kind: u8,
+    /// Where to; [`UNMADE`] while the group that it makes has no id yet.
     pub channel: ChannelId,
     /// See [`tern_protocol::frames::content_type`].
     pub content_type: u16,
     /// What.
     pub content: Bytes,
 }
+
+/// The channel of a change that makes a group, until it has a key and the group an id by it.
+pub const UNMADE: ChannelId = ChannelId::group(0);
 
 /// Everything that is stored.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -180,6 +206,15 @@ pub enum Event {
         /// The first void id.
         at: MessageId,
     },
+    /// Answers [`Input::GroupInfo`].
+    GroupPage(GroupPage),
+    /// Answers [`Input::GroupInfo`]: no.
+    GroupRefused {
+        /// The group.
+        channel: ChannelId,
+        /// Why.
+        code: Code,
+    },
     /// The connection's state changed.
     State(State),
     /// The server did not act on a frame.
@@ -214,6 +249,16 @@ pub struct Message {
     pub content: Bytes,
 }
 
+impl Message {
+    /// The change of a group that the message is, if it is one.
+    pub fn change(&self) -> Option<GroupChange> {
+        if self.kind != message_kind::CHANGE {
+            return None;
+        }
+        GroupChange::decode(&self.content)
+    }
+}
+
 /// What became of a send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SendResult {
@@ -227,6 +272,8 @@ pub struct SendResult {
     pub key: Option<SendKey>,
     /// Yes, no, or not known.
     pub outcome: SendOutcome,
+    /// For a change that was refused: the user because of whom.
+    pub member: Option<Uin>,
 }
 
 /// The answer to a send; it is final.

@@ -131,6 +131,8 @@ impl Machine {
                 self.phase = Phase::LoggingIn { until, resuming: false };
                 self.out.transmit(frames::login(&self.identity));
             }
+            Phase::Live { .. }
+                if kind == Kind::GroupInfo && self.groups.refused(code, &mut self.out) => {}
             Phase::Live { .. } => self.out.tell(Event::ServerError { code, kind }),
             _ => self.refused(now, code, error.retry_after_ms.get()),
         }
@@ -197,6 +199,7 @@ impl Machine {
     fn drop_link(&mut self) {
         self.outbox.disconnected();
         self.mailbox.disconnected();
+        self.groups.disconnected();
     }
 
     /// Ends it all, closing what is open.

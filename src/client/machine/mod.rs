@@ -9,7 +9,7 @@
 //!    [`Input::Tick`].
 //!
 //! Rooms: `link` opens and loses the connection, `outbox` brings sends to their answers,
-//! `mailbox` brings pushes to the application, `beat` notices silence.
+//! `mailbox` brings pushes to the application, `groups` asks who is in one, `beat` notices silence.
 
 mod counters;
 mod io;
@@ -24,6 +24,8 @@ mod outbox;
 mod channel;
 mod mailbox;
 
+mod groups;
+
 mod backoff;
 mod beat;
 mod frames;
@@ -34,10 +36,11 @@ mod random;
 mod tests;
 
 use bytes::Bytes;
-use tern_protocol::frames::Network;
-use tern_protocol::{Code, Frame};
+use tern_protocol::frames::{GroupPage, Network, content_type, message_kind};
+use tern_protocol::{ChannelId, Code, Flags, Frame};
 
 use backoff::Backoff;
+use groups::Groups;
 use link::{Phase, Session};
 use mailbox::Mailbox;
 use out::Out;
@@ -47,7 +50,7 @@ use random::Random;
 pub use counters::Counters;
 pub use io::{
     Change, Effect, End, Event, Identity, Input, Message, Position, Saved, SavedSend, SendId,
-    SendOutcome, SendResult, State, Ticket,
+    SendOutcome, SendResult, State, Ticket, UNMADE,
 };
 pub use time::Mono;
 pub use tuning::Tuning;
@@ -62,6 +65,7 @@ pub struct Machine {
     session: Option<Session>,
     outbox: Outbox,
     mailbox: Mailbox,
+    groups: Groups,
     backoff: Backoff,
     random: Random,
     out: Out,
@@ -79,8 +83,9 @@ impl Machine {
         saved: Saved,
     ) -> Self {
         let mut machine = Self {
-            outbox: Outbox::new(saved.sends, &tuning),
+            outbox: Outbox::new((identity.uin, identity.device), saved.sends, &tuning),
             mailbox: Mailbox::new(saved.cursors),
+            groups: Groups::default(),
             identity,
             tuning,
             network,
@@ -102,9 +107,14 @@ impl Machine {
             Input::Frame(frame) => self.handle_frame(now, &frame),
             Input::Disconnected { code } => self.handle_disconnected(now, code),
             Input::Send { channel, content_type, content, tag } => {
-                let live = self.is_live();
-                self.outbox.send(channel, content_type, content, tag, live, &mut self.out);
+                let what = (message_kind::CONTENT, channel, content_type);
+                self.send(what, content, tag);
             }
+            Input::Change { channel, content, tag } => {
+                let what = (message_kind::CHANGE, channel.unwrap_or(UNMADE), content_type::OPAQUE);
+                self.send(what, content, tag);
+            }
+            Input::GroupInfo { channel, after } => self.groups.ask(channel, after),
             Input::Settled(send) => self.outbox.settle(send, &mut self.out),
             Input::Delivered(position) => self.mailbox.consume(position, &mut self.out),
             Input::Stored(ticket) => {
@@ -118,6 +128,11 @@ impl Machine {
         }
         self.flow(now);
         self.out.end_turn();
+    }
+
+    fn send(&mut self, what: (u8, ChannelId, u16), content: Bytes, tag: u64) {
+        let live = self.is_live();
+        self.outbox.send(what, content, tag, live, &mut self.out);
     }
 
     /// The next thing to do, until `None`.
@@ -182,7 +197,7 @@ impl Machine {
         if matches!(self.phase, Phase::Waiting { .. } | Phase::Opening { .. } | Phase::Ended) {
             return;
         }
-        let Ok((frame, _)) = Frame::parse(bytes) else { return self.bad_frame(now) };
+        let Ok((frame, flags)) = Frame::parse(bytes) else { return self.bad_frame(now) };
         if let Phase::Live { beat, .. } = &mut self.phase {
             beat.heard(now);
         }
@@ -192,6 +207,9 @@ impl Machine {
             Frame::Error(error, _) => self.handle_error(now, error),
             Frame::Close(close, _) => self.handle_close(now, close),
             Frame::Unknown(..) => self.out.counters.unknown_frames += 1,
+            Frame::GroupPage(head, rest) if self.is_live() => {
+                self.handle_page(now, (head, rest), flags.has(Flags::LAST));
+            }
             frame if self.is_live() => self.handle_live_frame(now, bytes, frame),
             _ => self.bad_frame(now),
         }
@@ -222,6 +240,12 @@ impl Machine {
             _ => Err(mailbox::BadFrame),
         };
         if handled.is_err() {
+            self.bad_frame(now);
+        }
+    }
+
+    fn handle_page(&mut self, now: Mono, page: (&GroupPage, &[u8]), is_last: bool) {
+        if self.groups.handle_page(page, is_last, &mut self.out).is_err() {
             self.bad_frame(now);
         }
     }
@@ -277,6 +301,7 @@ impl Machine {
         }
         self.outbox.admit(&mut self.out);
         self.outbox.transmit(now, &mut self.out);
+        self.groups.flow(&mut self.out);
         self.mailbox.ack(now, &self.tuning, &mut self.out);
         if self.outbox.needs_epoch() && self.outbox.lengths().0 == 0 {
             self.renew_epoch(now);

@@ -17,11 +17,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use tern_protocol::frames::{SendAck, SendRefused};
+use tern_protocol::group::{self, ChangeView};
 use tern_protocol::limits::CONTENT_BYTES_MAX;
-use tern_protocol::{ChannelId, Class, Code, Epoch, SendCounter, SendKey};
+use tern_protocol::{ChannelId, Class, Code, DeviceId, Epoch, SendCounter, SendKey, Uin};
 
 use super::frames;
-use super::io::{Change, Event, SavedSend, SendId, SendOutcome, SendResult, Ticket};
+use super::io::{Change, Event, SavedSend, SendId, SendOutcome, SendResult, Ticket, UNMADE};
 use super::lane::Lane;
 use super::out::Out;
 use super::random::Random;
@@ -34,6 +35,8 @@ const RTT_MS: u64 = 100;
 /// All sends of the device that are not settled.
 #[derive(Debug)]
 pub(crate) struct Outbox {
+    /// Whose it is: groups are named by it.
+    owner: (Uin, DeviceId),
     /// Admitted sends, in the order of their numbers; all before those in `queue`.
     entries: VecDeque<Entry>,
     /// Sends that wait for a key, in the order of their numbers.
@@ -91,13 +94,20 @@ impl Entry {
 
     fn result(&self, outcome: SendOutcome) -> Event {
         let SavedSend { id, tag, key, channel, .. } = self.send;
-        Event::Result(SendResult { send: id, tag, channel, key, outcome })
+        let member = self.refused_member();
+        Event::Result(SendResult { send: id, tag, channel, key, outcome, member })
+    }
+
+    /// The user because of whom the change was refused.
+    fn refused_member(&self) -> Option<Uin> {
+        let place = usize::from(self.send.refused_member).checked_sub(1)?;
+        ChangeView::parse(&self.send.content)?.uins().nth(place)
     }
 }
 
 impl Outbox {
     /// The outbox as the last process left it.
-    pub(crate) fn new(sends: Vec<SavedSend>, tuning: &Tuning) -> Self {
+    pub(crate) fn new(owner: (Uin, DeviceId), sends: Vec<SavedSend>, tuning: &Tuning) -> Self {
         let next = sends.iter().map(|send| send.id.0 + 1).max().unwrap_or(0);
         let (admitted, queue): (Vec<_>, Vec<_>) =
             sends.into_iter().partition(|send| send.key.is_some() || send.refused.is_some());
@@ -108,6 +118,7 @@ impl Outbox {
             left: false,
         });
         Self {
+            owner,
             entries: entries.collect(),
             queue: queue.into(),
             next: SendId(next),
@@ -142,8 +153,7 @@ impl Outbox {
     /// The application sends. Stored without a key if it can't be admitted at once.
     pub(crate) fn send(
         &mut self,
-        channel: ChannelId,
-        content_type: u16,
+        (kind, channel, content_type): (u8, ChannelId, u16),
         content: Bytes,
         tag: u64,
         live: bool,
@@ -151,8 +161,17 @@ impl Outbox {
     ) {
         let id = self.next;
         self.next = SendId(id.0 + 1);
-        let (key, refused) = (None, None);
-        self.queue.push_back(SavedSend { id, tag, key, refused, channel, content_type, content });
+        self.queue.push_back(SavedSend {
+            id,
+            tag,
+            key: None,
+            refused: None,
+            refused_member: 0,
+            kind,
+            channel,
+            content_type,
+            content,
+        });
         if live {
             self.admit(out);
         }
@@ -189,7 +208,11 @@ impl Outbox {
                 send.refused = Some(Code::ContentTooLong);
                 Stage::Refusing(Code::ContentTooLong)
             } else {
-                send.key = Some(SendKey { epoch, counter: SendCounter(self.counter) });
+                let key = SendKey { epoch, counter: SendCounter(self.counter) };
+                if send.channel == UNMADE {
+                    send.channel = group::channel_of(self.owner.0, self.owner.1, key);
+                }
+                send.key = Some(key);
                 self.counter = self.counter.checked_add(1).expect("may_admit leaves room");
                 Stage::Waiting
             };
@@ -314,6 +337,7 @@ impl Outbox {
         let entry = &mut self.entries[place];
         entry.state = Stage::Refusing(code);
         entry.send.refused = Some(code);
+        entry.send.refused_member = u8::try_from(refusal.member.get()).unwrap_or(0);
         entry.ticket = out.change(Change::Send(entry.send.clone()));
     }
 

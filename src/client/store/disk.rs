@@ -8,7 +8,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, TableError};
-use tern_protocol::frames::Network;
+use tern_protocol::frames::{Network, message_kind};
 use tern_protocol::{ChannelId, Code, DeviceId, Incarnation, MessageId, SendKey, Uin};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -16,8 +16,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::{Store, StoreError};
 use crate::machine::{Change, Position, Saved, SavedSend, SendId};
 
-/// Number of this format; raised when an older client could not read it.
-const FORMAT: u64 = 1;
+/// Number of this format; raised when an older client could not read it. Before 2 each send was
+/// content.
+const FORMAT: u64 = 2;
+
+/// The oldest format that is read as this one; the number in the file is raised then.
+const FORMAT_OLDEST: u64 = 1;
 
 /// Cache of the database in bytes: an outbox and some thousand cursors fit; redb's default of
 /// 1 GiB is for servers.
@@ -31,10 +35,10 @@ const RTTS: TableDefinition<'_, u8, u32> = TableDefinition::new("rtts");
 /// The fixed part of a send's row; the content follows.
 ///
 /// ```text
-///   0        8       12       16      18      20               36     38     40
-///   +--------+--------+--------+-------+-------+----------------+------+------+
-///   |  tag   | epoch  |counter |refused|  set  |    channel     | type | zero |
-///   +--------+--------+--------+-------+-------+----------------+------+------+
+///   0        8       12       16      18      20               36     38   39   40
+///   +--------+--------+--------+-------+-------+----------------+------+----+----+
+///   |  tag   | epoch  |counter |refused|  set  |    channel     | type |kind| by |
+///   +--------+--------+--------+-------+-------+----------------+------+----+----+
 /// ```
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -48,7 +52,10 @@ struct Row {
     set: U16,
     channel: ChannelId,
     content_type: U16,
-    zero: U16,
+    /// The kind of the message; 0, from before there were others, is content.
+    kind: u8,
+    /// Which user named by a change was the reason of the refusal, from 1.
+    by: u8,
 }
 
 const _: () = assert!(size_of::<Row>() == 40);
@@ -94,7 +101,7 @@ impl DiskStore {
                 Ok(found.unwrap_or(value))
             };
             let format = fixed("format", FORMAT)?;
-            if format != FORMAT {
+            if !(FORMAT_OLDEST..=FORMAT).contains(&format) {
                 return Err(StoreError::Format(u32::try_from(format).unwrap_or(u32::MAX)));
             }
             let found = (fixed("uin", uin.0)?, fixed("device", u64::from(device.0))?);
@@ -102,6 +109,7 @@ impl DiskStore {
                 let found = (found.0, u32::try_from(found.1).unwrap_or(u32::MAX));
                 return Err(StoreError::OtherDevice { wanted: (uin.0, device.0), found });
             }
+            about.insert("format", FORMAT).map_err(broken)?;
         }
         transaction.commit().map_err(broken)
     }
@@ -202,7 +210,8 @@ fn encode(send: &SavedSend) -> Vec<u8> {
         set: (has_key | is_refused).into(),
         channel: send.channel,
         content_type: send.content_type.into(),
-        zero: U16::ZERO,
+        kind: send.kind,
+        by: send.refused_member,
     };
     [row.as_bytes(), &send.content].concat()
 }
@@ -217,6 +226,8 @@ fn decode(id: SendId, bytes: &[u8]) -> Result<SavedSend, StoreError> {
         tag: row.tag.get(),
         key: (set & HAS_KEY != 0).then_some(key),
         refused: (set & IS_REFUSED != 0).then_some(Code(row.refused.get())),
+        refused_member: row.by,
+        kind: if row.kind == 0 { message_kind::CONTENT } else { row.kind },
         channel: row.channel,
         content_type: row.content_type.get(),
         content: Bytes::copy_from_slice(content),
@@ -234,6 +245,8 @@ mod tests {
             tag: id + 100,
             key: None,
             refused: None,
+            refused_member: 0,
+            kind: message_kind::CONTENT,
             channel: ChannelId::direct(Uin(1), Uin(2)),
             content_type: 1,
             content: Bytes::from_static(content.as_bytes()),

@@ -2,6 +2,7 @@
 
 mod connecting;
 mod free;
+mod groups;
 mod hostile;
 mod model;
 mod reading;
