@@ -11,6 +11,7 @@ use tern_protocol::frames::content_type;
 use tern_protocol::{ChannelId, Uin};
 
 use super::Exit;
+use super::group::sentence;
 use session::{Session, SessionArgs};
 
 /// The command line of `tern chat`.
@@ -18,8 +19,8 @@ use session::{Session, SessionArgs};
 pub(crate) struct Args {
     #[command(flatten)]
     session: SessionArgs,
-    /// With whom: a user's name or uin
-    #[arg(long, value_name = "NAME|UIN")]
+    /// With whom: a user's name or uin, or a group as g and its number
+    #[arg(long, value_name = "NAME|UIN|GROUP")]
     to: String,
 }
 
@@ -91,11 +92,14 @@ fn show(session: &Session, peer: &str, channel: ChannelId, event: &Event) -> Opt
 }
 
 fn message_line(me: Uin, peer: &str, channel: ChannelId, message: &Message) -> String {
-    let text = session::one_line(&message.content);
+    let text = match message.change() {
+        Some(change) => format!("* {}", sentence(&change)),
+        None => session::one_line(&message.content),
+    };
     let from = if message.sender == me {
         format!("you, on device {}", message.device)
     } else if message.position.channel == channel {
-        peer.to_owned()
+        if channel.is_group() { message.sender.to_string() } else { peer.to_owned() }
     } else {
         format!("{} in {}", message.sender, message.position.channel)
     };

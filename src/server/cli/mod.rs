@@ -9,6 +9,7 @@ mod demo;
 mod device;
 mod exit;
 mod folder;
+mod group;
 mod options;
 mod output;
 mod recv;
@@ -60,6 +61,8 @@ enum Command {
     Send(send::Args),
     /// Print messages as they come, and go on where the last time stopped
     Recv(recv::Args),
+    /// Make groups, change them, show who is in one
+    Group(group::Args),
     /// Add users, list them, shut them out and let them in; a running server follows at once
     User(user::Args),
     /// Add devices to users, list and revoke them; a running server follows at once
@@ -107,6 +110,7 @@ fn run(command: Command) -> Exit {
         Command::Chat(args) => chat::run(args),
         Command::Send(args) => send::run(args),
         Command::Recv(args) => recv::run(args),
+        Command::Group(args) => group::run(args),
         Command::User(args) => user::run(args),
         Command::Device(args) => device::run(args),
         Command::Status(args) => status::run(&args),

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::Exit;
 use super::chat::session::{self, Session, SessionArgs};
+use super::group::{change_json, sentence};
 
 /// The command line of `tern recv`.
 #[derive(Debug, clap::Args)]
@@ -77,7 +78,10 @@ fn out_of_time(args: &Args, printed: u64) -> Exit {
 
 fn line(message: &Message) -> String {
     let Message { position, sender, device, key, server_time, content, .. } = message;
-    let text = session::one_line(content);
+    let text = match message.change() {
+        Some(change) => format!("* {}", sentence(&change)),
+        None => session::one_line(content),
+    };
     format!("{} {} {sender} {device} {key} {server_time} {text}\n", position.channel, position.id)
 }
 
@@ -93,6 +97,10 @@ fn json(message: &Message) -> String {
         "server_time_ms": server_time.to_string(),
         "content_type": message.content_type,
     });
+    if let Some(change) = message.change() {
+        object["change"] = change_json(&change);
+        return format!("{object}\n");
+    }
     let text = std::str::from_utf8(content).ok();
     match text.filter(|_| message.content_type == content_type::TEXT) {
         Some(text) => object["text"] = text.into(),

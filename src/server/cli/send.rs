@@ -27,8 +27,8 @@ use super::{Exit, fail};
 pub(crate) struct Args {
     #[command(flatten)]
     session: SessionArgs,
-    /// Whom to write to: a user's name or uin
-    #[arg(long, value_name = "NAME|UIN")]
+    /// Whom to write to: a user's name or uin, or a group as g and its number
+    #[arg(long, value_name = "NAME|UIN|GROUP")]
     to: String,
     /// Send each line of standard input, and print one answer for each
     #[arg(long, conflicts_with = "text")]

@@ -266,7 +266,11 @@ impl Oracle {
             }
             Event::HistoryRestarted { channel, at } => Honesty::restarted(install, *channel, at.0),
             Event::ServerError { code, kind } => Honesty::error(install, *code, *kind),
-            Event::Message(_) | Event::Result(_) | Event::State(_) => Ok(()),
+            Event::Message(_)
+            | Event::Result(_)
+            | Event::State(_)
+            | Event::GroupPage(_)
+            | Event::GroupRefused { .. } => Ok(()),
         };
         self.judge("honesty", verdict);
     }

@@ -13,6 +13,7 @@ use tern_protocol::{ChannelId, Code, Uin};
 use tokio::sync::mpsc;
 
 use crate::cli::folder::strange;
+use crate::cli::group::parse_group;
 use crate::cli::{Exit, FolderArgs, fail};
 use crate::control::protocol::{AccountReply, AccountRequest};
 
@@ -65,15 +66,19 @@ impl SessionArgs {
         Ok(Session { profile, client, events, offline: false, _lock: lock })
     }
 
-    /// The direct channel with `peer`: a uin, or the name of a user whose profile is in the data
-    /// folder, or whom the server of the data folder knows.
+    /// The channel with `peer`: a group as g and its number, or else a user.
     pub(crate) fn channel(&self, me: Uin, peer: &str) -> Result<ChannelId, Exit> {
-        Ok(ChannelId::direct(me, self.resolve(peer)?))
+        match parse_group(peer) {
+            Ok(group) => Ok(group),
+            Err(_) => Ok(ChannelId::direct(me, self.user(peer)?)),
+        }
     }
 
-    fn resolve(&self, peer: &str) -> Result<Uin, Exit> {
+    /// A user: a uin, or the name of a user whose profile is in the data folder, or whom the
+    /// server of the data folder knows.
+    pub(crate) fn user(&self, peer: &str) -> Result<Uin, Exit> {
         match peer.parse::<u64>() {
-            Ok(0) => return Err(fail(Exit::Usage, "--to: uins count from 1")),
+            Ok(0) => return Err(fail(Exit::Usage, "uins count from 1")),
             Ok(uin) => return Ok(Uin(uin)),
             Err(_) => {}
         }
@@ -134,7 +139,10 @@ impl Session {
             Event::ServerError { code, kind } => {
                 note(&format!("the server did not act on a {kind} frame: {code}"));
             }
-            Event::Message(_) | Event::Result(_) => {}
+            Event::Message(_)
+            | Event::Result(_)
+            | Event::GroupPage(_)
+            | Event::GroupRefused { .. } => {}
         }
         Ok(())
     }
