@@ -85,7 +85,11 @@ async fn listen(client: Arc<Client>, mut events: Events, view: Arc<Mutex<View>>)
             Event::State(State::Online { epoch, .. }) => view.epochs.push(epoch.0),
             Event::State(State::Ended(end)) => panic!("a device was sent away: {end:?}"),
             Event::Gap { from, to, code, .. } => panic!("{from} to {to} never come: {code}"),
-            Event::State(_) | Event::Result(_) | Event::ServerError { .. } => {}
+            Event::State(_)
+            | Event::Result(_)
+            | Event::ServerError { .. }
+            | Event::GroupPage(_)
+            | Event::GroupRefused { .. } => {}
         }
         client.confirm(&event);
     }

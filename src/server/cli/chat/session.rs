@@ -126,6 +126,8 @@ impl Session {
             Event::State(State::Offline { code, .. }) => return self.tell_offline(*code),
             Event::State(State::Ended(end)) => return Err(ended(*end)),
             Event::State(State::Connecting | State::Online { .. }) => {}
+            // What was said before somebody joined is nobody's loss.
+            Event::Gap { code, .. } if *code == Code::NotVisible => {}
             Event::Gap { channel, from, to, code } => {
                 let sentence = code.sentence();
                 note(&format!("messages {from} to {to} of {channel} never come: {sentence}"));

@@ -100,7 +100,14 @@ mod tests {
 
     fn result(serial: u32, outcome: SendOutcome) -> SendResult {
         let tag = Label { install: 1, serial }.to_tag();
-        SendResult { send: SendId(0), tag, channel: fact(1, 1).channel, key: None, outcome }
+        SendResult {
+            send: SendId(0),
+            tag,
+            channel: fact(1, 1).channel,
+            key: None,
+            outcome,
+            member: None,
+        }
     }
 
     #[test]
