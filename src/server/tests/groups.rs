@@ -246,7 +246,8 @@ async fn newcomers_read_what_the_settings_let_them() {
     let [ann, bob, cat, dan] = ["ann", "bob", "cat", "dan"].map(|who| Device::new(&house, who));
     let crew = ann.client.create_group("crew", GroupSettings::default(), &[]).await.unwrap();
     let before = ann.say(crew, MESSAGES).await;
-    assert_eq!(bob.refused(crew, GroupChange::Join).await, Code::NotAllowed);
+    let closed = bob.refused(crew, GroupChange::Join).await;
+    assert_eq!(closed, Code::NotAMember, "that there is a closed group is told to nobody");
     let added = ann.change(crew, GroupChange::Add(vec![bob.uin])).await;
     assert_eq!(added, before + 1);
     let said = ann.say(crew, 1).await;
