@@ -1,5 +1,5 @@
 //! What is laid on the server: when messages are due ([`pacing`]), what each device says and hears
-//! ([`device`]) over its connection ([`line`]), what a bad network does to it ([`path`]), and the
+//! ([`device`]) over its connection ([`mod@line`]), what a bad network does to it ([`path`]), and the
 //! one thread that carries many of them ([`swarm`]).
 
 mod crowd;

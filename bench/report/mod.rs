@@ -1,6 +1,6 @@
 //! What is told: figures in a table for people, all of it as JSON and histograms for machines
 //! ([`stored`] reads them back), and from these a page with plots ([`page`]) and a comparison
-//! ([`compare`]).
+//! ([`mod@compare`]).
 
 mod spread;
 mod table;

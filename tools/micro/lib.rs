@@ -33,8 +33,11 @@ pub trait Operation {
     fn once(&mut self);
 }
 
-/// Every operation by its name, ready to be done.
-pub const ALL: [(&str, fn() -> Box<dyn Operation>); 7] = [
+/// Makes an operation that is ready to be done.
+pub type Make = fn() -> Box<dyn Operation>;
+
+/// Every operation by its name.
+pub const ALL: [(&str, Make); 7] = [
     ("encode", || Box::new(codec::Encode(Codec::new()))),
     ("decode", || Box::new(Codec::new())),
     ("dedup", || Box::new(Dedup::new())),
