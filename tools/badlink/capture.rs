@@ -70,6 +70,17 @@ impl Taps {
         }
     }
 
+    /// The same for an IP packet as it is.
+    pub(super) fn passes_whole(&mut self, end: End, packet: &[u8]) {
+        let tap = match end {
+            End::Client => &mut self.client,
+            End::Server => &mut self.server,
+        };
+        if let Some(writer) = tap {
+            self.failed += u64::from(writer.record(packet).is_err());
+        }
+    }
+
     /// Gives the system what was written.
     pub(super) fn flush(&mut self) {
         for writer in [&mut self.client, &mut self.server].into_iter().flatten() {
@@ -122,12 +133,19 @@ impl Writer {
         };
         let builder = builder.udp(from.port(), to.port());
         builder.write(&mut self.packet, payload).map_err(io::Error::other)?;
+        let packet = std::mem::take(&mut self.packet);
+        let done = self.record(&packet);
+        self.packet = packet;
+        done
+    }
+
+    fn record(&mut self, packet: &[u8]) -> io::Result<()> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let bytes = self.packet.len() as u32; // fits: an IP packet
+        let bytes = packet.len() as u32; // fits: an IP packet
         let seconds = now.as_secs() as u32; // until 2106, as the format wants
         for part in [seconds, now.subsec_nanos(), bytes, bytes] {
             self.file.write_all(&part.to_ne_bytes())?;
         }
-        self.file.write_all(&self.packet)
+        self.file.write_all(packet)
     }
 }

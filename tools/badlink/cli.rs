@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Parser;
-use tern_badlink::{Captures, Plan, Sharing};
+use tern_badlink::{Captures, Plan, Protocol, Sharing};
 use tern_netmodel::conditions::Bandwidth;
 use tern_netmodel::{Conditions, Profile};
 
-/// Puts a bad link between UDP clients and a server.
+/// Puts a bad link between clients and a server, UDP or TCP.
 #[derive(Parser, Debug)]
 #[command(name = "badlink", version)]
 pub struct Arguments {
@@ -19,6 +19,9 @@ pub struct Arguments {
     /// Where the server is
     #[arg(long, value_name = "ADDRESS", required_unless_present = "list")]
     to: Option<SocketAddr>,
+    /// Relays TCP connections instead of UDP datagrams: Linux's own TCP runs over the link
+    #[arg(long)]
+    tcp: bool,
     /// How bad the link is: the name of a profile; --list shows them
     #[arg(long, value_name = "NAME", default_value = "wifi")]
     profile: String,
@@ -103,7 +106,9 @@ impl Arguments {
         let sharing = if self.shared { Sharing::One } else { Sharing::Each };
         let captures =
             Captures { client: self.pcap_client.clone(), server: self.pcap_server.clone() };
-        Ok(Plan { listen: self.listen, server, profile, seed: self.seed, sharing, captures })
+        let protocol = if self.tcp { Protocol::Tcp } else { Protocol::Udp };
+        let (listen, seed) = (self.listen, self.seed);
+        Ok(Plan { listen, server, profile, seed, protocol, sharing, captures })
     }
 
     fn change(&self, conditions: &mut Conditions) {

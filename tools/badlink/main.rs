@@ -1,4 +1,4 @@
-//! `badlink`: puts a bad link between UDP clients and a server, and says what it did.
+//! `badlink`: puts a bad link between clients and a server, and says what it did.
 #![forbid(unsafe_code)]
 
 mod cli;
@@ -35,7 +35,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     runtime.block_on(async {
         let (listen, server) = (plan.listen, plan.server);
         let relay = Relay::start(plan).await;
-        let relay = relay.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
+        let relay = relay.map_err(|error| format!("cannot relay on {listen}: {error}"))?;
         say(&format!("badlink: ready on {} to {server}", relay.address()));
         relay_until_the_end(arguments, &relay).await;
         say(report::totals(&relay.figures()).trim_end());

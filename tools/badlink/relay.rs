@@ -1,11 +1,9 @@
-//! The relay: one socket towards the clients, one towards the server for each outer address.
+//! The relay: what becomes of each packet, whatever wire it comes and goes by.
 //!
-//! A client's packet waits on its lane's way up, then leaves by the NAT: by the socket that stands
-//! for the client's address. So the server sees as many addresses as the clients have, and a new
-//! one whenever the NAT forgets. An answer comes in by that socket, if the NAT still knows whose
-//! it is, and waits on the way down.
-//!
-//! Packets for a server that is down are gone, as on any network: nobody is told.
+//! A client's packet waits on its lane's way up, then leaves by the NAT under the outer address
+//! that stands for the client's. So the server sees as many addresses as the clients have, and a
+//! new one whenever the NAT forgets. An answer comes in for that address, if the NAT still knows
+//! whose it is, and waits on the way down.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -14,24 +12,26 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tern_netmodel::nat::{Binding, NatCounts, NatRules};
+use tern_netmodel::nat::{NatCounts, NatRules};
 use tern_netmodel::timeline::Step;
 use tern_netmodel::{Counts, Nat, Profile, Timeline};
-use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::capture::{Captures, End, Taps};
+use super::capture::{Captures, Taps};
 use super::lane::{Lane, LaneId, Lanes, Packet};
-use super::upstream::{Arrival, DATAGRAM_BYTES_MAX, Upstreams};
-
-/// Packets from the server that wait for the relay's task; a reader that finds it full waits.
-const ARRIVALS_MAX: usize = 256;
+use super::tcp::TcpWire;
+use super::udp::UdpWire;
+use super::wire::{Arrived, Wire};
 
 /// Silence after which a client's address is forgotten where the profile's NAT forgets none, in
 /// ms: ten minutes, far beyond any keep-alive, so that a relay that runs for days does not fill up.
 const FORGET_MS: u64 = 600_000;
+
+/// The same for TCP: two hours and four minutes (RFC 5382, REQ-5). A profile's `idle_ms` is about
+/// UDP.
+const FORGET_TCP_MS: u64 = 7_440_000;
 
 /// How often what is forgotten is looked for.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -47,10 +47,22 @@ pub struct Plan {
     pub profile: Profile,
     /// What decides about packets.
     pub seed: u64,
+    /// What is relayed.
+    pub protocol: Protocol,
     /// Who shares a link.
     pub sharing: Sharing,
     /// Files that what passes is written to.
     pub captures: Captures,
+}
+
+/// What is relayed.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Protocol {
+    /// Datagrams.
+    #[default]
+    Udp,
+    /// Connections, as packets of the kernel's own TCP; see [`crate`].
+    Tcp,
 }
 
 /// Which clients share a link, its bandwidth and its bad times.
@@ -94,15 +106,24 @@ impl Relay {
     /// Starts a relay on the runtime of the caller.
     ///
     /// # Errors
-    /// When the address to listen on can't be had, or a capture not be made.
+    /// When the address to listen on can't be had, or a capture not be made; for TCP also without
+    /// the right to make network namespaces.
     pub async fn start(plan: Plan) -> io::Result<Self> {
-        let near = UdpSocket::bind(plan.listen).await?;
-        let address = near.local_addr()?;
         let taps = Taps::create(&plan.captures)?;
         let figures = Arc::new(Mutex::new(Figures::default()));
         let (rebinds, orders) = mpsc::channel(1);
-        let task =
-            tokio::spawn(Task::new(near, address, &plan, taps, Arc::clone(&figures)).run(orders));
+        let (address, task) = match plan.protocol {
+            Protocol::Udp => {
+                let (address, wire) = UdpWire::open(plan.listen, plan.server, taps).await?;
+                let task = Task::new(wire, &plan, FORGET_MS, Arc::clone(&figures));
+                (address, tokio::spawn(task.run(orders)))
+            }
+            Protocol::Tcp => {
+                let (address, wire) = TcpWire::open(plan.listen, plan.server, taps).await?;
+                let task = Task::new(wire, &plan, FORGET_TCP_MS, Arc::clone(&figures));
+                (address, tokio::spawn(task.run(orders)))
+            }
+        };
         Ok(Self { address, rebinds, figures, task: task.abort_handle() })
     }
 
@@ -134,69 +155,64 @@ fn lock(figures: &Mutex<Figures>) -> MutexGuard<'_, Figures> {
 }
 
 /// The task of a relay.
-struct Task {
-    near: UdpSocket,
-    address: SocketAddr,
-    server: SocketAddr,
-    taps: Taps,
+struct Task<W> {
+    wire: W,
     timeline: Timeline,
     lanes: Lanes,
     /// When each lane is to be looked at; a lane may stand here more than once.
     due: BinaryHeap<Reverse<(Duration, LaneId)>>,
     nat: Nat<SocketAddr>,
-    upstreams: Upstreams,
+    /// Silence after which an address is forgotten where the rules name none, in ms.
+    forget_ms: u64,
+    protocol: Protocol,
     clients: HashMap<SocketAddr, LaneId>,
     newest: Option<SocketAddr>,
-    arrivals: mpsc::Receiver<Arrival>,
     figures: Arc<Mutex<Figures>>,
     begun: Instant,
 }
 
-impl Task {
-    fn new(
-        near: UdpSocket,
-        address: SocketAddr,
-        plan: &Plan,
-        taps: Taps,
-        figures: Arc<Mutex<Figures>>,
-    ) -> Self {
-        let (tell, arrivals) = mpsc::channel(ARRIVALS_MAX);
-        let idle_ms = plan.profile.nat.idle_ms.or(Some(FORGET_MS));
-        let rules = NatRules { idle_ms, ..plan.profile.nat };
+impl<W: Wire> Task<W> {
+    fn new(wire: W, plan: &Plan, forget_ms: u64, figures: Arc<Mutex<Figures>>) -> Self {
         let steps = plan.profile.steps.clone();
-        Self {
-            near,
-            address,
-            server: plan.server,
-            taps,
+        let mut task = Self {
+            wire,
             timeline: Timeline::new(steps, plan.profile.repeat_ms, Duration::ZERO),
             lanes: Lanes::new(plan.profile.clone(), plan.seed, plan.sharing),
             due: BinaryHeap::new(),
-            nat: Nat::new(rules, plan.seed),
-            upstreams: Upstreams::new(plan.server, tell),
+            nat: Nat::new(NatRules::default(), plan.seed),
+            forget_ms,
+            protocol: plan.protocol,
             clients: HashMap::new(),
             newest: None,
-            arrivals,
             figures,
             begun: Instant::now(),
-        }
+        };
+        task.set_rules(plan.profile.nat);
+        task
+    }
+
+    /// A NAT that forgets nothing forgets after a long time all the same; and a TCP connection is
+    /// kept far longer than what a profile says of UDP.
+    fn set_rules(&mut self, rules: NatRules) {
+        let own = rules.idle_ms.filter(|_| self.protocol == Protocol::Udp);
+        self.nat.set(NatRules { idle_ms: own.or(Some(self.forget_ms)), ..rules });
     }
 
     async fn run(mut self, mut orders: mpsc::Receiver<()>) {
-        let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
             let due = self.due.peek().map(|Reverse((due, _))| *due);
             let due = due.into_iter().chain(self.timeline.poll_timeout()).min();
             let due = due.map(|due| self.begun + due);
             tokio::select! {
-                // An error of this socket tells of a client that is gone; the next read goes on.
-                Ok((bytes, from)) = self.near.recv_from(&mut buffer) => {
-                    self.take_up(from, &buffer[..bytes]);
-                }
-                Some((binding, bytes)) = self.arrivals.recv() => {
-                    self.arrive(binding, bytes);
-                }
+                arrived = self.wire.next() => match arrived {
+                    Arrived::Up(client, bytes) => self.take_up(client, bytes),
+                    Arrived::Down(binding, bytes) => {
+                        if let Some(client) = self.nat.inbound(self.now(), binding) {
+                            self.take_down(client, bytes);
+                        }
+                    }
+                },
                 () = tokio::time::sleep_until(due.unwrap_or(self.begun)), if due.is_some() => {
                     self.step();
                     self.land().await;
@@ -215,8 +231,7 @@ impl Task {
         self.begun.elapsed()
     }
 
-    fn take_up(&mut self, client: SocketAddr, bytes: &[u8]) {
-        self.taps.passes(End::Client, client, self.address, bytes);
+    fn take_up(&mut self, client: SocketAddr, bytes: Box<[u8]>) {
         self.newest = Some(client);
         let id = match self.clients.get(&client) {
             Some(id) => *id,
@@ -228,17 +243,8 @@ impl Task {
             }
         };
         let now = self.now();
-        self.lanes.push_up(id, now, Packet { client, bytes: bytes.into() });
+        self.lanes.push_up(id, now, Packet { client, bytes });
         self.plan(id);
-    }
-
-    fn arrive(&mut self, binding: Binding, bytes: Box<[u8]>) {
-        if let Some(outer) = self.upstreams.address(binding) {
-            self.taps.passes(End::Server, self.server, outer, &bytes);
-        }
-        if let Some(client) = self.nat.inbound(self.now(), binding) {
-            self.take_down(client, bytes);
-        }
     }
 
     /// What the timeline has for this moment.
@@ -248,8 +254,7 @@ impl Task {
             let Step { up, down, nat, blackout_ms, rebind, .. } = step;
             self.lanes.set(now, up, down);
             if let Some(rules) = nat {
-                let idle_ms = rules.idle_ms.or(Some(FORGET_MS));
-                self.nat.set(NatRules { idle_ms, ..rules });
+                self.set_rules(rules);
             }
             if let Some(ms) = blackout_ms {
                 self.lanes.black_out(now + Duration::from_millis(ms));
@@ -264,7 +269,7 @@ impl Task {
     fn rebind_all(&mut self) {
         for client in self.nat.inner() {
             if let Some(old) = self.nat.rebind(client) {
-                self.upstreams.close(old);
+                self.wire.close(old);
             }
         }
     }
@@ -298,9 +303,7 @@ impl Task {
                 self.leave(now, packet).await;
             }
             while let Some(packet) = self.lanes.get(id).and_then(|lane| lane.down.poll(now)) {
-                self.taps.passes(End::Client, self.address, packet.client, &packet.bytes);
-                // What a socket refuses is as lost as any packet.
-                let _ = self.near.send_to(&packet.bytes, packet.client).await;
+                self.wire.send_down(&packet).await;
             }
             if let Some(next) = self.lanes.get(id).and_then(|lane| lane.poll_timeout()) {
                 self.due.push(Reverse((next, id)));
@@ -311,37 +314,33 @@ impl Task {
     async fn leave(&mut self, now: Duration, packet: Packet) {
         let way = self.nat.outbound(now, packet.client);
         if let Some(old) = way.replaces {
-            self.upstreams.close(old);
+            self.wire.close(old);
         }
-        // Without a socket the packet is lost; the next one tries again.
-        let sent = self.upstreams.send(way.binding, &packet.bytes).await;
-        let outer = self.upstreams.address(way.binding);
-        if let (Ok(()), Some(outer)) = (sent, outer) {
-            self.taps.passes(End::Server, outer, self.server, &packet.bytes);
-        }
+        self.wire.send_up(way.binding, &packet).await;
     }
 
     fn rebind(&mut self) {
         if let Some(old) = self.newest.and_then(|newest| self.nat.rebind(newest)) {
-            self.upstreams.close(old);
+            self.wire.close(old);
         }
     }
 
     fn sweep(&mut self) {
-        self.taps.flush();
+        self.wire.taps().flush();
         let now = self.now();
         for binding in self.nat.sweep(now) {
-            self.upstreams.close(binding);
+            self.wire.close(binding);
         }
-        let gone = self.lanes.sweep(now, Duration::from_millis(FORGET_MS));
+        let gone = self.lanes.sweep(now, Duration::from_millis(self.forget_ms));
         self.clients.retain(|_, id| !gone.contains(id));
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
+        let uncaptured = self.wire.taps().failed();
         let mut figures = lock(&self.figures);
         (figures.up, figures.down) = self.lanes.counts();
         (figures.nat, figures.overrun) = (self.nat.counts(), self.lanes.overrun());
-        figures.uncaptured = self.taps.failed();
+        figures.uncaptured = uncaptured;
     }
 }
 

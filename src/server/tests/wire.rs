@@ -20,7 +20,7 @@ use support::peer::{PATIENCE, Peer};
 use support::server::{ANY_PORT, Account, Server, tern};
 use support::{scaled, words};
 use tempfile::TempDir;
-use tern_badlink::{Captures, Plan, Relay, Sharing};
+use tern_badlink::{Captures, Plan, Protocol, Relay, Sharing};
 use tern_netmodel::{Conditions, Profile};
 use tern_protocol::{ChannelId, Frame, Kind, MessageId};
 use tern_wirecat::capture::Reader;
@@ -80,7 +80,8 @@ impl Link {
         let (end, ended) = tokio::sync::oneshot::channel();
         let (tell, told) = mpsc::sync_channel(1);
         let listen = (Ipv4Addr::LOCALHOST, 0).into();
-        let plan = Plan { listen, server, profile, seed: 11, sharing: Sharing::Each, captures };
+        let (protocol, sharing) = (Protocol::Udp, Sharing::Each);
+        let plan = Plan { listen, server, profile, seed: 11, protocol, sharing, captures };
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async {

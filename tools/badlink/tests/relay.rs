@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tern_badlink::{Captures, Plan, Relay, Sharing};
+use tern_badlink::{Captures, Plan, Protocol, Relay, Sharing};
 use tern_netmodel::conditions::Bandwidth;
 use tern_netmodel::nat::NatRules;
 use tern_netmodel::{Conditions, Profile};
@@ -26,7 +26,8 @@ async fn relay(server: &UdpSocket, profile: Profile, sharing: Sharing) -> Relay 
     let listen = (Ipv4Addr::LOCALHOST, 0).into();
     let server = server.local_addr().expect("bound");
     let captures = Captures::default();
-    let plan = Plan { listen, server, profile, seed: 7, sharing, captures };
+    let protocol = Protocol::Udp;
+    let plan = Plan { listen, server, profile, seed: 7, protocol, sharing, captures };
     Relay::start(plan).await.expect("a relay")
 }
 
@@ -195,9 +196,10 @@ fn captures_hold_what_passed_each_end() {
         let lossy = Conditions { loss_percent: 100.0, ..Conditions::default() };
         let profile = Profile { down: lossy, ..Profile::default() };
         let listen = (Ipv4Addr::LOCALHOST, 0).into();
-        let server_address = server.local_addr().expect("bound");
         let sharing = Sharing::Each;
-        let plan = Plan { listen, server: server_address, profile, seed: 1, sharing, captures };
+        let (server_address, protocol) = (server.local_addr().expect("bound"), Protocol::Udp);
+        let plan =
+            Plan { listen, server: server_address, profile, seed: 1, protocol, sharing, captures };
         let relay = Relay::start(plan).await.expect("a relay");
         device.send_to(b"there and no way back", relay.address()).await.expect("sent");
         let (bytes, outer) = receive(&server).await;

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tern_badlink::{Captures, Plan as LinkPlan, Relay, Sharing};
+use tern_badlink::{Captures, Plan as LinkPlan, Protocol, Relay, Sharing};
 use tern_client::profile::Profile;
 use tern_netmodel::{Conditions, Counts, Profile as LinkProfile};
 use tokio::signal::unix::{SignalKind, signal};
@@ -221,6 +221,7 @@ impl Stage {
             profile: LinkProfile::symmetric(self.plan.weather.clone()),
             // Far apart, since neighbouring seeds are those of other runs.
             seed: self.plan.seed ^ device << 32,
+            protocol: Protocol::Udp,
             sharing: Sharing::One,
             captures: Captures::default(),
         }
