@@ -48,8 +48,9 @@ impl Wire for UdpWire {
     async fn next(&mut self) -> Arrived {
         loop {
             tokio::select! {
-                // An error of this socket tells of a client that is gone; the next read goes on.
-                Ok((bytes, from)) = self.near.recv_from(&mut self.buffer) => {
+                received = self.near.recv_from(&mut self.buffer) => {
+                    // An error tells of a client that is gone; the next read goes on.
+                    let Ok((bytes, from)) = received else { continue };
                     let bytes = &self.buffer[..bytes];
                     self.taps.passes(End::Client, from, self.address, bytes);
                     return Arrived::Up(from, bytes.into());
