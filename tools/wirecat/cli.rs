@@ -15,7 +15,7 @@ use tern_wirecat::show::filter::{self, Filter, Wanted};
 #[command(name = "wirecat", version)]
 pub struct Arguments {
     /// A pcap or pcapng file; - for standard input
-    #[arg(value_name = "FILE", required_unless_present = "interface")]
+    #[arg(value_name = "FILE", required_unless_present_any = ["interface", "lua"])]
     pub file: Option<PathBuf>,
     /// Instead of a file: listens on this interface, by tcpdump
     #[arg(short, long, value_name = "NAME", conflicts_with = "file")]
@@ -50,6 +50,9 @@ pub struct Arguments {
     /// No events, only what comes at the end
     #[arg(short, long)]
     pub quiet: bool,
+    /// Prints a dissector for Wireshark, and ends
+    #[arg(long)]
+    pub lua: bool,
     /// Shows device secrets and resume tokens too
     #[arg(long)]
     pub secrets: bool,

@@ -11,6 +11,7 @@
 //! - [`decoder`]: connections and the frames in them; the door of this crate.
 //! - [`event`], [`stats`]: what comes out.
 //! - [`show`]: the same as text, JSON, tables and pictures.
+//! - [`lua`]: the same for Wireshark.
 //!
 //! What comes in is hostile until proven otherwise: captures may be cut, mutated or made up. Every
 //! bound is checked, and what grows has a limit.
@@ -29,6 +30,8 @@ pub mod event;
 pub mod stats;
 
 pub mod show;
+
+pub mod lua;
 
 pub use decoder::Decoder;
 pub use event::{Event, What};

@@ -10,6 +10,7 @@ use clap::Parser as _;
 use cli::Arguments;
 use tern_wirecat::capture::{Live, Reader};
 use tern_wirecat::keylog::KeyLog;
+use tern_wirecat::lua;
 use tern_wirecat::show::life::Life;
 use tern_wirecat::show::{Filter, filter, json, svg, table, text};
 use tern_wirecat::{Decoder, Event};
@@ -51,6 +52,9 @@ fn said(error: impl ToString) -> Failure {
 }
 
 fn run(arguments: &Arguments, out: &mut impl Write) -> Result<(), Failure> {
+    if arguments.lua {
+        return Ok(write!(out, "{}", lua::dissector())?);
+    }
     let mut decoder = Decoder::new(key_log(arguments)?);
     let (_live, mut reader) = open(arguments)?;
     let mut wanted = arguments.filter();

@@ -1,4 +1,5 @@
 //! TCP over the modelled path, where this machine lets a test make network namespaces.
+#![expect(clippy::print_stdout, reason = "a test tells its figures")]
 
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
