@@ -63,7 +63,7 @@ impl Disk {
             let stays = |index: &usize| probe.is_durable(id, &shard.stored[*index], true);
             let is_bearable = stays(&index)
                 && needed.iter().all(stays)
-                && if body_only {
+                && if body_only && probe.has_proving_marks() {
                     let behind = |later: &Stored| later.proven >= stored.end;
                     let mut later = shard.stored[index..].iter();
                     later.any(|later| behind(later) && probe.is_durable(id, later, true))

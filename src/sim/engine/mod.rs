@@ -3,7 +3,7 @@
 //! Comes in: from the world, when each thread of the storage does the next bit of its work, and
 //! when process or machine die. Goes out: shards with their logs open, and what the storage tells
 //! its workers. In reading order: the [`Engine`] is one machine with its disk, its shared memory
-//! and its clocks; [`open`] starts a shard on it, and judges what recovery says by the book of what
+//! and its clocks; `open` starts a shard on it, and judges what recovery says by the book of what
 //! was appended; [`log`] and [`table`] stand between core and storage; [`Probe`] reads the files as
 //! FORMAT.md describes them, past the storage.
 //!
@@ -19,6 +19,7 @@ mod probe;
 
 pub use probe::Probe;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,10 +30,12 @@ use tern_core::log::Offset;
 use tern_core::placement::ShardId;
 use tern_diskmodel::power::{Lie, Met, PowerDisk};
 use tern_storage::{
-    Folder, FolderOptions, MappedReader, SEGMENT_BYTES_MIN, Step, Steps, Storage, StorageConfig,
+    Durability, Folder, FolderOptions, MappedReader, SEGMENT_BYTES_MIN, Step, Steps, Storage,
+    StorageConfig,
 };
 
 use crate::disk::{Death, SharedDisk};
+use crate::fault::Fault;
 use crate::mutant::Mutant;
 use crate::random::Stream;
 use clock::Hands;
@@ -57,16 +60,23 @@ pub struct Settings {
     pub eager_checkpoints: bool,
     /// On a full disk there is no room even for what was allocated.
     pub copies_on_write: bool,
+    /// What an ack waits for.
+    pub durability: Durability,
 }
 
 impl Settings {
-    /// What a seed draws.
-    pub fn draw(stream: &mut Stream, shards: u16, expires: bool, eager_checkpoints: bool) -> Self {
+    /// What a seed with these faults draws.
+    pub fn draw(stream: &mut Stream, shards: u16, faults: &BTreeSet<Fault>) -> Self {
         let [least, most] = RETENTION_MS;
+        let expires = faults.contains(&Fault::Expiry);
         let retention_ms = expires.then(|| stream.between(least, most));
+        let eager_checkpoints = faults.contains(&Fault::Checkpoints);
         let committers = stream.between(1, u64::from(shards).min(2)) as usize; // fits: 2
         let copies_on_write = stream.percent(50);
-        Self { shards, committers, retention_ms, eager_checkpoints, copies_on_write }
+        // An ack that waits for no sync promises nothing of a power cut.
+        let waits = faults.contains(&Fault::PowerCut) || stream.percent(50);
+        let durability = if waits { Durability::Disk } else { Durability::Process };
+        Self { shards, committers, retention_ms, eager_checkpoints, copies_on_write, durability }
     }
 }
 
@@ -104,6 +114,8 @@ pub struct EngineCounts {
     pub segments_deleted: u64,
     /// Ways found past damaged records.
     pub salvaged: u64,
+    /// Logs that were opened with acks that wait for no sync.
+    pub unsynced: u64,
     /// Deaths in the middle of a change to the disk.
     pub deaths_inside: u64,
     /// Batches written, and syncs.
@@ -163,7 +175,7 @@ impl Engine {
             std::fs::create_dir(path).expect("there is room for the files of a run");
         }
         let disk = Arc::new(PowerDisk::new(&data, Stream::of(seed, "power"), lie(mutant)));
-        book.borrow_mut().probe = Some(Probe::new(&disk, &data, settings.shards));
+        book.borrow_mut().probe = Some(Probe::new(&disk, &data, &settings));
         Self {
             running: None,
             book: book.clone(),
@@ -263,6 +275,7 @@ impl Engine {
         let eager = self.settings.eager_checkpoints;
         let default = StorageConfig::default();
         StorageConfig {
+            durability: self.settings.durability,
             commit_threads: self.settings.committers,
             // All of one size: they would grow by the time that the simulator itself takes.
             segment_bytes_min: SEGMENT_BYTES_MIN,
@@ -431,6 +444,8 @@ impl Engine {
         self.counts.deaths_inside += u64::from(self.died().is_some());
         (self.doomed, self.may_fail) = (None, false);
         (_, _) = (self.take_woken(), self.take_warmed());
+        // Who finds the logs next reads all that is left of them.
+        let _ = self.book.borrow_mut().take_appended();
         match death {
             Death::Power => {
                 self.disk.cut_power();
@@ -462,13 +477,14 @@ impl std::fmt::Display for EngineCounts {
         write!(
             f,
             "storage: {} logs opened ({} closed in order before, {} torn, {} from a checkpoint, {} \
-             with their table), {} steps of commits, {} checkpoints made, {} segments deleted, {} \
+             with their table, {} whose acks wait for no sync), {} steps of commits, {} checkpoints made, {} segments deleted, {} \
              ways found past damage, {} deaths in the middle of a change",
             self.opened,
             self.clean,
             self.torn,
             self.from_checkpoint,
             self.tables_kept,
+            self.unsynced,
             self.commit_steps,
             self.checkpoints,
             self.segments_deleted,
@@ -488,6 +504,7 @@ impl std::ops::AddAssign for EngineCounts {
         self.checkpoints += other.checkpoints;
         self.segments_deleted += other.segments_deleted;
         self.salvaged += other.salvaged;
+        self.unsynced += other.unsynced;
         self.deaths_inside += other.deaths_inside;
         self.commit_steps += other.commit_steps;
     }

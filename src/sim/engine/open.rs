@@ -11,7 +11,7 @@ use tern_core::placement::{Placement, ShardId};
 use tern_core::shard::state::{StateKind, TombstoneRow};
 use tern_core::shard::{Recovery, ReplayError, Shard};
 use tern_protocol::Incarnation;
-use tern_storage::{MappedReader, Opened, Visitor};
+use tern_storage::{Durability, MappedReader, Opened, Visitor};
 
 use super::Engine;
 use super::log::RealLog;
@@ -77,6 +77,8 @@ impl Engine {
     fn count(&mut self, opened: &Opened) {
         let (report, counts) = (&opened.report, &mut self.counts);
         counts.opened += 1;
+        let is_unsynced = self.settings.durability == Durability::Process;
+        counts.unsynced += u64::from(is_unsynced);
         counts.torn += u64::from(report.torn);
         counts.clean += u64::from(report.clean);
         counts.from_checkpoint += u64::from(report.checkpoint.is_some());

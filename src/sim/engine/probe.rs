@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use tern_core::placement::ShardId;
 use tern_diskmodel::power::PowerDisk;
-use tern_storage::RECORD_HEADER_BYTES;
+use tern_storage::{Durability, RECORD_HEADER_BYTES};
 
+use super::Settings;
 use crate::disk::Stored;
 
 /// Where a segment's header has the offset of its first byte.
@@ -31,15 +32,18 @@ type Segment = (PathBuf, u64);
 pub struct Probe {
     disk: Arc<PowerDisk>,
     data: PathBuf,
+    /// What was only written is not durable.
+    needs_sync: bool,
     /// The segments that were seen, of each shard, by their base.
     seen: RefCell<Vec<BTreeMap<u64, Segment>>>,
 }
 
 impl Probe {
     /// Of the data folder on this disk.
-    pub fn new(disk: &Arc<PowerDisk>, data: &Path, shards: u16) -> Self {
-        let seen = RefCell::new(vec![BTreeMap::new(); usize::from(shards)]);
-        Self { disk: Arc::clone(disk), data: data.into(), seen }
+    pub fn new(disk: &Arc<PowerDisk>, data: &Path, settings: &Settings) -> Self {
+        let seen = RefCell::new(vec![BTreeMap::new(); usize::from(settings.shards)]);
+        let needs_sync = settings.durability == Durability::Disk;
+        Self { disk: Arc::clone(disk), data: data.into(), needs_sync, seen }
     }
 
     /// A process starts: segments may have been made anew.
@@ -52,11 +56,17 @@ impl Probe {
         self.read(shard, stored).is_some_and(|(_, _, bytes)| has_body(&bytes, stored))
     }
 
-    /// Whether they have it after a power cut now; one that is not whole is not compared with what
-    /// was appended.
+    /// Whether they have it after a power cut now, or where acks wait for no sync after the death of
+    /// the process; one that is not whole is not compared with what was appended.
     pub fn is_durable(&self, shard: ShardId, stored: &Stored, is_whole: bool) -> bool {
         let Some((path, place, bytes)) = self.read(shard, stored) else { return false };
-        (!is_whole || has_body(&bytes, stored)) && self.disk.is_durable(&path, place, &bytes)
+        (!is_whole || has_body(&bytes, stored))
+            && (!self.needs_sync || self.disk.is_durable(&path, place, &bytes))
+    }
+
+    /// Whether each batch says that the one before it was durable.
+    pub fn has_proving_marks(&self) -> bool {
+        self.needs_sync
     }
 
     /// Whether a durable checkpoint covers it.

@@ -90,3 +90,9 @@ fn every_deliberate_defect_of_storage_is_noticed() {
     let _ = std::panic::take_hook();
     assert!(missed.is_empty(), "nobody noticed {missed:?}");
 }
+
+/// A server that ended in order appended parked sends, and the judge heard of them twice.
+#[test]
+fn what_is_appended_at_the_end_is_judged_once() {
+    must_hold(&plan(), "disk", 1_109);
+}

@@ -52,10 +52,7 @@ pub(super) fn engine(
     mutant: Option<Mutant>,
 ) -> Option<Box<Engine>> {
     (plan.depth == Depth::Disk).then(|| {
-        let has = |fault| draw.faults.contains(&fault);
-        let mut stream = Stream::of(seed, "storage");
-        let (expires, eager) = (has(Fault::Expiry), has(Fault::Checkpoints));
-        let settings = Settings::draw(&mut stream, draw.shards, expires, eager);
+        let settings = Settings::draw(&mut Stream::of(seed, "storage"), draw.shards, &draw.faults);
         Box::new(Engine::new(seed, settings, disk, mutant))
     })
 }
@@ -152,6 +149,7 @@ impl World {
         for _ in 0..SETTLE_ROUNDS {
             let now = self.server_now(&server);
             server.seats.iter_mut().for_each(|seat| seat.worker.commit(now));
+            self.oracle.appended(&mut self.disk.borrow_mut());
             if let Some(engine) = &mut self.engine {
                 engine.settle();
             }
