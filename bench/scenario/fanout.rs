@@ -21,6 +21,9 @@ const TAIL: Duration = Duration::from_millis(500);
 /// How long before the measured stretch the books are read.
 const BOOKS_BEFORE: Duration = Duration::from_millis(200);
 
+/// The figure that the sizes are compared by.
+const PER_DELIVERY: &str = "per delivery";
+
 /// How long the load may take to end.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -69,10 +72,14 @@ impl Fanout {
     }
 
     pub(super) fn run(&self, plan: &Plan) -> Result<Run, BenchError> {
-        let mut all = Run::default();
+        let (mut all, mut costs) = (Run::default(), Vec::new());
         for members in &self.members {
             eprintln!("  a group of {members}");
             let run = on_fresh_server(plan, |server| self.measure(server, *members))?;
+            let cost = run.figures.iter().find(|figure| figure.name == PER_DELIVERY);
+            costs.extend(cost.map(|cost| {
+                Figure::new("CPU time per delivery", members.to_string(), "µs", cost.value)
+            }));
             let group = |group: &str| format!("{members} members: {group}");
             all.figures
                 .extend(run.figures.into_iter().map(|f| Figure { group: group(&f.group), ..f }));
@@ -80,6 +87,7 @@ impl Fanout {
                 all.curves.add(&format!("{name}/{members} members"), latency.clone());
             }
         }
+        all.figures.extend(costs);
         Ok(all)
     }
 
@@ -148,7 +156,7 @@ fn figures(
     let deliveries = messages * (members - 1) as f64;
     figures.push(Figure::new("rate", "deliveries", "per s", deliveries / seconds));
     figures.push(Figure::new(GROUP, "per message", "µs", us));
-    figures.push(Figure::new(GROUP, "per delivery", "µs", us * messages / deliveries));
+    figures.push(Figure::new(GROUP, PER_DELIVERY, "µs", us * messages / deliveries));
     figures.push(Figure::new(GROUP, "of a core", "%", cpu as f64 / 1e7 / seconds));
     figures.extend(after.disturbance_since(before));
     figures

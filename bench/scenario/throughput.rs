@@ -87,7 +87,7 @@ impl Throughput {
 
     pub(super) fn run(&self, plan: &Plan) -> Result<Run, BenchError> {
         let (mut held, mut failed): (Option<Step>, Option<f64>) = (None, None);
-        let mut figures = Vec::new();
+        let mut steps = Vec::new();
         let mut last = String::new();
         for _ in 0..STEPS_MAX {
             let best = held.as_ref().map_or(0.0, |step| step.rate);
@@ -97,7 +97,9 @@ impl Throughput {
                 Some(over) => f64::midpoint(best, over),
             };
             let step = self.step(plan, rate)?;
-            figures.extend(step.figures());
+            if step.talked.is_some() {
+                steps.push((rate, step.achieved, step.p99));
+            }
             match &step.fault {
                 None => held = Some(step),
                 Some(fault) => {
@@ -110,7 +112,7 @@ impl Throughput {
             BenchError::Load(format!("no rate held the gate; begin lower with --from ({last})"))
         })?;
         eprintln!("  {:.0}/s held; above it: {last}", held.rate);
-        Ok(self.told(held, figures))
+        Ok(self.told(held, points(&steps)))
     }
 
     /// One rate on a server of its own.
@@ -182,17 +184,15 @@ impl Throughput {
     }
 }
 
-impl Step {
-    /// A point of each plot.
-    fn figures(&self) -> Vec<Figure> {
-        let name = format!("{:.0}", self.rate);
-        if self.talked.is_none() {
-            return Vec::new();
-        }
-        let (achieved, p99) = (self.achieved, self.p99.as_secs_f64() * 1e6);
-        vec![
-            Figure::new("achieved at the offered rate", name.clone(), "per s", achieved),
-            Figure::new("p99 of send to ack at the offered rate", name, "µs", p99),
-        ]
-    }
+/// The points of both plots: what was achieved, and how long the tail was, at each rate.
+fn points(steps: &[(f64, f64, Duration)]) -> Vec<Figure> {
+    let name = |rate: f64| format!("{rate:.0}");
+    let achieved = steps.iter().map(|(rate, achieved, _)| {
+        Figure::new("achieved at the offered rate", name(*rate), "per s", *achieved)
+    });
+    let tails = steps.iter().map(|(rate, _, p99)| {
+        let us = p99.as_secs_f64() * 1e6;
+        Figure::new("p99 of send to ack at the offered rate", name(*rate), "µs", us)
+    });
+    achieved.chain(tails).collect()
 }

@@ -40,7 +40,13 @@ pub fn plots(reports: &[Stored]) -> Result<Vec<Plot>, BenchError> {
         &Axes { x: "offered, messages per s", y: "ms" },
         lines(reports, "p99 of send to ack at the offered rate", |name| name.parse().ok(), 1e-3),
     )?;
-    Ok([memory, achieved, tail].into_iter().flatten().collect())
+    let fan_out = plot(
+        "Groups: server's CPU time per delivery over members",
+        "A delivery is a message at one other member's device.",
+        &Axes { x: "members", y: "µs" },
+        lines(reports, "CPU time per delivery", |name| name.parse().ok(), 1.0),
+    )?;
+    Ok([memory, achieved, tail, fan_out].into_iter().flatten().collect())
 }
 
 /// A line for each report that has this group: the figures' names are the quantity.
