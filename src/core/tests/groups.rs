@@ -6,8 +6,10 @@ mod common;
 use common::groups::{Wish, gaps, group_of, ids, pages, refusal};
 use common::{Client, World, acks, errors};
 use tern_core::config::Config;
+use tern_core::log::{Offset, RecordKind};
 use tern_core::mail::Mail;
 use tern_core::memory::MemoryReader;
+use tern_core::placement::ShardId;
 use tern_protocol::frames::{action, role, settings};
 use tern_protocol::limits::GROUP_PAGE_MEMBERS_MAX;
 use tern_protocol::{ChannelId, Code};
@@ -394,5 +396,46 @@ fn lost_mail_about_members_is_asked_for_again() {
     world.pass(1_100);
     for user in &users {
         assert_eq!(ids(&world.take(user), channel), [1, 2, 3, 4]);
+    }
+}
+
+/// Places of the changes in the log of the only shard.
+fn changes(reader: &MemoryReader) -> Vec<Offset> {
+    let mut places = Vec::new();
+    reader.replay(ShardId(0), |at, _, record| {
+        if record.kind == RecordKind::Change {
+            places.push(at);
+        }
+    });
+    places
+}
+
+/// An operator has accepted the loss: readers step over the change, ids go on, and later changes
+/// are applied to what is known.
+#[test]
+fn what_is_known_goes_on_behind_a_lost_change() {
+    for (lost, posts) in [(1, [true, true, true, true]), (0, [false, false, false, true])] {
+        let reader = MemoryReader::default();
+        let mut world = World::over(reader.clone(), 1, 1, Config::default());
+        let mut users = four(&mut world);
+        let channel = users[0].create(&mut world, 1, 0, &[2, 3]);
+        change(&mut world, &mut users[0], channel, &Wish::of(action::KICK, &[3])).unwrap();
+        post(&mut world, &mut users[0], channel).unwrap();
+        change(&mut world, &mut users[0], channel, &Wish::of(action::ADD, &[4])).unwrap();
+        reader.damage(ShardId(0), changes(&reader)[lost], true);
+
+        let mut world = World::over(reader.clone(), 1, 1, Config::default());
+        let mut users = four(&mut world);
+        let got = world.take(&users[1]);
+        let (gap, seen) = (gaps(&got, channel), ids(&got, channel));
+        match lost {
+            1 => assert_eq!((gap, seen), (vec![(2, 2, Code::Lost)], vec![1, 3, 4])),
+            _ => assert_eq!((gap, seen), (vec![], vec![]), "nobody knows that he is a member"),
+        }
+        let can_post = [0, 1, 2, 3].map(|user| post(&mut world, &mut users[user], channel).is_ok());
+        assert_eq!(can_post, posts);
+        let newest = 4 + posts.iter().filter(|posts| **posts).count() as u64;
+        let late = world.login(0, 4, 2, &[]);
+        assert_eq!(ids(&world.take(&late), channel), (4..=newest).collect::<Vec<_>>());
     }
 }

@@ -255,6 +255,45 @@ fn read_only_until_accepted() {
     }
 }
 
+/// A change of a group whose body is damaged may have thrown somebody out: its shard takes nothing
+/// until that is accepted. Then readers are told of it as of a lost message.
+#[test]
+fn a_lost_change_of_a_group_is_lost_state() {
+    let rig = Rig::new();
+    let running = rig.start();
+    let mut log = running.log();
+    let before = running.write(&mut log, b"a message before it");
+    let links = Links { channel: before, ..Links::default() };
+    let change = log.append(RecordKind::Change, links, &[&[7; 100]]).unwrap();
+    running.make_durable(&mut log, change);
+    let after = running.append_linked(&mut log, Links { channel: change, ..links }, b"behind");
+    running.make_durable(&mut log, after);
+    running.close(log);
+    let body = change.0 + RECORD_HEADER_BYTES as u64;
+    file(&rig.segments()[0]).write_all_at(&[0x77], body).unwrap();
+
+    let running = rig.start();
+    let (opened, _, told) = running.open();
+    let why = opened.read_only.clone().unwrap();
+    assert!(why.contains("a change of a group"), "{why}");
+    let is_told =
+        |told: &Told| matches!(told.lost[..], [(at, _, l)] if at == change.0 && l == Some(links));
+    assert!(is_told(&told), "{:?}", told.lost);
+    running.close(opened.log);
+    let folder = folder(rig.path());
+    let lost = plan(&folder, SHARD).unwrap();
+    assert!(lost.losses.iter().any(|loss| loss.stops && loss.what == Lost::Change(links)));
+    lost.accept(&folder).unwrap();
+    drop(folder);
+    let running = rig.start();
+    let (opened, _, told) = running.open();
+    assert!(opened.read_only.is_none() && is_told(&told), "{:?}", told.lost);
+    let mut reader = running.storage.reader();
+    let read = reader.with_record(SHARD, change, |_| ());
+    assert_eq!(read, Err(ReadError::Lost(links)));
+    running.close(opened.log);
+}
+
 fn snapshot(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files: Vec<_> = fs::read_dir(path.join("log/shard-00")).unwrap().collect();
     files.sort_by_key(|entry| entry.as_ref().unwrap().path());
