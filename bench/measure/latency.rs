@@ -7,8 +7,8 @@ use hdrhistogram::Histogram;
 use crate::report::Figure;
 
 /// The percentiles that are reported, with their names.
-const PERCENTILES: [(&str, f64); 4] =
-    [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9)];
+const PERCENTILES: [(&str, f64); 5] =
+    [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9), ("p99.99", 99.99)];
 
 /// Significant digits that are kept: a thousandth of each value, at 200 KB a histogram.
 const DIGITS: u8 = 3;

@@ -36,6 +36,13 @@ impl Machine {
     }
 }
 
+/// Bytes that the kernel holds for itself, for the whole machine: what sockets, files and threads
+/// need, page tables included.
+pub fn kernel_bytes() -> u64 {
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    ["Slab", "KernelStack", "PageTables"].map(|name| kib(&memory, name)).iter().sum::<u64>() << 10
+}
+
 fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let line = text.lines().find(|line| line.starts_with(name))?;
     Some(line.split_once(':')?.1.trim())
@@ -128,6 +135,7 @@ mod tests {
 
     #[test]
     fn a_machine_has_cores() {
+        assert!(kernel_bytes() > 0);
         let machine = Machine::read(Path::new("."));
         assert!(machine.cores > 0 && machine.memory_mib > 0, "{machine:?}");
     }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::error::BenchError;
-use crate::measure::machine::Usage;
+use crate::measure::machine::{Usage, kernel_bytes};
 use crate::measure::process::{Process, Thread};
 use crate::report::Figure;
 use crate::system::{Server, Status};
@@ -18,6 +18,8 @@ pub struct Books {
     pub status: Status,
     /// The kernel's figures of the server.
     pub server: Process,
+    /// Bytes that the kernel holds for itself, for the whole machine.
+    pub kernel_bytes: u64,
     load: Vec<Process>,
     usage: Usage,
 }
@@ -38,6 +40,7 @@ impl Books {
                 .map(|pid| Process::read(*pid))
                 .collect::<Result<_, _>>()?,
             usage: Usage::read(),
+            kernel_bytes: kernel_bytes(),
             status,
         })
     }

@@ -76,6 +76,7 @@ impl Idle {
 
     fn memory(&self, empty: &Books, full: &Books) -> Vec<Figure> {
         const GROUP: &str = "memory";
+        let kernel = (full.kernel_bytes, empty.kernel_bytes);
         let (empty, full) = (empty.server.memory, full.server.memory);
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let each = |name: &str, full: u64, empty: u64| {
@@ -89,6 +90,7 @@ impl Idle {
             each("of it private", full.anonymous, empty.anonymous),
             each("of it files", full.file, empty.file),
             each("of it shared", full.shared, empty.shared),
+            each("kernel, for all processes", kernel.0, kernel.1),
         ]
     }
 
