@@ -12,14 +12,18 @@
 pub mod log;
 pub mod table;
 
+mod counts;
+mod settings;
+
 mod open;
 
 mod clock;
 mod probe;
 
+pub use counts::EngineCounts;
 pub use probe::Probe;
+pub use settings::Settings;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -30,55 +34,16 @@ use tern_core::log::Offset;
 use tern_core::placement::ShardId;
 use tern_diskmodel::power::{Lie, Met, PowerDisk};
 use tern_storage::{
-    Durability, Folder, FolderOptions, MappedReader, SEGMENT_BYTES_MIN, Step, Steps, Storage,
-    StorageConfig,
+    Folder, FolderOptions, MappedReader, SEGMENT_BYTES_MIN, Step, Steps, Storage, StorageConfig,
 };
 
 use crate::disk::{Death, SharedDisk};
-use crate::fault::Fault;
 use crate::mutant::Mutant;
 use crate::random::Stream;
 use clock::Hands;
 
-/// Retentions that seeds draw, in ms: short enough that messages expire within a run, long
-/// against all that a device is late.
-const RETENTION_MS: [u64; 2] = [90_000, 240_000];
-
 /// Bytes of sealed segments worth a checkpoint, where checkpoints are wanted at every chance.
 const CHECKPOINT_BYTES_EAGER: u64 = 1;
-
-/// What a seed chose for its storage.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// Shards of the folder.
-    pub shards: u16,
-    /// Who commits.
-    pub committers: usize,
-    /// Age in ms after which messages are deleted.
-    pub retention_ms: Option<u64>,
-    /// Checkpoints are made whenever a segment is sealed.
-    pub eager_checkpoints: bool,
-    /// On a full disk there is no room even for what was allocated.
-    pub copies_on_write: bool,
-    /// What an ack waits for.
-    pub durability: Durability,
-}
-
-impl Settings {
-    /// What a seed with these faults draws.
-    pub fn draw(stream: &mut Stream, shards: u16, faults: &BTreeSet<Fault>) -> Self {
-        let [least, most] = RETENTION_MS;
-        let expires = faults.contains(&Fault::Expiry);
-        let retention_ms = expires.then(|| stream.between(least, most));
-        let eager_checkpoints = faults.contains(&Fault::Checkpoints);
-        let committers = stream.between(1, u64::from(shards).min(2)) as usize; // fits: 2
-        let copies_on_write = stream.percent(50);
-        // An ack that waits for no sync promises nothing of a power cut.
-        let waits = faults.contains(&Fault::PowerCut) || stream.percent(50);
-        let durability = if waits { Durability::Disk } else { Durability::Process };
-        Self { shards, committers, retention_ms, eager_checkpoints, copies_on_write, durability }
-    }
-}
 
 /// A bit of work of the storage.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -93,33 +58,6 @@ pub enum Work {
     Salvage,
     /// The clock goes on, checkpoints are made, segments are deleted.
     Upkeep,
-}
-
-/// What the storage did, for people.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct EngineCounts {
-    /// Logs that were opened.
-    pub opened: u64,
-    /// Of these, logs whose last batch was torn.
-    pub torn: u64,
-    /// Of these, logs that were closed in order.
-    pub clean: u64,
-    /// Of these, logs that were opened from a checkpoint.
-    pub from_checkpoint: u64,
-    /// Deduplication tables that were taken over.
-    pub tables_kept: u64,
-    /// Checkpoints made.
-    pub checkpoints: u64,
-    /// Segments deleted.
-    pub segments_deleted: u64,
-    /// Ways found past damaged records.
-    pub salvaged: u64,
-    /// Logs that were opened with acks that wait for no sync.
-    pub unsynced: u64,
-    /// Deaths in the middle of a change to the disk.
-    pub deaths_inside: u64,
-    /// Batches written, and syncs.
-    pub commit_steps: u64,
 }
 
 /// What the storage told, on whatever step it did so.
@@ -469,44 +407,6 @@ impl Engine {
         if let Some(probe) = &mut self.book.borrow_mut().probe {
             with(probe);
         }
-    }
-}
-
-impl std::fmt::Display for EngineCounts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "storage: {} logs opened ({} closed in order before, {} torn, {} from a checkpoint, {} \
-             with their table, {} whose acks wait for no sync), {} steps of commits, {} checkpoints made, {} segments deleted, {} \
-             ways found past damage, {} deaths in the middle of a change",
-            self.opened,
-            self.clean,
-            self.torn,
-            self.from_checkpoint,
-            self.tables_kept,
-            self.unsynced,
-            self.commit_steps,
-            self.checkpoints,
-            self.segments_deleted,
-            self.salvaged,
-            self.deaths_inside
-        )
-    }
-}
-
-impl std::ops::AddAssign for EngineCounts {
-    fn add_assign(&mut self, other: Self) {
-        self.opened += other.opened;
-        self.torn += other.torn;
-        self.clean += other.clean;
-        self.from_checkpoint += other.from_checkpoint;
-        self.tables_kept += other.tables_kept;
-        self.checkpoints += other.checkpoints;
-        self.segments_deleted += other.segments_deleted;
-        self.salvaged += other.salvaged;
-        self.unsynced += other.unsynced;
-        self.deaths_inside += other.deaths_inside;
-        self.commit_steps += other.commit_steps;
     }
 }
 
