@@ -65,6 +65,10 @@ pub(crate) struct Args {
     /// Let all messages travel by stream, none by QUIC datagram
     #[arg(long)]
     streams: bool,
+    /// Write what passes both ends of both links into captures, with the TLS secrets beside them,
+    /// for wirecat and Wireshark; keeps the folder
+    #[arg(long)]
+    capture: bool,
     /// Keep the data folder and the logs of all processes
     #[arg(long)]
     keep: bool,
@@ -75,6 +79,7 @@ impl Args {
         Plan {
             seed: self.seed,
             datagrams: !self.streams,
+            capture: self.capture,
             messages: self.messages,
             sending: Duration::from_secs(self.seconds),
             weather: Conditions {
@@ -99,7 +104,7 @@ pub(crate) fn run(args: &Args) -> Exit {
         Ok(runtime) => runtime.block_on(play(args, folder.path())),
         Err(error) => (fail(Exit::Failed, error), false),
     };
-    if is_telling || args.keep {
+    if is_telling || args.keep || args.capture {
         let kept = folder.keep();
         return fail(exit, format!("data and logs are kept in {}", kept.display()));
     }

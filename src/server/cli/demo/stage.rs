@@ -65,6 +65,8 @@ pub struct Plan {
     pub weather: Conditions,
     /// Whether single messages travel by datagram.
     pub datagrams: bool,
+    /// Whether the links write captures, and the server its TLS secrets.
+    pub capture: bool,
 }
 
 /// How a run ended.
@@ -223,8 +225,13 @@ impl Stage {
             seed: self.plan.seed ^ device << 32,
             protocol: Protocol::Udp,
             sharing: Sharing::One,
-            captures: Captures::default(),
+            captures: if self.plan.capture { self.captures(device) } else { Captures::default() },
         }
+    }
+
+    fn captures(&self, device: u64) -> Captures {
+        let file = |end: &str| Some(self.folder.join(format!("link-{device}-{end}.pcap")));
+        Captures { client: file("client"), server: file("server") }
     }
 
     async fn add_devices(&mut self) -> Result<(), Trouble> {
@@ -327,6 +334,7 @@ impl Stage {
             Some(address) => address.to_string(),
             None => "127.0.0.1:0".to_owned(),
         };
+        let keys = self.folder.join("keys");
         let arguments = [
             "serve".as_ref(),
             "--listen".as_ref(),
@@ -338,6 +346,8 @@ impl Stage {
             self.folder.as_os_str(),
             "--datagrams".as_ref(),
             if self.plan.datagrams { "on" } else { "off" }.as_ref(),
+            "--key-log".as_ref(),
+            if self.plan.capture { keys.as_os_str() } else { "".as_ref() },
         ];
         let who = Name { role: SERVER, life: self.server.lives };
         let process = self.nursery.start(who, "server", arguments);
