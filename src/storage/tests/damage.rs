@@ -13,12 +13,14 @@ use std::path::{Path, PathBuf};
 use support::model::{Known, Model, SEGMENT, Seen, long_log, small_log};
 use support::{Rig, SHARD, Told, copy_dir};
 use tern_core::log::{AppendError, Links, Log, Offset, ReadError, Reader, RecordKind};
-use tern_protocol::{Incarnation, MessageId};
+use tern_protocol::frames::PushBody;
+use tern_protocol::{ChannelId, Incarnation, MessageId};
 use tern_random::{Stream, soaked};
 use tern_storage::repair::{Plan, examine, plan};
 use tern_storage::{
     Folder, FolderOptions, Lost, RECORD_HEADER_BYTES, Raised, RecoverError, SEGMENT_HEADER_BYTES,
 };
+use zerocopy::IntoBytes;
 
 /// Every how many of a long list one is tried: everyday runs sample, `TERN_SOAK` tries them all.
 fn stride(everyday: u64) -> usize {
@@ -255,6 +257,23 @@ fn read_only_until_accepted() {
     }
 }
 
+/// A message of a group, with no content.
+fn in_group(id: u64) -> PushBody {
+    PushBody {
+        channel: ChannelId::group(7),
+        id: id.into(),
+        sender: 1.into(),
+        device: 1.into(),
+        epoch: 1.into(),
+        counter: (id as u32).into(),
+        content_type: 0.into(),
+        kind: 1,
+        version: 1,
+        server_time: 0.into(),
+        refers_to: 0.into(),
+    }
+}
+
 /// A change of a group whose body is damaged may have thrown somebody out: its shard takes nothing
 /// until that is accepted. Then readers are told of it as of a lost message.
 #[test]
@@ -262,11 +281,12 @@ fn a_lost_change_of_a_group_is_lost_state() {
     let rig = Rig::new();
     let running = rig.start();
     let mut log = running.log();
-    let before = running.write(&mut log, b"a message before it");
-    let links = Links { channel: before, ..Links::default() };
-    let change = log.append(RecordKind::Change, links, &[&[7; 100]]).unwrap();
+    let before = running.write(&mut log, in_group(1).as_bytes());
+    let links = Links { channel: before, device: before, skip: Offset::NONE };
+    let change = log.append(RecordKind::Change, links, &[in_group(2).as_bytes()]).unwrap();
     running.make_durable(&mut log, change);
-    let after = running.append_linked(&mut log, Links { channel: change, ..links }, b"behind");
+    let behind = Links { channel: change, device: change, skip: change };
+    let after = running.append_linked(&mut log, behind, in_group(3).as_bytes());
     running.make_durable(&mut log, after);
     running.close(log);
     let body = change.0 + RECORD_HEADER_BYTES as u64;
