@@ -171,7 +171,7 @@ impl House {
         self.frame(uin, Kind::Login, Flags::NONE, &login, b"");
         self.run();
         self.frame(uin, Kind::Cursors, Flags::LAST, &[0_u8; 0], b"");
-        if uin % 512 == 0 {
+        if uin.is_multiple_of(512) {
             self.run();
         }
     }

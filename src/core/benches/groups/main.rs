@@ -4,6 +4,7 @@
 //! `cargo bench -p tern-core --bench groups [MEMBERS_MAX]`. No disk and no encryption are in it;
 //! the shards' logs are in memory. The channel's shard is home to a quarter of the members too,
 //! which counts with it. Medians of single messages.
+#![allow(clippy::print_stdout)] // its result
 
 mod house;
 
