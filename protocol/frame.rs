@@ -5,8 +5,8 @@ use core::mem::size_of;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::frames::{
-    ChannelState, Close, Cursor, ErrorHead, Fetch, Gap, GroupInfo, GroupPage, Hello, LoggedIn,
-    Login, Ping, Pong, PushBody, Resume, Send, SendAck, SendRefused, Welcome,
+    ChannelState, Close, Cursor, ErrorHead, Fetch, Gap, GroupInfo, GroupPage, Hello, Identity,
+    LoggedIn, Login, Ping, Pong, PushBody, Resume, Send, SendAck, SendRefused, TokenLogin, Welcome,
 };
 use crate::header::{Flags, HEADER_BYTES, Header};
 use crate::limits::PAYLOAD_BYTES_MAX;
@@ -21,6 +21,10 @@ pub enum Frame<'a> {
     Welcome(&'a Welcome),
     /// See [`Kind::Login`].
     Login(&'a Login),
+    /// See [`Kind::TokenLogin`]; with the token.
+    TokenLogin(&'a TokenLogin, &'a [u8]),
+    /// See [`Kind::Identity`].
+    Identity(&'a Identity),
     /// See [`Kind::Resume`].
     Resume(&'a Resume),
     /// See [`Kind::LoggedIn`].
@@ -113,6 +117,10 @@ impl<'a> Frame<'a> {
             Kind::Hello => Self::Hello(whole(kind, payload)?),
             Kind::Welcome => Self::Welcome(whole(kind, payload)?),
             Kind::Login => Self::Login(whole(kind, payload)?),
+            Kind::TokenLogin => {
+                headed(kind, payload).map(|(head, rest)| Self::TokenLogin(head, rest))?
+            }
+            Kind::Identity => Self::Identity(whole(kind, payload)?),
             Kind::Resume => Self::Resume(whole(kind, payload)?),
             Kind::LoggedIn => Self::LoggedIn(whole(kind, payload)?),
             Kind::Cursors => Self::Cursors(list(kind, payload)?),
@@ -152,6 +160,8 @@ impl<'a> Frame<'a> {
             Self::Hello(fixed) => (fixed.as_bytes(), &[]),
             Self::Welcome(fixed) => (fixed.as_bytes(), &[]),
             Self::Login(fixed) => (fixed.as_bytes(), &[]),
+            Self::TokenLogin(fixed, token) => (fixed.as_bytes(), token),
+            Self::Identity(fixed) => (fixed.as_bytes(), &[]),
             Self::Resume(fixed) => (fixed.as_bytes(), &[]),
             Self::LoggedIn(fixed) => (fixed.as_bytes(), &[]),
             Self::Cursors(list) | Self::ReceiveAck(list) => (&[], list.as_bytes()),
@@ -178,6 +188,8 @@ impl<'a> Frame<'a> {
             Self::Hello(_) => Kind::Hello,
             Self::Welcome(_) => Kind::Welcome,
             Self::Login(_) => Kind::Login,
+            Self::TokenLogin(..) => Kind::TokenLogin,
+            Self::Identity(_) => Kind::Identity,
             Self::Resume(_) => Kind::Resume,
             Self::LoggedIn(_) => Kind::LoggedIn,
             Self::Cursors(_) => Kind::Cursors,

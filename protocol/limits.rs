@@ -2,7 +2,7 @@
 
 use core::mem::size_of;
 
-use crate::frames::{Cursor, GroupMember, GroupPage, PushBody};
+use crate::frames::{Cursor, GroupMember, GroupPage, PushBody, TokenLogin};
 use crate::group::CHANGE_BYTES_MAX;
 use crate::header::HEADER_BYTES;
 
@@ -59,6 +59,9 @@ pub const ERROR_TEXT_BYTES_MAX: usize = 256;
 /// Bytes of a device's secret and of a resume token: 256 random bits.
 pub const SECRET_BYTES: usize = 32;
 
+/// Longest token of a TOKEN_LOGIN in bytes: a signature of 4,096 bits and some 2 KB of claims.
+pub const TOKEN_BYTES_MAX: usize = 4_096;
+
 /// Missed heartbeats after which a device counts as offline.
 pub const MISSED_BEATS_MAX: u32 = 3;
 
@@ -73,5 +76,6 @@ const _: () = {
             + GROUP_PAGE_MEMBERS_MAX * size_of::<GroupMember>()
             <= PAYLOAD_BYTES_MAX
     );
+    assert!(size_of::<TokenLogin>() + TOKEN_BYTES_MAX <= PAYLOAD_BYTES_MAX);
     assert!(UNACKED_SENDS_MAX as usize <= u64::BITS as usize);
 };

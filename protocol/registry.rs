@@ -71,6 +71,8 @@ kinds! {
     0x04 Resume "RESUME" ToServer Welcome "Goes on with a live session by its token; grants no epoch.";
     0x05 LoggedIn "LOGGED_IN" ToClient Welcome "The session is this device's: epoch, token, heartbeat.";
     0x06 Cursors "CURSORS" ToServer Login "The newest id consumed per channel; flag LAST ends the list and starts delivery.";
+    0x07 TokenLogin "TOKEN_LOGIN" ToServer Welcome "Full login by a signed token of the operator's own system; grants a new epoch.";
+    0x08 Identity "IDENTITY" ToClient Welcome "The numbers that a token stands for; comes before LOGGED_IN.";
     0x10 Send "SEND" ToServer Login "One message under its send key.";
     0x11 SendAck "SEND_ACK" ToClient Login "The message is durable and has this id.";
     0x12 SendRefused "SEND_REFUSED" ToClient Login "The message was not accepted, with the code that says why.";
@@ -172,6 +174,12 @@ codes! {
     0x0012 DeviceRevoked "DEVICE_REVOKED" Final "The device was revoked, or has no epoch left; add a new device to the user.";
     0x0013 ResumeUnknown "RESUME_UNKNOWN" Final "The session to resume is gone; log in with the device's secret.";
     0x0014 Fenced "FENCED" Final "Another login of this device took over; if that was not this user, change the secret.";
+    0x0015 TokenInvalid "TOKEN_INVALID" Final "The token is not one that this server takes: form, algorithm, signature, issuer, audience or claims; the connection is closed.";
+    0x0016 TokenExpired "TOKEN_EXPIRED" Final "The token has expired; log in with a new one.";
+    0x0017 TokenEarly "TOKEN_EARLY" Final "The token is not valid yet; log in with one that is, and compare the clocks.";
+    0x0018 TokenKeyUnknown "TOKEN_KEY_UNKNOWN" Final "The server does not have the key that the token names; log in with a new token.";
+    0x0019 TokensNotTaken "TOKENS_NOT_TAKEN" Final "This server takes no tokens; log in with the device's secret.";
+    0x001a SecretChanged "SECRET_CHANGED" Final "The device was given a new secret; log in with that one.";
 
     // Sends.
     0x0020 NotAMember "NOT_A_MEMBER" Final "The sender is not a member of the channel, or there is no such channel.";
@@ -214,6 +222,12 @@ codes! {
     0x0051 Draining "DRAINING" Retry "The server goes down in order; come back after the time given.";
     0x0052 Offline "OFFLINE" Retry "Three heartbeats were missed; connect again.";
     0x0053 Internal "INTERNAL" Retry "The server failed in a way it did not expect; connect again.";
+
+    // What a user may have, and how often it may ask.
+    0x0060 UserRateLimited "USER_RATE_LIMITED" Retry "The user's devices together send faster than allowed.";
+    0x0061 TooManyRequests "TOO_MANY_REQUESTS" Retry "The device asks faster than allowed; the frame was not acted on.";
+    0x0062 TooManySessions "TOO_MANY_SESSIONS" Retry "As many devices of the user are connected as may be; come back when one has left.";
+    0x0063 TooManyDevices "TOO_MANY_DEVICES" Final "The user has as many devices as it may have; revoke one to add another.";
 }
 
 impl Code {

@@ -1,8 +1,8 @@
 //! What each kind's payload holds, as data: capture decoders, fuzzers and SPEC.md read it.
 
 use super::{
-    ChannelState, Close, Cursor, ErrorHead, Fetch, Gap, GroupInfo, GroupPage, Hello, LoggedIn,
-    Login, Ping, Pong, PushBody, Resume, Send, SendAck, SendRefused, Welcome,
+    ChannelState, Close, Cursor, ErrorHead, Fetch, Gap, GroupInfo, GroupPage, Hello, Identity,
+    LoggedIn, Login, Ping, Pong, PushBody, Resume, Send, SendAck, SendRefused, TokenLogin, Welcome,
 };
 use crate::registry::Kind;
 
@@ -61,6 +61,8 @@ pub fn layout(kind: Kind) -> Option<Layout> {
         Kind::Hello => (Hello::FIELDS, Tail::None),
         Kind::Welcome => (Welcome::FIELDS, Tail::None),
         Kind::Login => (Login::FIELDS, Tail::None),
+        Kind::TokenLogin => (TokenLogin::FIELDS, Tail::Bytes("token")),
+        Kind::Identity => (Identity::FIELDS, Tail::None),
         Kind::Resume => (Resume::FIELDS, Tail::None),
         Kind::LoggedIn => (LoggedIn::FIELDS, Tail::None),
         Kind::Cursors | Kind::ReceiveAck => (Cursor::FIELDS, Tail::Repeat),

@@ -15,7 +15,8 @@ pub use layout::{Field, Layout, Tail, layout};
 pub use messages::{PushBody, Send, SendAck, SendRefused, content_type, message_kind};
 pub use reading::{ChannelState, Cursor, Fetch, Gap};
 pub use session::{
-    Close, ErrorHead, Hello, LoggedIn, Login, Network, Ping, Pong, Resume, Welcome, capabilities,
+    Close, ErrorHead, Hello, Identity, LoggedIn, Login, Network, Ping, Pong, Resume, TokenLogin,
+    Welcome, capabilities,
 };
 
 /// Declares a struct of the wire: the size that SPEC.md gives it, and for each field the byte at

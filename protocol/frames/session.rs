@@ -14,6 +14,8 @@ pub mod capabilities {
     pub const DATAGRAMS: u64 = 1;
     /// Messages of kind CHANGE, and the frames of groups.
     pub const GROUPS: u64 = 1 << 1;
+    /// The server takes TOKEN_LOGIN.
+    pub const TOKENS: u64 = 1 << 2;
 }
 
 /// The kind of network a client is on, by which the server chooses its heartbeat.
@@ -97,6 +99,30 @@ wire_struct!(
         @12 reserved: U32,
         /// The device's secret.
         @16 secret: [u8; SECRET_BYTES],
+    }
+);
+
+wire_struct!(
+    /// The fixed part of TOKEN_LOGIN; the token follows, a JSON Web Token in its compact form.
+    TokenLogin, 16 {
+        /// Who; 0 if the client does not know its numbers yet.
+        @0 uin: U64,
+        /// With which device; 0 as for the uin.
+        @8 device: U32,
+        /// Zero; ignored.
+        @12 reserved: U32,
+    }
+);
+
+wire_struct!(
+    /// IDENTITY: the account that a token stands for.
+    Identity, 16 {
+        /// The user.
+        @0 uin: U64,
+        /// The device.
+        @8 device: U32,
+        /// Zero; ignored.
+        @12 reserved: U32,
     }
 );
 

@@ -5,8 +5,9 @@ mod vectors;
 
 use tern_protocol::frames::{
     Change, ChannelState, Close, Cursor, ErrorHead, Fetch, Gap, GroupInfo, GroupMember, GroupPage,
-    Hello, LoggedIn, Login, Network, Ping, Pong, PushBody, Resume, Send, SendAck, SendRefused,
-    Welcome, action, capabilities, content_type, message_kind, role, settings,
+    Hello, Identity, LoggedIn, Login, Network, Ping, Pong, PushBody, Resume, Send, SendAck,
+    SendRefused, TokenLogin, Welcome, action, capabilities, content_type, message_kind, role,
+    settings,
 };
 use tern_protocol::group::{self, ChangeView};
 use tern_protocol::limits::{
@@ -68,6 +69,18 @@ fn login() {
     let secret = counting_from(0);
     let login = Login { uin: 10_001.into(), device: 1.into(), reserved: 0.into(), secret };
     same("login", Flags::NONE, &Frame::Login(&login));
+}
+
+#[test]
+fn token_login() {
+    let login = TokenLogin { uin: 0.into(), device: 0.into(), reserved: 0.into() };
+    same("token_login", Flags::NONE, &Frame::TokenLogin(&login, b"aGk.e30.c2ln"));
+}
+
+#[test]
+fn identity() {
+    let identity = Identity { uin: 10_001.into(), device: 1.into(), reserved: 0.into() };
+    same("identity", Flags::NONE, &Frame::Identity(&identity));
 }
 
 #[test]

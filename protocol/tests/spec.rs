@@ -123,6 +123,7 @@ fn limits_table() -> String {
         GROUP_PAGE_MEMBERS_MAX,
         ERROR_TEXT_BYTES_MAX,
         SECRET_BYTES,
+        TOKEN_BYTES_MAX,
         MISSED_BEATS_MAX
     ];
     let texts = [("ALPN", limits::ALPN), ("MAGIC", &limits::MAGIC)];

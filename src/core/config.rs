@@ -3,6 +3,11 @@
 use tern_protocol::frames::Network;
 use tern_protocol::limits::CONTENT_BYTES_DEFAULT;
 
+use crate::limiter::Rate;
+
+/// Milliseconds in a second.
+const MS_PER_SECOND: u64 = 1_000;
+
 /// Settings of a [`crate::Worker`], the same for all workers.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -12,6 +17,17 @@ pub struct Config {
     pub sends_per_second: u32,
     /// Messages a device may send at once after a pause.
     pub sends_burst: u32,
+    /// Messages that all devices of a user together may send a second, over time; 0: four times
+    /// what one device may.
+    pub user_sends_per_second: u32,
+    /// Messages that they may send at once after a pause; 0: four times what one device may.
+    pub user_sends_burst: u32,
+    /// FETCH and PING that a connection may say a second, over time.
+    pub asks_per_second: u32,
+    /// FETCH and PING that it may say at once after a pause.
+    pub asks_burst: u32,
+    /// Devices of a user that may be connected at the same time.
+    pub sessions_per_user: u32,
     /// New channels that a user may open an hour.
     pub channels_per_hour: u32,
     /// Channels that a user may be in, groups he left included while they hold something for him.
@@ -44,7 +60,13 @@ pub struct Config {
     /// Whether the transport can carry single frames that may be lost and overtake each other, and
     /// repairs them; announced to clients.
     pub datagrams: bool,
+    /// Whether the directory can check tokens; announced to clients.
+    pub tokens: bool,
 }
+
+/// What all devices of a user together may send, as many times what one device may, unless the
+/// operator set it: few people write on more than a few devices at once.
+const DEVICES_AT_ONCE: u32 = 4;
 
 impl Default for Config {
     fn default() -> Self {
@@ -52,6 +74,11 @@ impl Default for Config {
             content_bytes_max: CONTENT_BYTES_DEFAULT as u32,
             sends_per_second: 50,
             sends_burst: 500,
+            user_sends_per_second: 0,
+            user_sends_burst: 0,
+            asks_per_second: 50,
+            asks_burst: 500,
+            sessions_per_user: 32,
             channels_per_hour: 200,
             channels_per_user: 16_384,
             group_members_max: 100_000,
@@ -66,11 +93,35 @@ impl Default for Config {
             heartbeat_wifi_ms: 30_000,
             heartbeat_cellular_ms: 25_000,
             datagrams: true,
+            tokens: false,
         }
     }
 }
 
 impl Config {
+    /// How often a device may send.
+    pub fn device_rate(&self) -> Rate {
+        Rate::new(self.sends_per_second, MS_PER_SECOND, self.sends_burst)
+    }
+
+    /// How often all devices of a user together may send.
+    pub fn user_rate(&self) -> Rate {
+        let or_many = |user: u32, device: u32| match user {
+            0 => device.saturating_mul(DEVICES_AT_ONCE),
+            set => set,
+        };
+        Rate::new(
+            or_many(self.user_sends_per_second, self.sends_per_second),
+            MS_PER_SECOND,
+            or_many(self.user_sends_burst, self.sends_burst),
+        )
+    }
+
+    /// How often a connection may say FETCH or PING.
+    pub fn asks_rate(&self) -> Rate {
+        Rate::new(self.asks_per_second, MS_PER_SECOND, self.asks_burst)
+    }
+
     /// Milliseconds between two heartbeats on a network.
     pub fn heartbeat_ms(&self, network: Network) -> u32 {
         match network {

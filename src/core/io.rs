@@ -1,7 +1,9 @@
 //! The two closed lists: everything that can wake a worker, and everything that leaves one.
 
 use bytes::Bytes;
-use tern_protocol::frames::{ChannelState, Gap, LoggedIn, Pong, SendAck, SendRefused, Welcome};
+use tern_protocol::frames::{
+    ChannelState, Gap, Identity, LoggedIn, Pong, SendAck, SendRefused, Welcome,
+};
 use tern_protocol::{ChannelId, Code, DeviceId, Flags, Kind, Uin};
 
 use crate::log::Offset;
@@ -113,6 +115,7 @@ pub enum Waiter {
 #[allow(missing_docs)] // each is the frame of its name
 pub enum Outgoing {
     Welcome(Welcome),
+    Identity(Identity),
     LoggedIn(LoggedIn),
     SendAck(SendAck),
     SendRefused(SendRefused),
@@ -140,6 +143,15 @@ pub enum Query {
         /// Its secret.
         secret: Token,
     },
+    /// Who is it that this token stands for?
+    Identify {
+        /// Who asks.
+        session: SessionRef,
+        /// Who the client takes itself for; 0 where it does not know.
+        claimed: Device,
+        /// The token, as it came.
+        token: Box<[u8]>,
+    },
     /// Is there such a user, to whom a first message may go?
     UserExists {
         /// Who asks.
@@ -152,11 +164,14 @@ pub enum Query {
 }
 
 impl std::fmt::Debug for Query {
-    /// Without the secret.
+    /// Without secret or token.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Authenticate { session, device, .. } => {
                 write!(f, "Authenticate({session:?}, {device:?})")
+            }
+            Self::Identify { session, claimed, .. } => {
+                write!(f, "Identify({session:?}, {claimed:?})")
             }
             Self::UserExists { shard, channel, uin } => {
                 write!(f, "UserExists({shard:?}, {channel}, {uin})")
@@ -174,6 +189,14 @@ pub enum Answer {
         session: SessionRef,
         /// Yes or no.
         result: Result<Token, Code>,
+    },
+    /// To [`Query::Identify`]: the device, and a fresh random token for the session, or the code
+    /// of refusal.
+    Identified {
+        /// Who asked.
+        session: SessionRef,
+        /// Yes or no.
+        result: Result<(Device, Token), Code>,
     },
     /// To [`Query::UserExists`].
     UserExists {

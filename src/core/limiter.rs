@@ -7,7 +7,12 @@ use crate::time::Mono;
 pub struct Rate {
     interval_us: u64,
     burst_us: u64,
+    burst: u32,
 }
+
+/// A part of a burst, as a divisor: what is used of a rate may be told with this little delay, so
+/// that those who share it overstep it by little and tell it rarely.
+const BATCHES_PER_BURST: u32 = 64;
 
 impl Rate {
     /// `count` events per `per_ms` milliseconds over time, and `burst` at once after a pause.
@@ -17,7 +22,12 @@ impl Rate {
     pub fn new(count: u32, per_ms: u64, burst: u32) -> Self {
         assert!(count > 0 && per_ms > 0 && burst > 0);
         let interval_us = per_ms * 1_000 / u64::from(count);
-        Self { interval_us, burst_us: interval_us * u64::from(burst) }
+        Self { interval_us, burst_us: interval_us.saturating_mul(u64::from(burst)), burst }
+    }
+
+    /// How much of it may be used before those who share it are told.
+    pub fn batch(self) -> u32 {
+        (self.burst / BATCHES_PER_BURST).max(1)
     }
 }
 
@@ -44,6 +54,28 @@ impl Limiter {
         Ok(())
     }
 
+    /// Takes `count` that were used already, or gives `-count` back that were not; says from when
+    /// on there is one more, if that is later than now.
+    pub fn settle(&mut self, now: Mono, rate: Rate, count: i32) -> Option<Mono> {
+        let change_us = rate.interval_us.saturating_mul(u64::from(count.unsigned_abs()));
+        let now_us = now.0 * 1_000;
+        self.earned_us = match count {
+            ..0 => self.earned_us.saturating_sub(change_us),
+            _ => self.earned_us.max(now_us).saturating_add(change_us),
+        };
+        let free_us = (self.earned_us.saturating_add(rate.interval_us))
+            .saturating_sub(rate.burst_us)
+            .div_ceil(1_000);
+        (free_us > now.0).then_some(Mono(free_us))
+    }
+
+    /// What was used here and elsewhere of the same rate, as far as both did not know of each
+    /// other: the longer wait counts.
+    #[must_use]
+    pub fn or_later(self, other: Self) -> Self {
+        Self { earned_us: self.earned_us.max(other.earned_us) }
+    }
+
     /// Gives one back: it turned out to be a repeat.
     pub fn refund(&mut self, rate: Rate) {
         self.earned_us = self.earned_us.saturating_sub(rate.interval_us);
@@ -64,5 +96,19 @@ mod tests {
         assert_eq!(limiter.take(start.after_ms(100), rate), Ok(()));
         limiter.refund(rate);
         assert_eq!(limiter.take(start.after_ms(100), rate), Ok(()));
+    }
+
+    #[test]
+    fn what_was_used_elsewhere_is_waited_for() {
+        let (rate, mut limiter) = (Rate::new(10, 1_000, 3), Limiter::default());
+        let start = Mono(5_000);
+        assert_eq!(limiter.settle(start, rate, 2), None, "one is left");
+        assert_eq!(limiter.settle(start, rate, 3), Some(start.after_ms(300)), "two too many");
+        assert_eq!(limiter.settle(start.after_ms(299), rate, 0), Some(start.after_ms(300)));
+        assert_eq!(limiter.settle(start.after_ms(300), rate, 0), None);
+        assert_eq!(limiter.take(start.after_ms(300), rate), Ok(()));
+        assert_eq!(limiter.settle(start.after_ms(300), rate, -1), None, "given back");
+        assert_eq!(limiter.or_later(Limiter::default()), limiter);
+        assert_eq!(Limiter::default().or_later(limiter), limiter);
     }
 }

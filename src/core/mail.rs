@@ -7,6 +7,7 @@ use tern_protocol::limits::SECRET_BYTES;
 use tern_protocol::{ChannelId, Code, DeviceId, Epoch, Incarnation, MessageId, SendKey, Uin};
 
 use crate::io::LinkId;
+use crate::limiter::Limiter;
 use crate::log::{Durable, Offset};
 use crate::placement::{ShardId, WorkerId};
 use crate::shard::DurableAck;
@@ -155,6 +156,15 @@ pub enum Proof {
     Token(Epoch, Token),
 }
 
+/// What a session may send, as far as its user's home shard knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Rates {
+    /// What the device has used of its own rate.
+    pub used: Limiter,
+    /// Until when no device of the user may send.
+    pub user_waits_until: Mono,
+}
+
 /// A device that a session speaks for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct Device {
@@ -248,6 +258,8 @@ pub enum Mail {
         token: Token,
         /// Whether a session went on.
         resumed: bool,
+        /// What it may send.
+        rates: Rates,
     },
     /// Answers `Attach`: no.
     AttachRefused {
@@ -292,6 +304,24 @@ pub enum Mail {
         device: Device,
         /// Whether the session ended too, rather than waits to be resumed.
         ended: bool,
+        /// What the device had used of its own rate.
+        used: Limiter,
+        /// Messages sent that the home shard was not told of.
+        sent: i32,
+    },
+    /// Devices of a user send: count it for the user. To the home shard.
+    Sent {
+        /// Which device.
+        device: Device,
+        /// Messages sent, less those that were given back.
+        sent: i32,
+    },
+    /// What was used elsewhere of what a session may send. From the home shard.
+    Rates {
+        /// The session.
+        to: SessionRef,
+        /// As far as the home shard knows.
+        rates: Rates,
     },
     /// The session is over: close its connection. From the home shard.
     Fence {
@@ -384,6 +414,8 @@ impl Mail {
             | Self::Subscribe { .. }
             | Self::Channels { .. }
             | Self::Detach { .. }
+            | Self::Sent { .. }
+            | Self::Rates { .. }
             | Self::Fence { .. }
             | Self::Enter { .. }
             | Self::Entered { .. }

@@ -26,7 +26,7 @@ use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot};
 
 use crate::group::GroupPage;
 use crate::machine::{
-    Event, Identity, Position, SavedSend, SendId, SendOutcome, SendResult, Tuning,
+    Event, Identity, Position, Proof, SavedSend, SendId, SendOutcome, SendResult, Tuning,
 };
 use crate::profile::Profile;
 use crate::store::{Store, StoreError};
@@ -70,9 +70,9 @@ impl Options {
         profile: &Profile,
         store: Box<dyn Store>,
     ) -> Result<Self, crate::hex::HexError> {
-        let secret = profile.secret_bytes()?;
+        let proof = Proof::Secret(profile.secret_bytes()?);
         Ok(Self {
-            identity: Identity { uin: profile.uin(), device: profile.device(), secret },
+            identity: Identity { uin: profile.uin(), device: profile.device(), proof },
             server: profile.server.clone(),
             trust: profile.pin_bytes()?.map_or(Trust::System, Trust::Pin),
             store,
@@ -180,6 +180,7 @@ pub(crate) enum Command {
     },
     Settled(SendId),
     Delivered(Position),
+    Prove(Proof),
     NetworkChanged(Network),
     Rebind(oneshot::Sender<io::Result<()>>),
     Close {
@@ -311,6 +312,7 @@ impl Client {
             | Event::HistoryRestarted { .. }
             | Event::GroupPage(_)
             | Event::GroupRefused { .. }
+            | Event::Identity { .. }
             | Event::State(_)
             | Event::ServerError { .. } => {}
         }
@@ -333,6 +335,13 @@ impl Client {
     pub fn network_changed(&self, network: Network) {
         // To a closed client its network does not matter.
         let _ = self.say(Command::NetworkChanged(network));
+    }
+
+    /// From the next full login on the device is proved by this: an application whose token
+    /// expires says the next one in time.
+    pub fn prove(&self, proof: Proof) {
+        // A closed client logs in no more.
+        let _ = self.say(Command::Prove(proof));
     }
 
     /// Moves the connection to a new socket, so to a new port or address; the session goes on.

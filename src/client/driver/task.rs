@@ -228,6 +228,7 @@ impl Task {
             Command::Change { .. } | Command::GroupInfo { .. } => {}
             Command::Settled(send) => self.say(Input::Settled(send)),
             Command::Delivered(position) => self.say(Input::Delivered(position)),
+            Command::Prove(proof) => self.say(Input::Prove(proof)),
             Command::NetworkChanged(network) => {
                 self.remember_rtt();
                 self.target.network = network;

@@ -3,14 +3,14 @@
 use bytes::Bytes;
 use tern_protocol::frame::{encode, frame_bytes};
 use tern_protocol::frames::{
-    Close, Cursor, Fetch, GroupInfo, Hello, Login, Network, Ping, Resume, Send,
+    Close, Cursor, Fetch, GroupInfo, Hello, Login, Network, Ping, Resume, Send, TokenLogin,
 };
 use tern_protocol::header::HEADER_BYTES;
 use tern_protocol::limits::{CURSORS_PER_FRAME_MAX, MAGIC, SECRET_BYTES, VERSION};
 use tern_protocol::{ChannelId, Code, Epoch, Flags, Kind, MessageId, SendCounter, SendKey, Uin};
 use zerocopy::{Immutable, IntoBytes};
 
-use super::io::{Identity, Position, SavedSend};
+use super::io::{Identity, Position, Proof, SavedSend};
 
 /// Version of the body of a message that this client writes.
 const BODY_VERSION: u8 = 1;
@@ -34,13 +34,15 @@ pub(crate) fn hello(network: Network, capabilities: u64) -> Bytes {
 }
 
 pub(crate) fn login(identity: &Identity) -> Bytes {
-    let login = Login {
-        uin: identity.uin.into(),
-        device: identity.device.into(),
-        reserved: 0.into(),
-        secret: identity.secret,
-    };
-    frame(Kind::Login, &login, &[])
+    let (uin, device, reserved) = (identity.uin.into(), identity.device.into(), 0.into());
+    match &identity.proof {
+        Proof::Secret(secret) => {
+            frame(Kind::Login, &Login { uin, device, reserved, secret: *secret }, &[])
+        }
+        Proof::Token(token) => {
+            frame(Kind::TokenLogin, &TokenLogin { uin, device, reserved }, token)
+        }
+    }
 }
 
 pub(crate) fn resume(identity: &Identity, epoch: Epoch, token: [u8; SECRET_BYTES]) -> Bytes {

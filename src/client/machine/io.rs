@@ -12,16 +12,35 @@ use crate::group::{GroupChange, GroupPage};
 /// Whose machine it is.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The user.
+    /// The user; 0 if a token knows it and the server has not told yet.
     pub uin: Uin,
-    /// The device.
+    /// The device; 0 as for the user.
     pub device: DeviceId,
     /// What proves it.
-    pub secret: [u8; SECRET_BYTES],
+    pub proof: Proof,
+}
+
+/// What proves a device in a full login.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// The secret that the directory gave it.
+    Secret([u8; SECRET_BYTES]),
+    /// A token of the operator's own system, in its compact form.
+    Token(Bytes),
+}
+
+impl std::fmt::Debug for Proof {
+    /// Without secret or token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Secret(_) => "Secret(…)",
+            Self::Token(_) => "Token(…)",
+        })
+    }
 }
 
 impl std::fmt::Debug for Identity {
-    /// Without the secret.
+    /// Without the proof.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Identity({}.{})", self.uin, self.device)
     }
@@ -97,6 +116,9 @@ pub enum Input {
     Stored(Ticket),
     /// The store failed for good.
     StoreFailed,
+    /// From the next full login on the device is proved by this: a token that expires later, or a
+    /// new secret.
+    Prove(Proof),
     /// The client is on another network, or on another address of the same.
     NetworkChanged(Network),
     /// The application ends the session. What is unsent stays stored.
@@ -214,6 +236,14 @@ pub enum Event {
         channel: ChannelId,
         /// Why.
         code: Code,
+    },
+    /// The numbers that the token stands for. An application that knew none keeps them for its
+    /// next start, beside the store: both belong to this device.
+    Identity {
+        /// The user.
+        uin: Uin,
+        /// The device.
+        device: DeviceId,
     },
     /// The connection's state changed.
     State(State),

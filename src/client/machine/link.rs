@@ -11,9 +11,11 @@
 //! HELLO and LOGIN leave in one flight, which saves a round trip: a server of another version
 //! answers both with one CLOSE.
 
-use tern_protocol::frames::{Close, ErrorHead, LoggedIn, Welcome, capabilities};
+use tern_protocol::frames::{
+    Close, ErrorHead, Identity as IdentityFrame, LoggedIn, Welcome, capabilities,
+};
 use tern_protocol::limits::{SECRET_BYTES, VERSION};
-use tern_protocol::{Class, Code, Epoch, Kind};
+use tern_protocol::{Class, Code, DeviceId, Epoch, Kind, Uin};
 
 use super::Machine;
 use super::beat::Beat;
@@ -101,6 +103,20 @@ impl Machine {
         self.outbox.may_be_free(both & capabilities::DATAGRAMS != 0);
         self.mailbox.expect_any_order(both & capabilities::DATAGRAMS != 0);
         self.phase = Phase::LoggingIn { until, resuming };
+    }
+
+    /// The server says who the token stands for: never somebody else than before.
+    pub(super) fn handle_identity(&mut self, now: Mono, told: &IdentityFrame) {
+        let (uin, device) = (Uin::from(told.uin), DeviceId::from(told.device));
+        let own = &mut self.identity;
+        let fits = [Uin(0), uin].contains(&own.uin) && [DeviceId(0), device].contains(&own.device);
+        let is_answer = matches!(self.phase, Phase::LoggingIn { .. });
+        if !fits || !is_answer || uin == Uin(0) || device == DeviceId(0) {
+            return self.bad_frame(now);
+        }
+        (own.uin, own.device) = (uin, device);
+        self.outbox.owned_by((uin, device));
+        self.out.tell(Event::Identity { uin, device });
     }
 
     pub(super) fn handle_logged_in(&mut self, now: Mono, logged_in: &LoggedIn) {

@@ -49,8 +49,8 @@ use random::Random;
 
 pub use counters::Counters;
 pub use io::{
-    Change, Effect, End, Event, Identity, Input, Message, Position, Saved, SavedSend, SendId,
-    SendOutcome, SendResult, State, Ticket, UNMADE,
+    Change, Effect, End, Event, Identity, Input, Message, Position, Proof, Saved, SavedSend,
+    SendId, SendOutcome, SendResult, State, Ticket, UNMADE,
 };
 pub use time::Mono;
 pub use tuning::Tuning;
@@ -122,6 +122,7 @@ impl Machine {
                 self.mailbox.stored(now, ticket, self.is_live(), &self.tuning);
             }
             Input::StoreFailed => self.end(End::StoreFailed, Code::Internal),
+            Input::Prove(proof) => self.identity.proof = proof,
             Input::NetworkChanged(network) => self.handle_network(now, network),
             Input::Logout => self.logout(),
             Input::Tick => self.handle_tick(now),
@@ -203,6 +204,7 @@ impl Machine {
         }
         match frame {
             Frame::Welcome(welcome) => self.handle_welcome(now, welcome),
+            Frame::Identity(identity) => self.handle_identity(now, identity),
             Frame::LoggedIn(logged_in) => self.handle_logged_in(now, logged_in),
             Frame::Error(error, _) => self.handle_error(now, error),
             Frame::Close(close, _) => self.handle_close(now, close),

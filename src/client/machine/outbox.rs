@@ -134,6 +134,11 @@ impl Outbox {
         }
     }
 
+    /// The device learned its numbers, before it has sent anything.
+    pub(crate) fn owned_by(&mut self, owner: (Uin, DeviceId)) {
+        self.owner = owner;
+    }
+
     /// The number that the next send gets.
     pub(crate) fn next(&self) -> SendId {
         self.next

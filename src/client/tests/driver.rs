@@ -6,7 +6,7 @@ mod server;
 use std::time::Duration;
 
 use server::Server;
-use tern_client::machine::{End, Event, Identity, Message, SendOutcome, State, Tuning};
+use tern_client::machine::{End, Event, Identity, Message, Proof, SendOutcome, State, Tuning};
 use tern_client::store::{DiskStore, MemoryStore, Store};
 use tern_client::{Client, Events, Options, Problem, Trust};
 use tern_protocol::frames::{Network, content_type};
@@ -21,7 +21,7 @@ fn channel() -> ChannelId {
 
 fn options(server: &Server, uin: Uin, store: Box<dyn Store>) -> Options {
     Options {
-        identity: Identity { uin, device: DeviceId(1), secret: [7; 32] },
+        identity: Identity { uin, device: DeviceId(1), proof: Proof::Secret([7; 32]) },
         server: server.address.to_string(),
         trust: Trust::Pin(server.pin()),
         store,
@@ -126,7 +126,7 @@ async fn a_certificate_authority_is_trusted_for_its_names_alone() {
 async fn wrong_credentials_end_it_and_waiting_sends_hear_of_it() {
     let server = Server::start();
     let mut wrong = options(&server, ANN, Box::<MemoryStore>::default());
-    wrong.identity.secret = [0; 32];
+    wrong.identity.proof = Proof::Secret([0; 32]);
     let (ann, mut events) = Client::connect(wrong).unwrap();
     let sent = ann.send(channel(), content_type::TEXT, "never").await;
     assert!(sent.is_err());

@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
+use tern_protocol::frames::Identity;
 use tern_protocol::limits::MISSED_BEATS_MAX;
 use tern_protocol::registry::{Direction, Needs};
 use tern_protocol::{Code, DeviceId, Flags, Frame, Kind, Uin};
@@ -110,15 +111,20 @@ impl<R: Reader> Front<R> {
         match frame {
             Frame::Hello(hello) => self.hello(context, link, hello),
             Frame::Login(login) => self.login(context, link, login),
+            Frame::TokenLogin(login, token) => self.token_login(context, link, login, token),
             Frame::Resume(resume) => self.resume(context, link, resume),
             Frame::Cursors(list) => self.cursors(context, link, list, flags.has(Flags::LAST)),
             Frame::Send(head, content) => self.send(context, link, head, content, bytes),
             Frame::ReceiveAck(list) => self.receive_ack(context, link, list),
+            Frame::Fetch(_) | Frame::Ping(_) if !self.may_ask(context, link, frame.kind()) => {
+                Ok(())
+            }
             Frame::Fetch(fetch) => self.fetch(context, link, fetch),
             Frame::GroupInfo(info) => self.group_info(context, link, info),
             Frame::Ping(ping) => self.ping(context, link, ping),
             Frame::Close(..) => Err(Code::LoggedOut),
             Frame::Welcome(_)
+            | Frame::Identity(_)
             | Frame::LoggedIn(_)
             | Frame::SendAck(_)
             | Frame::SendRefused(_)
@@ -150,13 +156,24 @@ impl<R: Reader> Front<R> {
     }
 
     pub(crate) fn handle_answer(&mut self, context: &mut Context<'_>, answer: Answer) {
-        let Answer::Authenticated { session: from, result } = answer else {
-            unreachable!("the worker gives shards their answers");
+        let (from, named, result) = match answer {
+            Answer::Authenticated { session, result } => (session, None, result),
+            Answer::Identified { session, result: Ok((device, token)) } => {
+                (session, Some(device), Ok(token))
+            }
+            Answer::Identified { session, result: Err(code) } => (session, None, Err(code)),
+            Answer::UserExists { .. } => unreachable!("the worker gives shards their answers"),
         };
         let Some(session) = self.sessions.get_mut(&from.link) else { return };
-        let State::Authenticating(device) = session.state else { return };
+        let State::Authenticating(claimed) = session.state else { return };
         match result {
             Ok(token) => {
+                let device = named.unwrap_or(claimed);
+                if named.is_some() {
+                    let (uin, device) = (device.uin.into(), device.device.into());
+                    let identity = Identity { uin, device, reserved: 0.into() };
+                    context.effect(Effect::Frame(from.link, Outgoing::Identity(identity)));
+                }
                 session.state = State::Attaching(device);
                 let (proof, network) = (Proof::Secret(token), session.network);
                 let mail = Mail::Attach { from, device, proof, network, begun: session.begun };
@@ -179,9 +196,10 @@ impl<R: Reader> Front<R> {
                 self.refuse_send(context, to.link, channel, key, refusal);
             }
             Mail::GroupPage { to, channel, page } => self.group_page(context, to, channel, page),
-            Mail::Attached { to, device, epoch, token, resumed } => {
-                self.attached(context, to, device, epoch, token, resumed);
+            Mail::Attached { to, device, epoch, token, resumed, rates } => {
+                self.attached(context, to, device, (epoch, token), resumed, rates);
             }
+            Mail::Rates { to, rates } => self.rates(to, rates),
             Mail::AttachRefused { to, code, retry_after_ms } => {
                 self.attach_refused(context, to, code, retry_after_ms);
             }
@@ -199,6 +217,7 @@ impl<R: Reader> Front<R> {
             | Mail::Attach { .. }
             | Mail::Subscribe { .. }
             | Mail::Detach { .. }
+            | Mail::Sent { .. }
             | Mail::Enter { .. }
             | Mail::Entered { .. }
             | Mail::Notify { .. }
@@ -272,9 +291,20 @@ impl<R: Reader> Front<R> {
 
     /// Closes a connection with a code; its session waits for its device unless the code ends it.
     pub(super) fn end(&mut self, context: &mut Context<'_>, link: LinkId, code: Code) {
+        self.end_for(context, link, code, context.config.come_back_ms);
+    }
+
+    /// The same; who may come back is told when.
+    pub(super) fn end_for(
+        &mut self,
+        context: &mut Context<'_>,
+        link: LinkId,
+        code: Code,
+        wait_ms: u32,
+    ) {
         let retry = code.class() == tern_protocol::Class::Retry;
         if self.forget(context, link, !retry) {
-            let come_back_ms = if retry { context.config.come_back_ms } else { 0 };
+            let come_back_ms = if retry { wait_ms } else { 0 };
             context.effect(Effect::Close { link, code, come_back_ms });
         }
     }
@@ -282,11 +312,14 @@ impl<R: Reader> Front<R> {
     fn forget(&mut self, context: &mut Context<'_>, link: LinkId, ended: bool) -> bool {
         let Some(session) = self.sessions.remove(&link) else { return false };
         self.live -= usize::from(matches!(session.state, State::Live(_)));
-        if let State::Attaching(device) | State::Live(super::Live { device, .. }) = session.state {
-            let mail = Mail::Detach { from: self.session_ref(link), device, ended };
-            let home = Address::Shard(context.placement.home_of(device.uin));
-            context.post.send(context.counters, home, mail);
-        }
+        let (device, (used, sent)) = match session.state {
+            State::Attaching(device) => (device, Default::default()),
+            State::Live(super::Live { device, sending, .. }) => (device, sending.left()),
+            State::Greeting | State::Welcomed | State::Authenticating(_) => return true,
+        };
+        let mail = Mail::Detach { from: self.session_ref(link), device, ended, used, sent };
+        let home = Address::Shard(context.placement.home_of(device.uin));
+        context.post.send(context.counters, home, mail);
         true
     }
 

@@ -1,19 +1,20 @@
 //! From HELLO to LOGGED_IN, and the heartbeat.
 
 use tern_protocol::frames::{
-    Hello, LoggedIn, Login, Network, Ping, Pong, Resume, Welcome, capabilities,
+    Hello, LoggedIn, Login, Network, Ping, Pong, Resume, TokenLogin, Welcome, capabilities,
 };
-use tern_protocol::limits::{MAGIC, UNACKED_SENDS_MAX, VERSION};
+use tern_protocol::limits::{MAGIC, TOKEN_BYTES_MAX, UNACKED_SENDS_MAX, VERSION};
 use tern_protocol::{Code, Epoch, Flags, Kind};
 
 use super::delivery::Delivery;
 use super::front::{Front, Verdict};
+use super::rates::Sending;
 use super::{Live, State};
 use crate::context::Context;
 use crate::io::{Effect, LinkId, Outgoing, Query};
 use crate::limiter::Limiter;
 use crate::log::Reader;
-use crate::mail::{Address, Device, Mail, Proof, SessionRef, Token};
+use crate::mail::{Address, Device, Mail, Proof, Rates, SessionRef, Token};
 
 impl<R: Reader> Front<R> {
     pub(super) fn hello(
@@ -34,9 +35,11 @@ impl<R: Reader> Front<R> {
         }
         session.network = Network::from_wire(hello.network);
         session.state = State::Welcomed;
-        let datagrams = if context.config.datagrams { capabilities::DATAGRAMS } else { 0 };
+        let can = |bit: u64, it: bool| if it { bit } else { capabilities::NONE };
+        let datagrams = can(capabilities::DATAGRAMS, context.config.datagrams);
         session.takes_datagrams = hello.capabilities.get() & datagrams != 0;
-        let offered = datagrams | capabilities::GROUPS;
+        let tokens = can(capabilities::TOKENS, context.config.tokens);
+        let offered = datagrams | tokens | capabilities::GROUPS;
         let welcome = Welcome {
             version: VERSION.into(),
             unacked_sends_max: (UNACKED_SENDS_MAX as u16).into(), // fits: 64
@@ -67,6 +70,32 @@ impl<R: Reader> Front<R> {
         Ok(())
     }
 
+    pub(super) fn token_login(
+        &mut self,
+        context: &mut Context<'_>,
+        link: LinkId,
+        login: &TokenLogin,
+        token: &[u8],
+    ) -> Verdict {
+        let from = self.session_ref(link);
+        let session = self.sessions.get_mut(&link).expect("the frame's session is there");
+        if !matches!(session.state, State::Welcomed) {
+            return Err(Code::WrongState);
+        }
+        if !context.config.tokens {
+            return Err(Code::TokensNotTaken);
+        }
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(Code::TokenInvalid);
+        }
+        let claimed = Device { uin: login.uin.into(), device: login.device.into() };
+        session.state = State::Authenticating(claimed);
+        // A copy: the token may wait for long, and a slice would hold the receive buffer.
+        let query = Query::Identify { session: from, claimed, token: token.into() };
+        context.effect(Effect::Directory(query));
+        Ok(())
+    }
+
     pub(super) fn resume(
         &mut self,
         context: &mut Context<'_>,
@@ -93,21 +122,23 @@ impl<R: Reader> Front<R> {
         context: &mut Context<'_>,
         to: SessionRef,
         device: Device,
-        epoch: Epoch,
-        token: Token,
+        (epoch, token): (Epoch, Token),
         resumed: bool,
+        rates: Rates,
     ) {
         let Some(session) = self.sessions.get_mut(&to.link) else {
             // Its connection went while the epoch was made durable: nobody is there.
-            let mail = Mail::Detach { from: to, device, ended: false };
+            let (ended, used, sent) = (false, rates.used, 0);
+            let mail = Mail::Detach { from: to, device, ended, used, sent };
             let home = Address::Shard(context.placement.home_of(device.uin));
             return context.post.send(context.counters, home, mail);
         };
-        let (sends, delivery) = (Limiter::default(), Delivery::new(session.takes_datagrams));
+        let (sending, asks) = (Sending::new(rates), Limiter::default());
+        let (subscribed, delivery) = (false, Delivery::new(session.takes_datagrams));
         self.live += 1;
-        let (subscribed, asks_group) = (false, false);
+        let asks_group = false;
         session.state =
-            State::Live(Live { device, epoch, sends, subscribed, asks_group, delivery });
+            State::Live(Live { device, epoch, sending, asks, subscribed, asks_group, delivery });
         if resumed {
             context.counters.resumes += 1;
         } else {
@@ -138,7 +169,7 @@ impl<R: Reader> Front<R> {
         let Some(session) = self.sessions.get_mut(&to.link) else { return };
         context.counters.logins_refused += 1;
         if code != Code::ResumeUnknown {
-            return self.end(context, to.link, code);
+            return self.end_for(context, to.link, code, retry_after_ms);
         }
         session.state = State::Welcomed;
         let (kind, flags) = (Kind::Resume, Flags::NONE);

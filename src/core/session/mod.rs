@@ -9,6 +9,7 @@ mod front;
 mod greeting;
 mod grouping;
 mod page;
+mod rates;
 mod reading;
 mod sending;
 
@@ -21,6 +22,7 @@ use crate::limiter::Limiter;
 use crate::mail::Device;
 use crate::time::Mono;
 use delivery::Delivery;
+use rates::Sending;
 
 /// One connection's session.
 pub(crate) struct Session {
@@ -46,7 +48,8 @@ enum State {
     Greeting,
     /// HELLO was answered; LOGIN or RESUME must come.
     Welcomed,
-    /// The directory compares the secret.
+    /// The directory compares the secret, or looks at the token: then the device is who the
+    /// client takes itself for.
     Authenticating(Device),
     /// The home shard was asked for the session.
     Attaching(Device),
@@ -58,7 +61,9 @@ enum State {
 struct Live {
     device: Device,
     epoch: Epoch,
-    sends: Limiter,
+    sending: Sending,
+    /// FETCH and PING.
+    asks: Limiter,
     /// Whether the client has said all its cursors, and delivery began.
     subscribed: bool,
     /// Whether a page of a group's members is under way.

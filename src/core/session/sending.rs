@@ -9,7 +9,6 @@ use super::front::{Front, Verdict};
 use super::{Live, State};
 use crate::context::Context;
 use crate::io::{Effect, LinkId, Outgoing};
-use crate::limiter::Rate;
 use crate::log::Reader;
 use crate::mail::{Address, Mail, SessionRef};
 use crate::shard::DurableAck;
@@ -52,10 +51,11 @@ impl<R: Reader> Front<R> {
             Mail::Send { from, device: live.device, epoch: live.epoch, frame: frame.clone() };
         let shard = Address::Shard(context.placement.shard_of_channel(channel));
         if context.post.request(context.counters, shard, mail).is_err() {
-            live.sends.refund(sending_rate(context));
+            live.sending.refund(context);
             let refusal = Refusal { code: Code::Busy, member: 0, retry_after_ms: RETRY_SOON_MS };
             self.refuse_send(context, link, channel, key, refusal);
         }
+        self.tell_sent(context, link);
         Ok(())
     }
 
@@ -72,7 +72,7 @@ impl<R: Reader> Front<R> {
         if let State::Live(live) = &mut session.state
             && duplicate
         {
-            live.sends.refund(sending_rate(context));
+            live.sending.refund(context);
         }
         context.counters.acks += 1;
         context.effect(Effect::Frame(to.link, Outgoing::SendAck(ack.frame())));
@@ -140,8 +140,7 @@ impl Live {
         if is_change && !self.is_change_of(head, content) {
             return Err((Code::ChangeInvalid, 0));
         }
-        let taken = self.sends.take(context.now.mono, sending_rate(context));
-        taken.map_err(|wait_ms| (Code::RateLimited, wait_ms))
+        self.sending.take(context)
     }
 
     /// Whether the content is a change that makes sense, and if it makes a group, of the one that
@@ -156,8 +155,4 @@ impl Live {
             && head.refers_to.get() == 0
             && (change.head.action != action::CREATE || head.channel == own())
     }
-}
-
-fn sending_rate(context: &Context<'_>) -> Rate {
-    Rate::new(context.config.sends_per_second, 1_000, context.config.sends_burst)
 }

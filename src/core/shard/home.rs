@@ -52,6 +52,8 @@ pub(super) struct User {
     pub(super) channels: BTreeMap<ChannelId, Option<Grant>>,
     pub(super) devices: Vec<DeviceState>,
     opened: Limiter,
+    /// What all devices of the user have sent.
+    pub(super) sent: Limiter,
 }
 
 pub(super) struct DeviceState {
@@ -66,6 +68,8 @@ pub(super) struct DeviceState {
     pub(super) kicked: Option<(Epoch, Code)>,
     pub(super) presence: Presence,
     pub(super) network: Network,
+    /// What it had used of its own rate when a session of it last ended.
+    pub(super) used: Limiter,
     /// The newest logins, newest first.
     logins: [UnixMillis; LOGINS_KEPT],
 }
@@ -205,6 +209,7 @@ impl DeviceState {
             kicked: None,
             presence: Presence::Away(Mono(0)),
             network: Network::Unknown,
+            used: Limiter::default(),
             logins: [UnixMillis(0); LOGINS_KEPT],
         }
     }

@@ -47,6 +47,10 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         if self.home.newest_connection(login.device) > login.begun {
             return refuse_login(context, from, Code::TooSlow, RETRY_AFTER_MS);
         }
+        let user = self.home.users.entry(login.device.uin).or_default();
+        if let Err((code, wait_ms)) = user.has_room(context, login.device.device) {
+            return refuse_login(context, from, code, wait_ms);
+        }
         match login.proof {
             Proof::Secret(token) => self.grant_epoch(context, login, token),
             Proof::Token(epoch, token) => self.resume(context, &login, epoch, token),
@@ -88,8 +92,10 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             Some(state) if state.may_resume(epoch, &token, context.now.mono, resume_ms) => {
                 take_over(context, state, login);
                 self.home.unlisten(login.device);
-                let (to, resumed) = (login.from, true);
-                let mail = Mail::Attached { to, device: login.device, epoch, token, resumed };
+                let user = self.home.users.entry(uin).or_default();
+                let (to, resumed, rates) = (login.from, true, user.rates(context, device));
+                let device = login.device;
+                let mail = Mail::Attached { to, device, epoch, token, resumed, rates };
                 context.post.send(context.counters, Address::Front(to.worker), mail);
             }
             _ => refuse_login(context, login.from, Code::ResumeUnknown, 0),
@@ -186,17 +192,22 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         token: Token,
     ) {
         let Device { uin, device } = login.device;
-        let state = self.home.users.entry(uin).or_default().device(device);
+        let user = self.home.users.entry(uin).or_default();
+        let (room, rates) = (user.has_room(context, device), user.rates(context, device));
+        let state = user.device(device);
         state.granted = epoch;
         if let Some((_, code)) = state.kicked.filter(|(kicked, _)| epoch <= *kicked) {
             return refuse_login(context, login.from, code, 0);
+        }
+        if let Err((code, wait_ms)) = room {
+            return refuse_login(context, login.from, code, wait_ms); // others were quicker
         }
         state.token = Some(token);
         state.note_login(context.now.wall);
         take_over(context, state, login);
         self.home.unlisten(login.device);
         let (to, resumed) = (login.from, false);
-        let mail = Mail::Attached { to, device: login.device, epoch, token, resumed };
+        let mail = Mail::Attached { to, device: login.device, epoch, token, resumed, rates };
         context.post.send(context.counters, Address::Front(to.worker), mail);
     }
 }

@@ -21,6 +21,7 @@ mod lost;
 mod notify;
 mod open;
 mod park;
+mod rates;
 mod recovery;
 
 pub use commit::DurableAck;
@@ -112,9 +113,11 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             Mail::Subscribe { from, device, after } => {
                 self.handle_subscribe(context, from, device, after);
             }
-            Mail::Detach { from, device, ended } => {
+            Mail::Detach { from, device, ended, used, sent } => {
                 self.handle_detach(context, from, device, ended);
+                self.keep_used(context, device, used, sent);
             }
+            Mail::Sent { device, sent } => self.handle_sent(context, device, sent),
             Mail::Enter { from, uin, channel, opens } => {
                 self.handle_enter(context, from, uin, channel, opens);
             }
@@ -132,6 +135,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             | Mail::AttachRefused { .. }
             | Mail::Channels { .. }
             | Mail::Deliver { .. }
+            | Mail::Rates { .. }
             | Mail::Fence { .. } => unreachable!("mail for a front came to a shard: {mail:?}"),
         }
     }

@@ -154,7 +154,11 @@ impl Device {
                 client.clone().login(world, self.uin, self.device);
             }
             Outgoing::Error { code, .. } => panic!("an honest device hears {code}"),
-            Outgoing::Welcome(_) | Outgoing::Channel(_) | Outgoing::Gap(_) | Outgoing::Pong(_) => {}
+            Outgoing::Welcome(_)
+            | Outgoing::Identity(_)
+            | Outgoing::Channel(_)
+            | Outgoing::Gap(_)
+            | Outgoing::Pong(_) => {}
         }
     }
 }

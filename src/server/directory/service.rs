@@ -74,7 +74,7 @@ impl Service {
 
 fn asker_of(query: &Query, placement: Placement) -> WorkerId {
     match query {
-        Query::Authenticate { session, .. } => session.worker,
+        Query::Authenticate { session, .. } | Query::Identify { session, .. } => session.worker,
         Query::UserExists { shard, .. } => placement.worker_of(*shard),
     }
 }
@@ -84,6 +84,9 @@ async fn answer<D: Directory>(accounts: &Accounts<D>, query: Query) -> Answer {
         Query::Authenticate { session, device, secret } => {
             let checked = accounts.authenticate(device, &Secret(secret)).await;
             Answer::Authenticated { session, result: checked.map(|()| random()) }
+        }
+        Query::Identify { session, .. } => {
+            Answer::Identified { session, result: Err(Code::TokensNotTaken) }
         }
         Query::UserExists { shard, channel, uin } => {
             Answer::UserExists { shard, channel, uin, exists: accounts.exists(uin).await }
@@ -96,6 +99,7 @@ fn not_now(query: &Query) -> Answer {
         Query::Authenticate { session, .. } => {
             Answer::Authenticated { session, result: Err(Code::Busy) }
         }
+        Query::Identify { session, .. } => Answer::Identified { session, result: Err(Code::Busy) },
         Query::UserExists { shard, channel, uin } => {
             Answer::UserExists { shard, channel, uin, exists: None }
         }

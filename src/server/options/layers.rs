@@ -313,6 +313,7 @@ mod tests {
         let strict = environment(&[("TERN_PRESET", "strict")]);
         let (options, _) = Options::load(&Flags::default(), &strict).expect("valid");
         assert_eq!((options.sends_per_second, options.sends_burst), (1, 1));
+        assert_eq!((options.user_sends_per_second, options.user_sends_burst), (1, 1));
         let (options, _) = Options::load(&flags(&[("sends-burst", "9")]), &strict).expect("valid");
         assert_eq!((options.sends_per_second, options.sends_burst), (1, 9));
     }

@@ -128,7 +128,7 @@ options! {
         "Longest content of a message."
         "Up to 1,440 bytes a message is one datagram; a longer one needs all of its packets to come.";
     preset "preset": Preset = "none" "none|strict" []
-        "Replaces defaults by a set of others; strict: one message a second, without a burst."
+        "Replaces defaults by a set of others; strict: one message a second for a user, without a burst."
         "None; a value set by hand goes before the preset.";
     sends_per_second "sends-per-second": u32 = "50" "messages/s per device" [1..=1_000_000]
         "Messages that a device may send over time."
@@ -136,6 +136,21 @@ options! {
     sends_burst "sends-burst": u32 = "500" "messages per device" [1..=1_000_000]
         "Messages that a device may send at once after a pause."
         "That many messages of each device may come in the same second.";
+    user_sends_per_second "user-sends-per-second": u32 = "0" "messages/s per user" [0..=1_000_000]
+        "Messages that all devices of a user together may send over time; 0: four times what one device may."
+        "Bounds what one user can cost everyone, with however many devices.";
+    user_sends_burst "user-sends-burst": u32 = "0" "messages per user" [0..=1_000_000]
+        "Messages that all devices of a user together may send at once after a pause; 0: four times what one device may."
+        "That many messages of each user may come in the same second.";
+    asks_per_second "asks-per-second": u32 = "50" "requests/s per connection" [1..=1_000_000]
+        "FETCH and PING that a client may say over time."
+        "Each FETCH reads up to a page of the log again.";
+    asks_burst "asks-burst": u32 = "500" "requests per connection" [1..=1_000_000]
+        "FETCH and PING that a client may say at once after a pause."
+        "That many pages of the log may be read again in the same second, for each connection.";
+    sessions_per_user "sessions-per-user": u32 = "32" "devices per user" [1..=1_000_000]
+        "Devices of a user that may be connected at the same time; one more is told to come back in half a minute."
+        "Each message of a user's channels goes to all of them.";
     channels_per_hour "channels-per-hour": u32 = "200" "channels/h per user" [1..=1_000_000]
         "New channels that a user may open."
         "Each new channel costs a directory look-up, a record for each member and memory.";
@@ -235,6 +250,11 @@ mod tests {
         assert_eq!(options.content_bytes_max, machine.content_bytes_max);
         assert_eq!(options.sends_per_second, machine.sends_per_second);
         assert_eq!(options.sends_burst, machine.sends_burst);
+        assert_eq!(options.user_sends_per_second, machine.user_sends_per_second);
+        assert_eq!(options.user_sends_burst, machine.user_sends_burst);
+        assert_eq!(options.asks_per_second, machine.asks_per_second);
+        assert_eq!(options.asks_burst, machine.asks_burst);
+        assert_eq!(options.sessions_per_user, machine.sessions_per_user);
         assert_eq!(options.channels_per_hour, machine.channels_per_hour);
         assert_eq!(options.channels_per_user, machine.channels_per_user);
         assert_eq!(options.group_members_max, machine.group_members_max);

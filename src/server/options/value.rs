@@ -212,7 +212,12 @@ impl Preset {
     pub(super) fn defaults(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::None => &[],
-            Self::Strict => &[("sends-per-second", "1"), ("sends-burst", "1")],
+            Self::Strict => &[
+                ("sends-per-second", "1"),
+                ("sends-burst", "1"),
+                ("user-sends-per-second", "1"),
+                ("user-sends-burst", "1"),
+            ],
         }
     }
 }

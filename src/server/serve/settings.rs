@@ -26,6 +26,11 @@ pub(super) fn machine(options: &Options) -> Config {
         content_bytes_max: options.content_bytes_max,
         sends_per_second: options.sends_per_second,
         sends_burst: options.sends_burst,
+        user_sends_per_second: options.user_sends_per_second,
+        user_sends_burst: options.user_sends_burst,
+        asks_per_second: options.asks_per_second,
+        asks_burst: options.asks_burst,
+        sessions_per_user: options.sessions_per_user,
         channels_per_hour: options.channels_per_hour,
         channels_per_user: options.channels_per_user,
         group_members_max: options.group_members_max,
@@ -40,6 +45,7 @@ pub(super) fn machine(options: &Options) -> Config {
         heartbeat_wifi_ms: options.heartbeat_wifi_ms,
         heartbeat_cellular_ms: options.heartbeat_cellular_ms,
         datagrams: options.datagrams == Switch::On,
+        tokens: false,
     }
 }
 

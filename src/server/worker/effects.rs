@@ -175,6 +175,7 @@ fn encode_frame(frame: &Outgoing, buffer: &mut [u8; FRAME_BYTES]) -> usize {
     let none = Flags::NONE;
     match frame {
         Outgoing::Welcome(head) => encode(Kind::Welcome, none, head, &[], buffer),
+        Outgoing::Identity(head) => encode(Kind::Identity, none, head, &[], buffer),
         Outgoing::LoggedIn(head) => encode(Kind::LoggedIn, none, head, &[], buffer),
         Outgoing::SendAck(head) => encode(Kind::SendAck, none, head, &[], buffer),
         Outgoing::SendRefused(head) => encode(Kind::SendRefused, none, head, &[], buffer),

@@ -7,7 +7,7 @@ pub use store::SimStore;
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use tern_client::machine::{Identity, Machine, Mono, Position, SendId};
+use tern_client::machine::{Identity, Machine, Mono, Position, Proof, SendId};
 use tern_core::mail::Device;
 use tern_protocol::{ChannelId, Code};
 
@@ -91,7 +91,8 @@ impl Install {
 
     /// Who the machine says it is.
     pub fn identity(&self) -> Identity {
-        Identity { uin: self.device.uin, device: self.device.device, secret: self.secret }
+        let proof = Proof::Secret(self.secret);
+        Identity { uin: self.device.uin, device: self.device.device, proof }
     }
 
     /// The next call of "send".

@@ -269,6 +269,7 @@ impl Oracle {
             Event::Message(_)
             | Event::Result(_)
             | Event::State(_)
+            | Event::Identity { .. }
             | Event::GroupPage(_)
             | Event::GroupRefused { .. } => Ok(()),
         };

@@ -13,6 +13,7 @@ pub fn encode(frame: &Outgoing) -> Bytes {
     let error;
     let frame = match frame {
         Outgoing::Welcome(head) => Frame::Welcome(head),
+        Outgoing::Identity(head) => Frame::Identity(head),
         Outgoing::LoggedIn(head) => Frame::LoggedIn(head),
         Outgoing::SendAck(head) => Frame::SendAck(head),
         Outgoing::SendRefused(head) => Frame::SendRefused(head),

@@ -23,6 +23,9 @@ impl World {
                 };
                 Answer::Authenticated { session, result }
             }
+            Query::Identify { session, .. } => {
+                Answer::Identified { session, result: Err(Code::TokensNotTaken) }
+            }
             Query::UserExists { shard, channel, uin } => {
                 let exists = (!down).then_some(uin.0 <= self.draw.users);
                 Answer::UserExists { shard, channel, uin, exists }

@@ -1,10 +1,11 @@
 //! The connection: greeting, login, silence, ends, and coming back.
 
+use bytes::Bytes;
 use tern_protocol::frames::Network;
-use tern_protocol::{Code, Epoch, Frame, Kind};
+use tern_protocol::{Code, DeviceId, Epoch, Frame, Kind, Uin};
 
-use super::rig::{HEARTBEAT_MS, Rig, close, error, logged_in, pong, welcome};
-use crate::machine::{End, Event, Input, State};
+use super::rig::{HEARTBEAT_MS, Rig, close, error, identity, logged_in, pong, welcome};
+use crate::machine::{End, Event, Identity, Input, Proof, State};
 
 #[test]
 fn the_order_of_a_login() {
@@ -20,6 +21,38 @@ fn the_order_of_a_login() {
         rig.states(),
         [State::Connecting, State::Online { epoch: Epoch(3), resumed: false }]
     );
+}
+
+#[test]
+fn a_token_tells_the_client_who_it_is() {
+    let nobody = |token: &'static [u8]| Identity {
+        uin: Uin(0),
+        device: DeviceId(0),
+        proof: Proof::Token(Bytes::from_static(token)),
+    };
+    let mut rig = Rig::of(nobody(b"a.b.c"));
+    rig.say(Input::Connected);
+    assert_eq!(rig.kinds(), [Kind::Hello, Kind::TokenLogin]);
+    rig.say(Input::Frame(welcome()));
+    rig.say(Input::Frame(identity(7, 2)));
+    let told = Event::Identity { uin: Uin(7), device: DeviceId(2) };
+    assert!(rig.events.contains(&told), "{:?}", rig.events);
+    rig.say(Input::Frame(logged_in(3, false)));
+    rig.say(Input::Prove(Proof::Token(Bytes::from_static(b"d.e.f"))));
+    rig.lose();
+    rig.frames.clear();
+    rig.say(Input::Connected);
+    let Ok((Frame::Resume(resume), _)) = Frame::parse(&rig.frames[1]) else { panic!("RESUME") };
+    assert_eq!((resume.uin.get(), resume.device.get()), (7, 2), "by the numbers it was told");
+    rig.say(Input::Frame(welcome()));
+    rig.frames.clear();
+    rig.say(Input::Frame(error(Code::ResumeUnknown, Kind::Resume, 0)));
+    let Ok((Frame::TokenLogin(login, token), _)) = Frame::parse(&rig.frames[0]) else {
+        panic!("TOKEN_LOGIN")
+    };
+    assert_eq!((login.uin.get(), login.device.get(), token), (7, 2, &b"d.e.f"[..]), "the new one");
+    rig.say(Input::Frame(identity(8, 2)));
+    assert_eq!(rig.disconnects, [Code::Malformed], "it stays who it is");
 }
 
 #[test]

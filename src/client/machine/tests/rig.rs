@@ -4,8 +4,8 @@ use bytes::Bytes;
 use proptest::test_runner::Config as ProptestConfig;
 use tern_protocol::frame::{encode, frame_bytes};
 use tern_protocol::frames::{
-    ChannelState, Close, ErrorHead, Gap, LoggedIn, Network, Pong, PushBody, SendAck, SendRefused,
-    Welcome, capabilities,
+    ChannelState, Close, ErrorHead, Gap, Identity as IdentityFrame, LoggedIn, Network, Pong,
+    PushBody, SendAck, SendRefused, Welcome, capabilities,
 };
 use tern_protocol::limits::{UNACKED_SENDS_MAX, VERSION};
 use tern_protocol::{
@@ -15,8 +15,8 @@ use tern_protocol::{
 use zerocopy::{Immutable, IntoBytes};
 
 use crate::machine::{
-    Effect, Event, Identity, Input, Machine, Message, Mono, Position, SendOutcome, SendResult,
-    State, Ticket, Tuning,
+    Effect, Event, Identity, Input, Machine, Message, Mono, Position, Proof, SendOutcome,
+    SendResult, State, Ticket, Tuning,
 };
 use crate::store::{MemoryStore, Store};
 
@@ -62,9 +62,18 @@ impl Rig {
         Self::on(MemoryStore::default(), Tuning::default(), 1)
     }
 
+    /// A client that proves itself in its own way.
+    pub(super) fn of(identity: Identity) -> Self {
+        Self::build(identity, MemoryStore::default(), Tuning::default(), 1)
+    }
+
     /// A process that starts on this store.
-    pub(super) fn on(mut store: MemoryStore, tuning: Tuning, seed: u64) -> Self {
-        let identity = Identity { uin: ME, device: DeviceId(1), secret: [7; 32] };
+    pub(super) fn on(store: MemoryStore, tuning: Tuning, seed: u64) -> Self {
+        let identity = Identity { uin: ME, device: DeviceId(1), proof: Proof::Secret([7; 32]) };
+        Self::build(identity, store, tuning, seed)
+    }
+
+    fn build(identity: Identity, mut store: MemoryStore, tuning: Tuning, seed: u64) -> Self {
         let now = Mono(1_000);
         let saved = store.load().unwrap();
         let mut rig = Self {
@@ -333,6 +342,11 @@ pub(super) fn welcome_of(capabilities: u64) -> Bytes {
         reserved: 0.into(),
     };
     frame(Kind::Welcome, &welcome, &[])
+}
+
+pub(super) fn identity(uin: u64, device: u32) -> Bytes {
+    let told = IdentityFrame { uin: uin.into(), device: device.into(), reserved: 0.into() };
+    frame(Kind::Identity, &told, &[])
 }
 
 pub(super) fn logged_in(epoch: u32, resumed: bool) -> Bytes {

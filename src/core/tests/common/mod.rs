@@ -65,6 +65,8 @@ pub struct World {
 }
 
 pub const SECRET: [u8; 32] = [1; 32];
+/// A token that stands for whoever the client takes itself for.
+pub const TOKEN: &[u8] = b"who.I.say";
 
 impl World {
     pub fn new(shards: u16, workers: u16) -> Self {
@@ -224,6 +226,12 @@ impl World {
                     session,
                     result: if known { Ok(token) } else { Err(Code::BadCredentials) },
                 }
+            }
+            Query::Identify { session, claimed, token } => {
+                let known = self.users.contains(&claimed.uin.0) && *token == *TOKEN;
+                let result =
+                    if known { Ok((claimed, [0x5a; 32])) } else { Err(Code::TokenInvalid) };
+                Answer::Identified { session, result }
             }
             Query::UserExists { shard, channel, uin } => {
                 let exists = Some(self.users.contains(&uin.0));

@@ -143,6 +143,7 @@ impl Session {
             }
             Event::Message(_)
             | Event::Result(_)
+            | Event::Identity { .. }
             | Event::GroupPage(_)
             | Event::GroupRefused { .. } => {}
         }

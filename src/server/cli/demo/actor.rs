@@ -135,9 +135,10 @@ fn words_of(event: &Event) -> Option<Report> {
         Event::HistoryRestarted { at, .. } => {
             Report::HistoryLost { what: format!("history restarted at id {at}") }
         }
-        Event::State(State::Connecting) | Event::GroupPage(_) | Event::GroupRefused { .. } => {
-            return None;
-        }
+        Event::State(State::Connecting)
+        | Event::Identity { .. }
+        | Event::GroupPage(_)
+        | Event::GroupRefused { .. } => return None,
         Event::State(State::Online { resumed, .. }) => Report::Online { resumed: *resumed },
         Event::State(State::Offline { code, .. }) => Report::Offline { why: code.map(label) },
         Event::State(State::Ended(end)) => Report::Failed { why: format!("{end:?}") },
