@@ -52,11 +52,16 @@ faults! {
     ProcessDeath "process-death" Blow "the server's process dies; what it wrote stays";
     MemoryLost "memory-lost" Blow "the server's process dies and its shared memory goes with it";
     Drain "drain" Blow "the server goes down in order and comes back";
+    BackupRestored "backup-restored" Blow "the server goes back to an older copy of its logs";
+    LifeRaised "life-raised" Blow "the server comes back as a new life, though nothing was lost";
+    MachinePause "machine-pause" Blow "all of the server stands still, and time goes on";
     WorkerPause "worker-pause" Blow "one worker stands still while the others run";
     SyncFails "sync-fails" Blow "a sync fails, for good until the server is restarted";
     LinkLost "link-lost" Blow "a connection is gone; both sides notice, at different times";
     LinkHalfLost "link-half-lost" Blow "a connection is gone and the server never notices; frames come late";
     Blackout "blackout" Blow "one direction of a connection stands still for a while";
+    Partition "partition" Blow "some devices and the server can't reach each other for a while";
+    NatRebind "nat-rebind" Blow "the NAT before a device forgets its connections";
     NetworkChange "network-change" Blow "a device is on another network, faster or slower";
     ClientCrash "client-crash" Blow "a client's process dies and comes back with what was stored";
     ClientPause "client-pause" Blow "a client's process sleeps";
@@ -65,6 +70,7 @@ faults! {
     Reinstall "reinstall" Blow "a device is gone for ever; its user has a new one";
     Clone "clone" Blow "a device's store is copied to a second phone, and both run";
     Restore "restore" Blow "a device goes back to an older copy of its own store";
+    DeviceClock "device-clock" Blow "a device's clock leaps ahead by up to an hour";
     WallJump "wall-jump" Blow "the server's wall clock jumps forwards or back";
     BodyDamaged "body-damaged" Blow "the body of a message is damaged on the disk";
     RecordDamaged "record-damaged" Blow "nothing is left of a message on the disk";
@@ -78,6 +84,9 @@ faults! {
     HintsLost "hints-lost" Spell "notifies and their confirmations are lost";
     SlowNetwork "slow-network" Spell "frames take up to two seconds";
     LossyNetwork "lossy-network" Spell "one frame in five is repaired by the transport, late";
+    Bursts "bursts" Spell "losses come in bursts, and little gets through in them";
+    Reordered "reordered" Spell "one packet in five is held back and overtaken";
+    NarrowLine "narrow-line" Spell "a slow line with a short queue";
     Replay "replay" Spell "frames of sends are repeated, at once or long after";
     SlowConsumer "slow-consumer" Spell "applications take seconds to read a message";
     SlowStore "slow-store" Spell "clients' stores take up to two seconds";

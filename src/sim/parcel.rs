@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tern_netmodel::Conditions;
+use tern_netmodel::conditions::{Bandwidth, Bursts};
 use tern_protocol::Code;
 
 /// What the transport adds to a frame, in bytes: headers of IP, UDP and QUIC, and the tag.
@@ -35,6 +36,12 @@ pub struct Weather {
     pub is_slow: bool,
     /// A fifth is lost.
     pub is_lossy: bool,
+    /// Losses come in bursts.
+    pub has_bursts: bool,
+    /// A fifth is overtaken.
+    pub is_reordered: bool,
+    /// The line is slow.
+    pub is_narrow: bool,
 }
 
 /// The conditions on the path of a device: milliseconds one way, and by how much it varies.
@@ -45,10 +52,21 @@ pub fn conditions((latency, jitter): (u64, u64), weather: Weather) -> Conditions
     const LOSS_PERCENT: f64 = 20.0;
     /// What it doubles.
     const DUPLICATE_PERCENT: f64 = 2.0;
+    /// What is held back on a network that reorders, and for how long at most in ms.
+    const LATE_PERCENT: f64 = 20.0;
+    const LATE_MS: u64 = 800;
+    /// Times without and with losses on average, in ms, and what is lost in a burst.
+    const BURSTS: Bursts = Bursts { good_ms: 2_000, bad_ms: 400, loss_percent: 80.0 };
+    /// An old modem, with a queue for two seconds.
+    const NARROW: Bandwidth = Bandwidth { kbit_per_s: 56, queue_bytes: 14_000 };
     let slow = if weather.is_slow { SLOW_MS } else { 0 };
     Conditions {
         loss_percent: if weather.is_lossy { LOSS_PERCENT } else { 0.0 },
         duplicate_percent: if weather.is_lossy { DUPLICATE_PERCENT } else { 0.0 },
+        bursts: weather.has_bursts.then_some(BURSTS),
+        late_percent: if weather.is_reordered { LATE_PERCENT } else { 0.0 },
+        late_ms: if weather.is_reordered { LATE_MS } else { 0 },
+        bandwidth: weather.is_narrow.then_some(NARROW),
         delay_ms: latency + jitter.div_ceil(2) + slow,
         jitter_ms: jitter / 2 + slow,
         ..Conditions::default()

@@ -37,6 +37,8 @@ pub struct Install {
     pub is_gone: bool,
     /// The path to the server: milliseconds one way, and by how much it varies.
     pub path: (u64, u64),
+    /// Nothing gets through between it and the server before.
+    pub cut_off_until: u64,
     /// Frames of sends that left.
     pub replays: VecDeque<Bytes>,
     /// Calls of "send" so far.
@@ -52,6 +54,8 @@ pub struct Process {
     pub machine: Machine,
     /// When it started, in ms of the world's clock.
     pub born: u64,
+    /// What its clock shows beyond that, in ms: it does not begin with the process, and leaps.
+    pub ahead: u64,
     /// Its connection.
     pub link: Option<u64>,
     /// When the machine is to be ticked.
@@ -83,6 +87,7 @@ impl Install {
             generation: 0,
             is_gone: false,
             path,
+            cut_off_until: 0,
             replays: VecDeque::new(),
             serial: 0,
             posted: BTreeMap::new(),
@@ -128,12 +133,12 @@ impl Install {
 impl Process {
     /// The machine's time at this moment of the world.
     pub fn mono(&self, now: u64) -> Mono {
-        Mono(now - self.born)
+        Mono(now - self.born + self.ahead)
     }
 
     /// The world's time of a moment of the machine.
     pub fn world_time(&self, mono: Mono) -> u64 {
-        self.born.saturating_add(mono.0)
+        self.born.saturating_add(mono.0.saturating_sub(self.ahead))
     }
 }
 

@@ -144,7 +144,7 @@ impl Disk {
     /// Whether anything of a shard was ever damaged or deleted.
     pub fn is_hurt(&self, id: ShardId) -> bool {
         let shard = &self.shards[usize::from(id.0)];
-        !shard.harm.is_empty() || shard.expired > 0
+        !shard.harm.is_empty() || shard.expired > 0 || shard.lives.was_hurt()
     }
 }
 

@@ -10,11 +10,13 @@
 //! is durable of it says the [`Probe`], by the files.
 
 mod harm;
+mod lives;
 mod log;
 mod table;
 
 pub mod door;
 
+pub use lives::Backup;
 pub use log::{DiskLog, DiskReader};
 pub use table::DiskTable;
 
@@ -91,6 +93,7 @@ struct ShardDisk {
     expired: usize,
     /// What of that the log has not said yet.
     expiry_news: VecDeque<(ChannelId, MessageId)>,
+    lives: lives::Lives,
 }
 
 /// A record as it was appended.

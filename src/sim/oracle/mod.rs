@@ -3,15 +3,16 @@
 
 pub mod checks;
 pub mod fact;
+pub mod lives;
 pub mod truth;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tern_client::machine::{Change, End, Event, Message, SendResult};
 use tern_core::mail::Device;
 use tern_core::placement::ShardId;
 use tern_protocol::frames::SendAck;
-use tern_protocol::{ChannelId, Code, Epoch, SendKey};
+use tern_protocol::{ChannelId, Code, Epoch, Incarnation, SendKey};
 
 use crate::disk::Disk;
 use checks::{
@@ -19,6 +20,7 @@ use checks::{
     in_order, is_durable, to_member,
 };
 use fact::Fact;
+use lives::Lives;
 use truth::{Place, Truth};
 
 /// Something that must never happen, and did.
@@ -35,6 +37,8 @@ pub struct Violation {
 pub struct Oracle {
     /// What the logs hold.
     pub truth: Truth,
+    /// What they held before the server went back to an older copy of itself.
+    pub lives: Lives,
     /// What applications were given and have shown.
     pub delivery: Delivery,
     /// What applications were told of their sends.
@@ -92,21 +96,47 @@ impl Oracle {
         let verdict = self.keys.appended(&self.truth, &fact, copied);
         self.judge("keys", verdict);
         self.judge("members", by_member(&fact));
-        let verdict = in_order(&self.truth, &fact, copied);
-        self.judge("order", verdict);
+        // A frame that is repeated brings back what was lost with a life, in any order.
+        if !self.lives.lost_key(fact.sender, fact.key) {
+            let verdict = in_order(&self.truth, &fact, copied);
+            self.judge("order", verdict);
+        }
         self.truth.add(fact, place);
     }
 
     /// A process found these logs.
     pub fn recovered(&mut self, disk: &Disk, shards: u16) {
+        self.reread(disk, shards);
+        let verdict = self.acked.check(&self.truth);
+        self.judge("acked", verdict);
+    }
+
+    fn reread(&mut self, disk: &Disk, shards: u16) {
         self.truth = Truth::default();
         for shard in (0..shards).map(ShardId) {
             for index in 0..disk.records(shard) {
                 self.take(disk, (shard, index));
             }
         }
-        let verdict = self.acked.check(&self.truth);
-        self.judge("acked", verdict);
+    }
+
+    /// A life of the logs is about to end.
+    pub fn life_ends(&mut self, disk: &Disk) {
+        self.lives.note_gone(&self.truth, |(shard, index)| {
+            let (damaged, expired) = disk.is_gone(shard, index);
+            damaged || expired
+        });
+    }
+
+    /// The logs of a dead server are an older copy of themselves, or begin a new life as they
+    /// are. What is not in them is lost, and what was said of it forgotten.
+    pub fn life_ended(&mut self, disk: &Disk, lives: BTreeMap<ShardId, Incarnation>) {
+        let before = std::mem::take(&mut self.truth);
+        self.reread(disk, lives.len() as u16); // fits: a number of shards
+        self.lives.end(lives, &before, &self.truth);
+        self.acked.forget_lost(&self.truth);
+        self.ids.forget_lost(&self.truth);
+        self.keys.forget_lost(&self.truth);
     }
 
     /// An ack leaves the server for this device.
@@ -195,7 +225,8 @@ impl Oracle {
     }
 
     /// The machine gives the application a message.
-    pub fn message_given(&mut self, install: u32, message: &Message) {
+    /// `shard` is the log of its channel.
+    pub fn message_given(&mut self, install: u32, shard: ShardId, message: &Message) {
         let fact = Fact {
             channel: message.position.channel,
             id: message.position.id.0,
@@ -204,7 +235,9 @@ impl Oracle {
             time: message.server_time.0,
             content: message.content.to_vec(),
         };
-        let verdict = self.delivery.given(&self.truth, install, &fact);
+        let at = (shard, fact.channel, fact.id);
+        let stood = self.lives.stood(&self.truth, at, message.position.incarnation);
+        let verdict = self.delivery.given(stood, install, &fact);
         self.judge("delivery", verdict);
     }
 
@@ -245,7 +278,8 @@ impl Oracle {
         hurt: bool,
     ) {
         let copied = self.is_copied(device);
-        let verdict = self.honesty.told(&self.truth, install, result, deserved, copied, hurt);
+        let history = (&self.truth, &self.lives);
+        let verdict = self.honesty.told(history, install, result, deserved, copied, hurt);
         self.judge("honesty", verdict);
     }
 
@@ -257,6 +291,7 @@ impl Oracle {
                 let in_order = self.delivery.stepped(install, *channel, (from.0, to.0));
                 self.judge("delivery", in_order);
                 let told = |id| match self.truth.get(*channel, id) {
+                    _ if self.lives.was_gone((*channel, id)) => Ok(()),
                     Some((fact, (shard, index))) => {
                         Honesty::gap(install, fact, *code, disk.is_gone(*shard, *index))
                     }
@@ -264,7 +299,15 @@ impl Oracle {
                 };
                 (from.0..=to.0).try_for_each(told)
             }
-            Event::HistoryRestarted { channel, at } => Honesty::restarted(install, *channel, at.0),
+            Event::HistoryRestarted { channel, at } => {
+                self.delivery.restarted(install, *channel, at.0);
+                self.cursors.restarted(install, *channel, at.0);
+                let is_damaged = |id| match self.truth.get(*channel, id) {
+                    Some((_, (shard, index))) => disk.is_gone(*shard, *index).0,
+                    None => false,
+                };
+                Honesty::restarted(&self.lives, install, (*channel, at.0), is_damaged)
+            }
             Event::ServerError { code, kind } => Honesty::error(install, *code, *kind),
             Event::Message(_)
             | Event::Result(_)

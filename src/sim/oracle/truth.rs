@@ -44,10 +44,12 @@ impl Truth {
     pub fn add(&mut self, fact: Fact, place: Place) {
         let at = (fact.channel, fact.id);
         self.keys.insert((fact.sender, fact.key), at);
-        self.newest_keys.insert((fact.channel, fact.sender), fact.key);
+        let newest = self.newest_keys.entry((fact.channel, fact.sender)).or_insert(fact.key);
+        *newest = fact.key.max(*newest);
         if let Some(label) = fact.label() {
             self.labels.insert(label, at);
-            self.newest_labels.insert((fact.channel, label.install), label.serial);
+            let newest = self.newest_labels.entry((fact.channel, label.install)).or_default();
+            *newest = label.serial.max(*newest);
         }
         self.channels.entry(fact.channel).or_default().push((fact, place));
     }
@@ -65,6 +67,11 @@ impl Truth {
     /// All channels with messages.
     pub fn channels(&self) -> impl Iterator<Item = ChannelId> + '_ {
         self.channels.keys().copied()
+    }
+
+    /// All messages, and where they stand.
+    pub fn places(&self) -> impl Iterator<Item = &(Fact, Place)> + '_ {
+        self.channels.values().flatten()
     }
 
     /// Messages in all channels.

@@ -18,7 +18,9 @@ impl World {
         let (number, device) = (install as u32, self.installs[install].device);
         match event {
             Event::Message(message) => {
-                self.oracle.message_given(number, &message);
+                let placement = Placement::new(self.draw.shards, 1);
+                let shard = placement.shard_of_channel(message.position.channel);
+                self.oracle.message_given(number, shard, &message);
                 let position = message.position;
                 if let Some(process) = self.installs[install].process.as_mut() {
                     process.unread.push_back(position);
@@ -40,8 +42,18 @@ impl World {
                 self.plan_act(install, delay, Act::Settle(result.send));
             }
             Event::State(state) => self.state_changed(install, state),
-            other => self.oracle.misfortune(&self.disk.borrow(), number, &other),
+            other => self.take_misfortune(install, &other),
         }
+    }
+
+    /// The application forgets what it has of a history that restarted.
+    fn take_misfortune(&mut self, install: usize, event: &Event) {
+        if let (Event::HistoryRestarted { channel, at }, Some(process)) =
+            (event, self.installs[install].process.as_mut())
+        {
+            process.unread.retain(|unread| unread.channel != *channel || unread.id < *at);
+        }
+        self.oracle.misfortune(&self.disk.borrow(), install as u32, event);
     }
 
     fn state_changed(&mut self, install: usize, state: State) {

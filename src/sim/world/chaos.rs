@@ -14,6 +14,9 @@ use crate::quic::Sleeper;
 /// How far the server's wall clock jumps at most, in ms: a day.
 const WALL_JUMP_MS_MAX: u64 = 86_400_000;
 
+/// How far a device's clock leaps at most, in ms: an hour.
+const DEVICE_LEAP_MS_MAX: u64 = 3_600_000;
+
 /// Devices of one user at most, lost ones included; more reinstalls are left out.
 const DEVICES_PER_USER_MAX: u32 = 6;
 
@@ -82,7 +85,11 @@ impl World {
             Fault::PowerCut => self.server_dies(Death::Power),
             Fault::ProcessDeath => self.server_dies(Death::Process),
             Fault::MemoryLost => self.server_dies(Death::ProcessAndMemory),
+            Fault::BackupRestored => self.restore_backup(),
+            Fault::LifeRaised => self.raise_life(),
             Fault::Drain => self.drain(),
+            Fault::MachinePause => self.pause_machine(),
+            Fault::Partition => self.part(),
             Fault::WorkerPause => self.pause_worker(),
             Fault::SyncFails => {
                 self.fail_next_sync = self.server.is_some();
@@ -134,6 +141,14 @@ impl World {
         true
     }
 
+    fn pause_machine(&mut self) -> bool {
+        let until = self.now + self.chaos.between(100, 30_000);
+        let Some(server) = self.server.as_mut() else { return false };
+        server.seats.iter_mut().for_each(|seat| seat.paused_until = until);
+        (0..server.seats.len()).for_each(|worker| self.sleep(Sleeper::Worker(worker), until));
+        true
+    }
+
     fn jump_wall(&mut self) -> bool {
         let far = self.chaos.between(1, WALL_JUMP_MS_MAX) as i64; // fits: a day
         self.wall_offset += if self.chaos.percent(50) { far } else { -far };
@@ -168,6 +183,21 @@ impl World {
         true
     }
 
+    /// About half of the devices and the server can't reach each other.
+    fn part(&mut self) -> bool {
+        let until = self.now + self.chaos.between(1_000, 30_000);
+        let cut: Vec<usize> = (0..self.installs.len()).filter(|_| self.chaos.percent(50)).collect();
+        for install in &cut {
+            self.installs[*install].cut_off_until = until;
+        }
+        let links = self.links.iter().filter(|(_, conn)| cut.contains(&conn.install));
+        for link in links.map(|(link, _)| *link).collect::<Vec<u64>>() {
+            self.stall_link(link, Way::ToServer, until);
+            self.stall_link(link, Way::ToClient, until);
+        }
+        !cut.is_empty()
+    }
+
     fn hurt_device(&mut self, fault: Fault) -> bool {
         let running: Vec<usize> =
             (0..self.installs.len()).filter(|index| self.installs[*index].can_send()).collect();
@@ -188,6 +218,14 @@ impl World {
                 let network = self.network(install);
                 self.device_input(install, ClientInput::NetworkChanged(network));
                 self.move_install(install);
+            }
+            Fault::NatRebind => self.forget_nat(install),
+            Fault::DeviceClock => {
+                let far = self.chaos.between(1_000, DEVICE_LEAP_MS_MAX);
+                if let Some(process) = self.installs[install].running() {
+                    process.ahead += far;
+                }
+                self.device_input(install, ClientInput::Tick);
             }
             Fault::Reinstall => return self.reinstall(install),
             Fault::Clone => return self.clone_phone(install),

@@ -24,6 +24,9 @@ const REPLAY_PERCENT: u64 = 30;
 /// Sends in a hundred that the defect "counter reused" spoils.
 const REUSED_PERCENT: u64 = 5;
 
+/// What the clock of a device may show when a process starts, in ms: a month.
+const UPTIME_MS_MAX: u64 = 30 * 86_400_000;
+
 /// Where the counter stands in the frame of a send.
 const COUNTER_AT: usize = HEADER_BYTES + 20;
 
@@ -35,13 +38,14 @@ impl World {
         }
         self.crash_device(install, false);
         let (seed, now) = (self.work.draw(), self.now);
+        let ahead = self.work.between(0, UPTIME_MS_MAX);
         let tuning = self.tuning.clone();
         let network = self.network(install);
         let one = &mut self.installs[install];
         one.generation += 1;
         let saved = one.store.load();
         let machine = Machine::new(
-            tern_client::machine::Mono(0),
+            tern_client::machine::Mono(ahead),
             one.identity(),
             network,
             tuning,
@@ -51,6 +55,7 @@ impl World {
         one.process = Some(Process {
             machine,
             born: now,
+            ahead,
             link: None,
             tick_at: None,
             paused_until: 0,

@@ -64,7 +64,7 @@ impl World {
         if self.dial(link, install) {
             return;
         }
-        let when = self.crossing(link, Way::ToServer);
+        let when = self.crossing(link, Way::ToServer).max(self.installs[install].cut_off_until);
         if self.server.is_none() && self.net.percent(50) {
             self.agenda.add(when, Happening::ClientNotices(link));
         } else {
@@ -76,7 +76,11 @@ impl World {
     pub(super) fn conditions(&mut self, install: usize) -> Conditions {
         let is_slow = self.struck(Fault::SlowNetwork);
         let is_lossy = self.is_on(Fault::LossyNetwork);
-        conditions(self.installs[install].path, Weather { is_slow, is_lossy })
+        let has_bursts = self.struck(Fault::Bursts);
+        let is_reordered = self.struck(Fault::Reordered);
+        let is_narrow = self.struck(Fault::NarrowLine);
+        let weather = Weather { is_slow, is_lossy, has_bursts, is_reordered, is_narrow };
+        conditions(self.installs[install].path, weather)
     }
 
     /// Sets the conditions of a direction of a connection as they are now.

@@ -7,6 +7,7 @@ mod devices;
 mod directory;
 mod links;
 mod packets;
+mod recovery;
 mod rest;
 mod servers;
 mod storage;
@@ -25,7 +26,7 @@ use tern_protocol::{DeviceId, Uin};
 
 use crate::agenda::Agenda;
 use crate::device::{Act, Install};
-use crate::disk::{Death, Disk, SharedDisk};
+use crate::disk::{Backup, Death, Disk, SharedDisk};
 use crate::engine::{Engine, EngineCounts, Work};
 use crate::fault::{Fault, Tally};
 use crate::mutant::Mutant;
@@ -114,6 +115,8 @@ pub struct World {
     server: Option<Server>,
     server_generation: u64,
     workers: u16,
+    /// A copy of the server's logs.
+    backup: Option<Backup>,
     /// How far the server's wall clock is off, in ms.
     wall_offset: i64,
     fail_next_sync: bool,
@@ -189,6 +192,7 @@ impl World {
             server: None,
             server_generation: 0,
             workers: draw.workers,
+            backup: None,
             wall_offset: 0,
             fail_next_sync: false,
             installs: Vec::new(),

@@ -21,6 +21,9 @@ const NAT_FORGETS_PERCENT: u64 = 40;
 /// Times in a hundred that a phone notices its change of network itself.
 const NOTICES_PERCENT: u64 = 50;
 
+/// The longest time for which a phone says nothing, in ms: its heartbeat.
+const SILENCE_MS_MAX: u64 = 30_000;
+
 /// The network of packets of a seed.
 pub(super) fn wire(seed: u64, config: &Config) -> Box<Wire> {
     let mut stream = Stream::of(seed, "wire");
@@ -133,6 +136,19 @@ impl World {
         self.set_path(install);
         if let Some(wire) = self.wire.as_mut() {
             wire.rebind(install, knows);
+        }
+    }
+
+    /// The NAT before a phone forgets its connections. Without packets nothing comes from the
+    /// server for a while: until the phone would have said something.
+    pub(super) fn forget_nat(&mut self, install: usize) {
+        if let Some(wire) = self.wire.as_mut() {
+            return wire.rebind(install, false);
+        }
+        let until = self.now + self.net.between(0, SILENCE_MS_MAX);
+        let own = self.links.iter().filter(|(_, conn)| conn.install == install);
+        for link in own.map(|(link, _)| *link).collect::<Vec<u64>>() {
+            self.stall_link(link, Way::ToClient, until);
         }
     }
 

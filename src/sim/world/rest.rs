@@ -37,6 +37,7 @@ impl World {
         let core: Vec<usize> = self.core().collect();
         for install in core {
             self.installs[install].path = (20, 5);
+            self.installs[install].cut_off_until = 0;
             if let Some(process) = self.installs[install].process.as_mut() {
                 process.paused_until = 0;
             }

@@ -1,23 +1,15 @@
 //! The server: its process starts, dies and takes turns; what its workers decide is carried out.
 
-use std::ops::Range;
-
-use tern_core::dedup::DedupTable;
 use tern_core::io::{Effect, Input, LinkId, Order, Outgoing, Waiter};
-use tern_core::log::{Offset, Record, RecordKind};
+use tern_core::log::Offset;
 use tern_core::mail::{Device, Mail};
-use tern_core::memory::MemoryTable;
 use tern_core::placement::{Placement, ShardId, WorkerId};
-use tern_core::shard::state::StateKind;
-use tern_core::shard::{ReplayError, Shard};
 use tern_core::time::Now;
-use tern_core::{Recovery, Worker};
 use tern_netmodel::carrier::Way;
 use tern_protocol::{Code, SendKey, UnixMillis};
 
 use super::{Happening, WALL_AT_START, World};
-use crate::disk::door::{AnyLog, AnyReader, AnyTable};
-use crate::disk::{Death, Disk, DiskLog, DiskReader, DiskTable};
+use crate::disk::Death;
 use crate::fault::Fault;
 use crate::mutant::Mutant;
 use crate::parcel::Parcel;
@@ -80,92 +72,6 @@ impl World {
         let seats = workers.map(|worker| self.recover(placement, WorkerId(worker))).collect();
         self.disk.borrow_mut().full = full;
         seats
-    }
-
-    fn recover(&mut self, placement: Placement, worker: WorkerId) -> Result<Seat, String> {
-        let shards = placement.shards_of(worker).map(|shard| self.recover_shard(placement, shard));
-        let shards: Result<Vec<_>, String> = shards.collect();
-        let reader = AnyReader::Simulated(DiskReader::new(&self.disk));
-        let worker = Worker::new(worker, placement, self.config.clone(), reader, shards?);
-        Ok(Seat::new(worker, placement.workers()))
-    }
-
-    fn recover_shard(
-        &mut self,
-        placement: Placement,
-        shard: ShardId,
-    ) -> Result<Shard<AnyLog, AnyTable>, String> {
-        let applied = self.disk.borrow_mut().open(shard);
-        let table = AnyTable::Simulated(DiskTable::new(shard, &self.disk));
-        let mut recovery = Recovery::new(shard, placement, table, applied);
-        let records = self.disk.borrow().records(shard);
-        let covered = match self.draw.faults.contains(&Fault::Checkpoints) {
-            true => self.schedule.below(records as u64 + 1) as usize,
-            false => 0,
-        };
-        let wrong = |error: ReplayError| error.to_string();
-        for (at, kind, row) in self.checkpoint(placement, shard, covered).map_err(wrong)? {
-            recovery.restore(at, kind, &row).map_err(wrong)?;
-        }
-        self.replay(&mut recovery, shard, covered..records).map_err(wrong)?;
-        if !recovery.unexplained().is_empty() {
-            return Err(format!("shard {} can't tell {:?}", shard.0, recovery.unexplained()));
-        }
-        let expired = self.disk.borrow_mut().expired(shard);
-        for (channel, up_to) in expired {
-            recovery.expire(channel, up_to);
-        }
-        self.disk.borrow_mut().entomb(shard, &recovery.tombstones());
-        Ok(recovery.finish(AnyLog::Simulated(DiskLog::open(shard, &self.disk))))
-    }
-
-    /// The rows of a checkpoint of a log's first records.
-    fn checkpoint(
-        &mut self,
-        placement: Placement,
-        shard: ShardId,
-        covered: usize,
-    ) -> Result<Vec<(Offset, StateKind, Vec<u8>)>, ReplayError> {
-        let (table, mut rows) = (MemoryTable::default(), Vec::new());
-        let mut recovery = Recovery::new(shard, placement, table, Offset::NONE);
-        self.replay(&mut recovery, shard, 0..covered)?;
-        let at = Disk::offset_of(covered);
-        let emitted: Result<(), ReplayError> = recovery.rows(|kind, parts| {
-            rows.push((at, kind, parts.concat()));
-            Ok(())
-        });
-        let lost = self.mutant == Some(Mutant::RowsLost) && self.schedule.percent(SPOILED_PERCENT);
-        let lost = lost.then(|| self.schedule.below(rows.len().max(1) as u64) as usize);
-        if let Some(index) = lost.filter(|index| *index < rows.len()) {
-            rows.remove(index);
-        }
-        emitted.map(|()| rows)
-    }
-
-    /// Hands records of a log to a recovery, as they are found.
-    fn replay<T: DedupTable>(
-        &self,
-        recovery: &mut Recovery<T>,
-        shard: ShardId,
-        records: Range<usize>,
-    ) -> Result<(), ReplayError> {
-        for index in records {
-            let disk = self.disk.borrow();
-            let left = disk.left_of(shard, index);
-            let copy = disk.record(shard, index).map(|(at, end, record)| {
-                (at, end, record.kind, record.links, record.body.to_vec())
-            });
-            drop(disk); // the table is on it
-            let Some((at, end, kind, links, body)) = copy else { break };
-            if kind == RecordKind::Epoch && self.mutant == Some(Mutant::EpochLost) {
-                continue;
-            }
-            match left {
-                Some(links) => recovery.lost(at, end, links),
-                None => recovery.replay(at, end, Record { kind, links, body: &body })?,
-            }
-        }
-        Ok(())
     }
 
     /// The process, or its whole machine, dies; another one starts a little later.

@@ -25,6 +25,11 @@ impl Acked {
         self.promised.len()
     }
 
+    /// The server is an older copy of itself: what is not in it was lost, and clients hear of it.
+    pub fn forget_lost(&mut self, truth: &Truth) {
+        self.promised.retain(|(channel, id), _| truth.get(*channel, *id).is_some());
+    }
+
     /// A process found these logs.
     pub fn check(&self, truth: &Truth) -> Verdict {
         for ((channel, id), fact) in &self.promised {

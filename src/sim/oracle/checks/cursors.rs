@@ -32,6 +32,14 @@ impl Cursors {
         self.steps.add((install, channel), range);
     }
 
+    /// The application is told that the channel's history restarted at this id.
+    pub fn restarted(&mut self, install: u32, channel: ChannelId, at: u64) {
+        self.steps.forget_from((install, channel), at);
+        if let Some(consumed) = self.consumed.get_mut(&(install, channel)) {
+            *consumed = at.saturating_sub(1).min(*consumed);
+        }
+    }
+
     /// The machine has this cursor stored.
     pub fn stored(&self, install: u32, channel: ChannelId, id: u64) -> Verdict {
         let consumed = self.consumed.get(&(install, channel)).copied().unwrap_or(0);

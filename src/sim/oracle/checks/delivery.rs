@@ -9,7 +9,6 @@ use tern_protocol::ChannelId;
 
 use super::{Steps, Verdict, demand};
 use crate::oracle::fact::Fact;
-use crate::oracle::truth::Truth;
 
 /// What each install was given and has shown.
 #[derive(Debug, Default)]
@@ -44,16 +43,26 @@ impl Delivery {
         }
     }
 
-    /// The machine gives a message to the application.
-    pub fn given(&mut self, truth: &Truth, install: u32, fact: &Fact) -> Verdict {
+    /// The application is told that the channel's history restarted at this id, and forgets what
+    /// it has from there on.
+    pub fn restarted(&mut self, install: u32, channel: ChannelId, at: u64) {
+        let (of, last) = ((install, channel), at.saturating_sub(1));
+        self.steps.forget_from(of, at);
+        for known in [self.given.get_mut(&of), self.shown.get_mut(&of)].into_iter().flatten() {
+            *known = last.min(*known);
+        }
+    }
+
+    /// The machine gives a message to the application; `stood` is what stood there in the life of
+    /// the history that the machine knows.
+    pub fn given(&mut self, stood: Option<&Fact>, install: u32, fact: &Fact) -> Verdict {
         let given = self.given.entry((install, fact.channel)).or_default();
         let before = std::mem::replace(given, fact.id);
         demand(fact.id == before + 1, || {
             format!("install {install} is given {fact} after #{before}")
         })?;
-        let stands = truth.get(fact.channel, fact.id).map(|(stands, _)| stands);
-        demand(stands == Some(fact), || {
-            format!("install {install} is given {fact}, and there stands {stands:?}")
+        demand(stood == Some(fact), || {
+            format!("install {install} is given {fact}, and there stands {stood:?}")
         })
     }
 
@@ -93,29 +102,32 @@ impl Delivery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oracle::checks::ids::tests::{fact, truth};
+    use crate::oracle::checks::ids::tests::fact;
 
     #[test]
     fn repeats_holes_and_changes_are_noticed() {
-        let truth = truth(&[fact(1, 1), fact(2, 2)]);
+        let (first, second) = (fact(1, 1), fact(2, 2));
         let mut delivery = Delivery::default();
-        assert_eq!(delivery.given(&truth, 1, &fact(1, 1)), Ok(()));
-        assert!(delivery.given(&truth, 1, &fact(1, 1)).is_err());
-        assert!(delivery.given(&truth, 2, &fact(2, 2)).is_err());
-        assert!(delivery.given(&truth, 3, &fact(1, 2)).is_err());
+        assert_eq!(delivery.given(Some(&first), 1, &first), Ok(()));
+        assert!(delivery.given(Some(&first), 1, &first).is_err());
+        assert!(delivery.given(Some(&second), 2, &second).is_err());
+        assert!(delivery.given(Some(&first), 3, &fact(1, 2)).is_err());
+        assert!(delivery.given(None, 4, &first).is_err());
     }
 
     #[test]
     fn what_was_shown_comes_again_only_behind_the_cursor() {
-        let truth = truth(&[fact(1, 1), fact(2, 2)]);
-        let channel = fact(1, 1).channel;
+        let first = fact(1, 1);
+        let channel = first.channel;
         let mut delivery = Delivery::default();
         assert_eq!(delivery.shown(1, channel, 1), Ok(()));
         delivery.started(1, [(channel, 0)].into_iter(), false);
-        assert_eq!(delivery.given(&truth, 1, &fact(1, 1)), Ok(()));
+        assert_eq!(delivery.given(Some(&first), 1, &first), Ok(()));
         assert_eq!(delivery.shown(1, channel, 1), Ok(()));
         delivery.started(1, [(channel, 1)].into_iter(), false);
-        assert!(delivery.given(&truth, 1, &fact(1, 1)).is_err());
+        assert!(delivery.given(Some(&first), 1, &first).is_err());
         assert!(delivery.shown(1, channel, 3).is_err());
+        delivery.restarted(1, channel, 1);
+        assert_eq!(delivery.given(Some(&first), 1, &first), Ok(()), "history restarted");
     }
 }

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use tern_client::machine::{End, SendOutcome, SendResult};
-use tern_protocol::{Code, Kind};
+use tern_protocol::{ChannelId, Code, Kind};
 
 use super::{Verdict, demand};
 use crate::oracle::fact::{Fact, Label};
+use crate::oracle::lives::Lives;
 use crate::oracle::truth::Truth;
 
 /// The results that applications were told.
@@ -23,7 +24,7 @@ impl Honesty {
     /// known before a client died.
     pub fn told(
         &mut self,
-        truth: &Truth,
+        (truth, lives): (&Truth, &Lives),
         install: u32,
         result: &SendResult,
         deserved: Option<Code>,
@@ -33,14 +34,15 @@ impl Honesty {
         let label = Label::from_tag(result.tag);
         let before = *self.told.entry((install, label)).or_insert(result.outcome);
         let unknowable = hurt && result.outcome == SendOutcome::Unknown;
-        demand(copied || unknowable || before == result.outcome, || {
+        let was_lost = lives.lost_label(label);
+        demand(copied || unknowable || was_lost || before == result.outcome, || {
             format!("install {install} is told {:?} of {label}, before {before:?}", result.outcome)
         })?;
         match result.outcome {
             SendOutcome::Acked { id, .. } => {
-                let stands = truth.get(result.channel, id.0).and_then(|(fact, _)| fact.label());
-                demand(stands == Some(label) && deserved.is_none(), || {
-                    format!("{label} is acked as {}#{id}; there stands {stands:?}", result.channel)
+                let stood = lives.ever_stood(truth, (result.channel, id.0), label);
+                demand(stood && deserved.is_none(), || {
+                    format!("{label} is acked as {}#{id}; it stands elsewhere", result.channel)
                 })
             }
             SendOutcome::Refused(code) if deserved == Some(code) => Ok(()),
@@ -85,9 +87,20 @@ impl Honesty {
         demand(is_so, || format!("install {install} is told {code} instead of {what}"))
     }
 
-    /// A history that restarts, in a world where nothing that was shown is lost.
-    pub fn restarted(install: u32, channel: tern_protocol::ChannelId, at: u64) -> Verdict {
-        Err(format!("install {install} is told that {channel} restarted at #{at}"))
+    /// A history that restarts: where the first life that ended left off, if one did. Messages
+    /// that `is_damaged` right before may count as part of what came after: nobody can tell. What
+    /// an earlier life said may come late.
+    pub fn restarted(
+        lives: &Lives,
+        install: u32,
+        (channel, at): (ChannelId, u64),
+        is_damaged: impl Fn(u64) -> bool,
+    ) -> Verdict {
+        let mut ends = lives.restarted_at(channel);
+        let is_so = ends.any(|end| at <= end && (at.max(1)..end).all(&is_damaged));
+        demand(is_so, || {
+            format!("install {install} is told that {channel} restarted at #{at}; it did not")
+        })
     }
 }
 
@@ -115,7 +128,8 @@ mod tests {
         let truth = truth(&[fact(1, 1)]);
         let acked = |id| SendOutcome::Acked { id: MessageId(id), server_time: UnixMillis(0) };
         let mut honesty = Honesty::default();
-        let mut told = |result| honesty.told(&truth, 1, &result, None, false, false);
+        let lives = Lives::default();
+        let mut told = |result| honesty.told((&truth, &lives), 1, &result, None, false, false);
         assert_eq!(told(result(1, acked(1))), Ok(()));
         assert!(told(result(1, acked(2))).is_err(), "another answer");
         assert!(told(result(2, acked(1))).is_err(), "another message stands there");

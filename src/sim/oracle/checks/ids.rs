@@ -22,6 +22,11 @@ impl Ids {
         demand(fact.id == newest + 1, || format!("{fact} is appended after #{newest}"))
     }
 
+    /// The server is an older copy of itself: ids that it does not know are given out once more.
+    pub fn forget_lost(&mut self, truth: &Truth) {
+        self.shown.retain(|(channel, id), _| truth.get(*channel, *id).is_some());
+    }
+
     /// A message is shown to anybody, by an ack or a push.
     pub fn shown(&mut self, fact: &Fact) -> Verdict {
         let before = self.shown.entry((fact.channel, fact.id)).or_insert_with(|| fact.clone());

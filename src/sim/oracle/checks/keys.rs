@@ -30,6 +30,12 @@ impl Keys {
         demand(copied || twin.is_none(), || format!("{fact} stands at {twin:?} under another key"))
     }
 
+    /// The server is an older copy of itself: it knows nothing of what it said of other keys.
+    pub fn forget_lost(&mut self, truth: &Truth) {
+        self.dead.clear();
+        self.acked.retain(|(sender, key), _| truth.by_key(*sender, *key).is_some());
+    }
+
     /// An ack of this message leaves the server.
     pub fn acked(&mut self, fact: &Fact) -> Verdict {
         let (key, answer) = ((fact.sender, fact.key), (fact.channel, fact.id, fact.time));

@@ -7,7 +7,7 @@ mod delivery;
 mod durable;
 mod epochs;
 mod honesty;
-mod ids;
+pub(crate) mod ids;
 mod keys;
 mod members;
 mod order;

@@ -17,6 +17,13 @@ impl Steps {
         *known = to.max(*known);
     }
 
+    /// The history begins anew with this id: nothing is known of those from it on.
+    pub fn forget_from(&mut self, of: (u32, ChannelId), at: u64) {
+        let Some(ranges) = self.ranges.get_mut(&of) else { return };
+        ranges.retain(|from, _| *from < at);
+        ranges.values_mut().for_each(|to| *to = at.saturating_sub(1).min(*to));
+    }
+
     /// The newest id that is behind `id` when what never comes right after it counts too.
     pub fn past(&self, of: (u32, ChannelId), id: u64) -> u64 {
         let ranges = self.ranges.get(&of).into_iter().flatten();
