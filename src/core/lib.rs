@@ -19,6 +19,9 @@
 //!    go out straight from the mapped log; the device's ack moves its cursor.
 #![forbid(unsafe_code)]
 
+#[macro_use]
+pub mod mutants;
+
 pub mod config;
 pub mod counters;
 pub mod time;

@@ -1,28 +1,53 @@
 //! Deliberate defects: each must be caught by some check, or that check can't fail.
 //!
-//! They sit where the simulated disk, network, store and application meet the machines; the
-//! machines themselves are those that ship.
+//! Most sit where the simulated disk, network, store and application meet the machines, which
+//! are those that ship. Those that can't be had there are in core, behind its feature `mutants`,
+//! which nothing but this package's tests asks for.
 
 use crate::plan::Depth;
 
 macro_rules! mutants {
-    ($($name:ident $label:literal $sentence:literal;)*) => {
+    (
+        $($name:ident $label:literal $sentence:literal;)*
+        [in core] $($inner:ident $inner_label:literal $inner_sentence:literal;)*
+    ) => {
         /// A deliberate defect.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-        pub enum Mutant { $(#[doc = $sentence] $name,)* }
+        pub enum Mutant {
+            $(#[doc = $sentence] $name,)*
+            $(#[cfg(feature = "mutants")] #[doc = $inner_sentence] $inner,)*
+        }
 
         impl Mutant {
             /// All there are.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+            pub const ALL: &'static [Self] = &[
+                $(Self::$name,)*
+                $(#[cfg(feature = "mutants")] Self::$inner,)*
+            ];
 
             /// The name on the command line.
             pub fn label(self) -> &'static str {
-                match self { $(Self::$name => $label,)* }
+                match self {
+                    $(Self::$name => $label,)*
+                    $(#[cfg(feature = "mutants")] Self::$inner => $inner_label,)*
+                }
             }
 
             /// What is wrong, for people.
             pub fn sentence(self) -> &'static str {
-                match self { $(Self::$name => $sentence,)* }
+                match self {
+                    $(Self::$name => $sentence,)*
+                    $(#[cfg(feature = "mutants")] Self::$inner => $inner_sentence,)*
+                }
+            }
+
+            /// The defect in core, if this is one.
+            #[cfg(feature = "mutants")]
+            fn in_core(self) -> Option<tern_core::mutants::Mutant> {
+                match self {
+                    $(Self::$inner => Some(tern_core::mutants::Mutant::$inner),)*
+                    _ => None,
+                }
             }
         }
     };
@@ -52,6 +77,22 @@ mutants! {
     TableFirst "table-first" "a key is put into the table before its message is appended";
     ExpiresEarly "expires-early" "the clock of retention believes in time that never went by";
     ConfirmsFirst "confirms-first" "the application confirms a message before it shows it";
+    LifeNotRaised "life-not-raised" "a restored backup goes on in the life that it was made in";
+    LoginForgotten "login-forgotten" "a checkpoint forgets the newest login of each device";
+    [in core]
+    RepeatUnproven "repeat-unproven" "the repeat of a message is acked before it is durable";
+    GrantUnproven "grant-unproven" "what may be read goes beyond what is durable";
+    EpochUnproven "epoch-unproven" "an epoch is told before its record is durable";
+    ClosedAppended "closed-appended" "a key of a closed epoch is appended";
+    DedupFirst "dedup-first" "the deduplication table is written before the log";
+    OtherAnswer "other-answer" "the ack of a repeat tells another time";
+    OrderIgnored "order-ignored" "a message does not wait for its predecessor";
+    CursorOnPush "cursor-on-push" "what was pushed counts as received";
+    HolesConfirmed "holes-confirmed" "notifies are confirmed although some before were lost";
+    NotFenced "not-fenced" "the session before a login lives on";
+    LateLogin "late-login" "a login that comes late takes the session";
+    EpochReused "epoch-reused" "epochs go on where they were in the life before";
+    RestartUnnamed "restart-unnamed" "channels do not note where their history restarted";
 }
 
 /// Defects that only the depth of the real storage has.
@@ -84,5 +125,13 @@ impl Mutant {
     /// The one of this label.
     pub fn by_label(label: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|mutant| mutant.label() == label)
+    }
+
+    /// Everything that this thread runs from now on has this defect, or none.
+    pub(crate) fn choose(mutant: Option<Self>) {
+        #[cfg(feature = "mutants")]
+        tern_core::mutants::choose(mutant.and_then(Self::in_core));
+        // Without the feature there is nothing to choose: the world looks for the others itself.
+        let _ = mutant;
     }
 }

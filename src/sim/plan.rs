@@ -176,7 +176,8 @@ mod tests {
 
     #[test]
     fn plans_are_read_and_a_seed_has_weight() {
-        for text in [EVERYDAY, include_str!("plans/storm.toml")] {
+        let quiet = include_str!("plans/quiet.toml");
+        for text in [EVERYDAY, include_str!("plans/storm.toml"), quiet] {
             let plan = Plan::parse(text).unwrap();
             for seed in 0..200 {
                 let draw = plan.draw(seed);

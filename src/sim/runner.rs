@@ -13,6 +13,7 @@ use crate::world::{Outcome, World};
 /// Lives through one seed; a panic of the machines counts as a violation. Keeps the newest
 /// `lines_max` lines of the trace.
 pub fn live(plan: &Plan, seed: u64, mutant: Option<Mutant>, lines_max: usize) -> Outcome {
+    Mutant::choose(mutant);
     let mut world = None;
     let lived = catch_unwind(AssertUnwindSafe(|| {
         world.insert(World::new(plan, seed, mutant, lines_max)).run();

@@ -264,6 +264,11 @@ impl Delivery {
             }
         }
         view.sent = view.sent.max(view.pushed);
+        if mutant!(CursorOnPush) {
+            let (messages, bytes) = view.ack(view.pushed);
+            self.unacked_messages -= messages;
+            self.unacked_bytes -= bytes;
+        }
     }
 
     /// Messages that may be pushed now.

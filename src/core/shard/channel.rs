@@ -86,7 +86,9 @@ impl Channel {
 
     /// The log's incarnation was raised: later messages may reuse ids that were shown.
     pub(super) fn restart(&mut self) {
-        self.restarted_at = self.restarted_at.min(self.newest.next());
+        if !mutant!(RestartUnnamed) {
+            self.restarted_at = self.restarted_at.min(self.newest.next());
+        }
     }
 
     /// Messages up to `up_to` are past their retention; says whether that is news.
@@ -136,7 +138,7 @@ impl Channel {
         let at = self.durable_at.some()?;
         Some(Grant {
             from: self.oldest,
-            to: self.durable,
+            to: if mutant!(GrantUnproven) { self.newest } else { self.durable },
             visible_from: MessageId(1),
             newest: self.durable,
             at,

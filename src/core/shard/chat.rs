@@ -85,7 +85,11 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             return refuse(context, &offer, Code::KeyUnknown, 0);
         }
         let entry = self.table.get(offer.device.uin, offer.device.device);
-        match DedupEntry::judge(entry.as_ref(), offer.key()) {
+        let verdict = match DedupEntry::judge(entry.as_ref(), offer.key()) {
+            Verdict::Closed if mutant!(ClosedAppended) => Verdict::New,
+            verdict => verdict,
+        };
+        match verdict {
             Verdict::Seen | Verdict::Closed => {
                 let last = entry.expect("only a known device has old keys").last;
                 self.answer_old(context, offer, last);
@@ -141,6 +145,10 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         let channel = self.channels.get_mut(&head.channel).expect("only open channels come here");
         let links = channel.next_links(entry.map_or(Offset::NONE, |entry| entry.last));
         let body = push_body(offer, head, channel.next_id(), context);
+        if mutant!(DedupFirst) {
+            let entry = DedupEntry::accept(entry, offer.key(), self.log.tail());
+            self.table.put(offer.device.uin, offer.device.device, entry, self.log.tail());
+        }
         let at = match self.log.append(kind, links, &[body.as_bytes(), content]) {
             Ok(at) => at,
             Err(error) => {
@@ -262,7 +270,9 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
 pub(super) fn follows(entry: Option<&DedupEntry>, offer: &Offer) -> bool {
     let predecessor = SendCounter::from(offer.view().0.predecessor);
     let key = SendKey { epoch: offer.key().epoch, counter: predecessor };
-    predecessor == SendCounter(0) || DedupEntry::judge(entry, key) != Verdict::New
+    predecessor == SendCounter(0)
+        || mutant!(OrderIgnored)
+        || DedupEntry::judge(entry, key) != Verdict::New
 }
 
 /// What a record of the device's chain says of the offer's key; `None` to look further back.
@@ -280,8 +290,12 @@ fn compare(offer: &Offer, record: &[u8], at: Offset) -> Option<Found> {
         && body.kind == head.kind
         && body.refers_to == head.refers_to
         && content == offered;
+    let mut ack = ack_of(body);
+    if mutant!(OtherAnswer) {
+        ack.server_time += 1;
+    }
     Some(if same {
-        Found::Same(Unproven { at, to: offer.from, ack: ack_of(body), duplicate: true })
+        Found::Same(Unproven { at, to: offer.from, ack, duplicate: true })
     } else {
         Found::Other
     })

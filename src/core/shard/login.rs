@@ -44,7 +44,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             }
             return self.home.waiting_logins.push(login);
         }
-        if self.home.newest_connection(login.device) > login.begun {
+        if self.home.newest_connection(login.device) > login.begun && !mutant!(LateLogin) {
             return refuse_login(context, from, Code::TooSlow, RETRY_AFTER_MS);
         }
         let user = self.home.users.entry(login.device.uin).or_default();
@@ -216,13 +216,19 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
 /// each incarnation begins far above what the one before can have reached. `None` after the last.
 fn next_epoch(newest: Epoch, incarnation: Incarnation) -> Option<Epoch> {
     let raises = (incarnation.0 - 1).min(u32::MAX >> EPOCHS_PER_INCARNATION_BITS);
-    let first = if raises == 0 { 1 } else { raises << EPOCHS_PER_INCARNATION_BITS | 1 };
+    let first = if raises == 0 || mutant!(EpochReused) {
+        1
+    } else {
+        raises << EPOCHS_PER_INCARNATION_BITS | 1
+    };
     newest.0.checked_add(1).map(|next| Epoch(first.max(next)))
 }
 
 /// The device's session is this one now; the one before is fenced.
 fn take_over(context: &mut Context<'_>, state: &mut DeviceState, login: &Login) {
-    if let Some(to) = state.session().filter(|session| *session != login.from) {
+    if let Some(to) =
+        state.session().filter(|session| *session != login.from && !mutant!(NotFenced))
+    {
         let mail = Mail::Fence { to, code: Code::Fenced };
         context.post.send(context.counters, Address::Front(to.worker), mail);
     }

@@ -16,8 +16,8 @@ use tern_protocol::{ChannelId, Code, Epoch, Incarnation, SendKey};
 
 use crate::disk::Disk;
 use checks::{
-    Acked, Bounds, Cursors, Delivery, Epochs, Honesty, Ids, Keys, Verdict, by_member, demand,
-    in_order, is_durable, to_member,
+    Acked, Bounds, Cursors, Delivery, Epochs, Fenced, Honesty, Ids, Keys, Verdict, by_member,
+    demand, in_order, is_durable, to_member,
 };
 use fact::Fact;
 use lives::Lives;
@@ -48,6 +48,7 @@ pub struct Oracle {
     ids: Ids,
     keys: Keys,
     epochs: Epochs,
+    fenced: Fenced,
     cursors: Cursors,
     bounds: Bounds,
     /// Devices whose store was ever copied or set back.
@@ -188,8 +189,20 @@ impl Oracle {
         self.bounds.stepped(link, channel, range);
     }
 
-    /// A login is answered.
-    pub fn login_leaves(&mut self, disk: &Disk, device: Device, epoch: Epoch, resumed: bool) {
+    /// The server says anything on a connection.
+    pub fn said(&mut self, link: u64, now: u64) {
+        self.judge("fenced", self.fenced.said(link, now));
+    }
+
+    /// A login is answered on this connection.
+    pub fn login_leaves(
+        &mut self,
+        disk: &Disk,
+        device: Device,
+        (epoch, resumed): (Epoch, bool),
+        (link, now): (u64, u64),
+    ) {
+        self.fenced.logged_in(device, epoch, link, now);
         let verdict = if resumed {
             self.epochs.resumed(device, epoch)
         } else {
@@ -216,6 +229,7 @@ impl Oracle {
     /// A connection is gone.
     pub fn link_closed(&mut self, link: u64) {
         self.bounds.closed(link);
+        self.fenced.closed(link);
     }
 
     /// A process of an install starts with these cursors.

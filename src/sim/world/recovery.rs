@@ -8,8 +8,9 @@ use tern_core::dedup::DedupTable;
 use tern_core::log::{Offset, Record, RecordKind};
 use tern_core::memory::MemoryTable;
 use tern_core::placement::{Placement, ShardId, WorkerId};
-use tern_core::shard::state::StateKind;
+use tern_core::shard::state::{DeviceRow, StateKind};
 use tern_core::shard::{ReplayError, Shard};
+use zerocopy::FromBytes;
 
 use super::World;
 use crate::disk::door::{AnyLog, AnyReader, AnyTable};
@@ -84,6 +85,9 @@ impl World {
             rows.push((at, kind, parts.concat()));
             Ok(())
         });
+        if self.mutant == Some(Mutant::LoginForgotten) {
+            rows.iter_mut().for_each(|(_, kind, row)| forget_login(*kind, row));
+        }
         let lost = self.mutant == Some(Mutant::RowsLost) && self.schedule.percent(LOST_PERCENT);
         let lost = lost.then(|| self.schedule.below(rows.len().max(1) as u64) as usize);
         if let Some(index) = lost.filter(|index| *index < rows.len()) {
@@ -156,9 +160,12 @@ impl World {
             self.backup = Some(self.disk.borrow().backup());
             return false;
         };
+        let is_forgotten = self.mutant == Some(Mutant::LifeNotRaised);
         self.end_life(|disk| {
             disk.restore(&backup);
-            disk.raise();
+            if !is_forgotten {
+                disk.raise();
+            }
         });
         true
     }
@@ -180,5 +187,12 @@ impl World {
         change(&mut self.disk.borrow_mut());
         self.oracle.life_ended(&self.disk.borrow(), lives);
         self.trace.note(self.now, &[18], &[], format_args!("the server begins a new life"));
+    }
+}
+
+/// Takes one from the epoch in the row of a device.
+fn forget_login(kind: StateKind, row: &mut [u8]) {
+    if let (StateKind::Device, Ok(row)) = (kind, DeviceRow::mut_from_bytes(row)) {
+        row.epoch = row.epoch.get().saturating_sub(1).into();
     }
 }

@@ -12,6 +12,10 @@ const LOOK_MS: u64 = 500;
 /// Devices in a hundred that stay dead; two live in any case.
 const DEAD_PERCENT: u64 = 20;
 
+/// Devices in a hundred that send something into the healed world. From the others nothing comes
+/// that could make up for what was lost before.
+const SENDS_PERCENT: u64 = 50;
+
 impl World {
     /// Everything that goes wrong ends here.
     pub(super) fn heal(&mut self) {
@@ -43,7 +47,9 @@ impl World {
             }
             let when = self.now + self.chaos.between(0, 1_000);
             self.agenda.add(when, Happening::DeviceStarts(install));
-            self.send_one(install);
+            if self.chaos.percent(SENDS_PERCENT) {
+                self.send_one(install);
+            }
         }
         self.set_disk_weather();
         self.agenda.add(self.now + LOOK_MS, Happening::Look);

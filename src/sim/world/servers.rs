@@ -365,7 +365,8 @@ impl World {
             }
             Outgoing::LoggedIn(head) => {
                 let (epoch, resumed) = (head.epoch.into(), head.resumed != 0);
-                self.oracle.login_leaves(&self.disk.borrow(), device, epoch, resumed);
+                let on = (link, self.now);
+                self.oracle.login_leaves(&self.disk.borrow(), device, (epoch, resumed), on);
             }
             _ => {}
         }
@@ -403,6 +404,7 @@ impl World {
     }
 
     fn give(&mut self, link: u64, frame: bytes::Bytes, order: Order) {
+        self.oracle.said(link, self.now);
         self.trace.note(
             self.now,
             &[14, link],

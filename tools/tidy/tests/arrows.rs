@@ -37,6 +37,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
             "tern-protocol",
             "tern-quic",
             "tern-random",  // its tests
+            "tern-sim",     // its tests, with the deliberate defects
             "tern-storage", // the third depth
         ],
     ),

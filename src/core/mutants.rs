@@ -1,0 +1,72 @@
+//! Deliberate defects, for the tests of the tests: each must be noticed by the simulator, or what
+//! should notice it can't fail.
+//!
+//! Without the feature `mutants` none of them exists: [`mutant!`] is the word `false` then. The
+//! feature is asked for by the simulator's own tests alone; a test of the sources holds that.
+
+#[cfg(feature = "mutants")]
+use std::cell::Cell;
+
+/// A deliberate defect.
+#[cfg(feature = "mutants")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mutant {
+    /// The repeat of a message is acked before the message is durable.
+    RepeatUnproven,
+    /// What may be read goes beyond what is durable.
+    GrantUnproven,
+    /// An epoch is told before its record is durable.
+    EpochUnproven,
+    /// A key of a closed epoch is appended.
+    ClosedAppended,
+    /// The deduplication table is written before the log.
+    DedupFirst,
+    /// The ack of a repeat tells another time.
+    OtherAnswer,
+    /// A message does not wait for its predecessor.
+    OrderIgnored,
+    /// What was pushed counts as received.
+    CursorOnPush,
+    /// Notifies are confirmed although some before them were lost.
+    HolesConfirmed,
+    /// The session before a login lives on.
+    NotFenced,
+    /// A login that comes late takes the session.
+    LateLogin,
+    /// Epochs go on where they were in the life before.
+    EpochReused,
+    /// Channels do not note where their history restarted.
+    RestartUnnamed,
+}
+
+#[cfg(feature = "mutants")]
+thread_local! {
+    static CHOSEN: Cell<Option<Mutant>> = const { Cell::new(None) };
+}
+
+/// Everything that this thread runs from now on has this defect, or none.
+#[cfg(feature = "mutants")]
+pub fn choose(mutant: Option<Mutant>) {
+    CHOSEN.set(mutant);
+}
+
+#[cfg(feature = "mutants")]
+pub(crate) fn is_chosen(mutant: Mutant) -> bool {
+    CHOSEN.get() == Some(mutant)
+}
+
+/// Whether this deliberate defect is chosen.
+#[cfg(feature = "mutants")]
+macro_rules! mutant {
+    ($name:ident) => {
+        $crate::mutants::is_chosen($crate::mutants::Mutant::$name)
+    };
+}
+
+/// No deliberate defect exists.
+#[cfg(not(feature = "mutants"))]
+macro_rules! mutant {
+    ($name:ident) => {
+        false
+    };
+}
