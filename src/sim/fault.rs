@@ -98,6 +98,35 @@ faults! {
     Datagrams "datagrams" Climate "single frames travel by datagram: lost, late, early, or twice";
 }
 
+/// How often each way through the machines was gone: counters of the server, and codes that it
+/// gave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Branches {
+    counts: BTreeMap<&'static str, u64>,
+}
+
+impl Branches {
+    /// It was gone this often.
+    pub fn hit(&mut self, name: &'static str, times: u64) {
+        *self.counts.entry(name).or_default() += times;
+    }
+
+    /// How often it was gone.
+    pub fn count(&self, name: &str) -> u64 {
+        self.counts.get(name).copied().unwrap_or(0)
+    }
+
+    /// Adds another run's counts.
+    pub fn add(&mut self, other: &Self) {
+        other.counts.iter().for_each(|(name, count)| self.hit(name, *count));
+    }
+
+    /// All that were looked at, with their counts.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.counts.iter().map(|(name, count)| (*name, *count))
+    }
+}
+
 /// How often each fault was injected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {

@@ -7,7 +7,7 @@
 //!
 //! Rooms: [`world`] is the loop and everything on the agenda; [`server`] and [`device`] hold what
 //! runs, [`disk`] and [`parcel`]s on `tern-netmodel` what it runs on, [`quic`] the second depth, and [`engine`] the third; [`fault`] lists what goes wrong, [`mutant`] the
-//! deliberate defects; the [`oracle`] judges by its checks; [`report`] speaks to people and [`shrink`] makes a failure small.
+//! deliberate defects; [`small`] is a world of which every order of events is tried; the [`oracle`] judges by its checks; [`report`] speaks to people and [`shrink`] makes a failure small.
 //!
 //! Not here: real sockets, real disks and threads, which the server's own tests kill and starve.
 #![forbid(unsafe_code)]
@@ -33,6 +33,8 @@ pub mod server;
 pub mod oracle;
 
 pub mod world;
+
+pub mod small;
 
 pub mod report;
 pub mod runner;

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use crate::engine::EngineCounts;
-use crate::fault::{Fault, Pairs, Tally};
+use crate::fault::{Branches, Fault, Pairs, Tally};
 use crate::quic::QuicCounts;
 use crate::world::Outcome;
 
@@ -29,6 +29,8 @@ pub struct Totals {
     pub heal_ms_max: u64,
     /// Faults injected.
     pub tally: Tally,
+    /// Ways through the machines that were gone.
+    pub branches: Branches,
     /// Runs in which each fault was met.
     pub pairs: Pairs,
     /// What QUIC did, in the runs at the depth that has it.
@@ -52,6 +54,7 @@ impl Totals {
         self.shown += outcome.shown;
         self.heal_ms_max = self.heal_ms_max.max(outcome.heal_ms);
         self.tally.add(&outcome.tally);
+        self.branches.add(&outcome.branches);
         self.pairs.add(&outcome.tally);
         if let Some(counts) = &outcome.quic {
             self.quic.get_or_insert_default().add(counts);
@@ -104,6 +107,10 @@ impl Display for Totals {
         if let Some(storage) = &self.storage {
             writeln!(f, "\n{storage}")?;
         }
+        writeln!(f, "\nways through the server:")?;
+        for (name, count) in self.branches.iter() {
+            writeln!(f, "{name:<20} {count:>10}")?;
+        }
         let (met, of) = self.pairs.coverage();
         writeln!(f, "\npairs of faults met in one seed: {met} of {of}")
     }
@@ -126,6 +133,9 @@ impl QuicTotals {
         sum.host.resets += host.resets;
         sum.host.lost_packets += host.lost_packets;
         sum.host.congestion_events += host.congestion_events;
+        sum.host.pushes_free += host.pushes_free;
+        sum.host.pushes_repaired += host.pushes_repaired;
+        sum.host.frames_free += host.frames_free;
     }
 }
 
@@ -151,6 +161,11 @@ impl Display for QuicTotals {
             host.resets,
             host.lost_packets,
             host.congestion_events
+        )?;
+        writeln!(
+            f,
+            "datagrams: {} sends came by one, {} pushes left by one, {} of them again by stream",
+            host.frames_free, host.pushes_free, host.pushes_repaired
         )
     }
 }

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::fault::Tally;
+use crate::fault::{Branches, Tally};
 use crate::mutant::Mutant;
 use crate::oracle::Violation;
 use crate::plan::Plan;
@@ -42,6 +42,7 @@ fn stillborn(seed: u64) -> Outcome {
         shown: 0,
         heal_ms: 0,
         tally: Tally::default(),
+        branches: Branches::default(),
         quic: None,
         storage: None,
         lines: Vec::new(),

@@ -15,6 +15,7 @@ use tern_protocol::Code;
 use tern_quic::frames::Cutter;
 
 use super::crypto::{NullCrypto, SeededIds};
+use super::free;
 use super::net::SERVER;
 use crate::random::Stream;
 
@@ -124,6 +125,15 @@ impl ClientEnd {
         }
     }
 
+    /// Says a frame that may overtake others, by datagram if there is room for one.
+    pub fn write_free(&mut self, frame: Bytes) {
+        if self.state == State::Open
+            && let Err(frame) = free::send(&mut self.connection, frame)
+        {
+            self.write(frame);
+        }
+    }
+
     /// Says no more, and closes once the server has everything.
     pub fn finish(&mut self, code: Code, now: Instant) {
         match self.state {
@@ -176,6 +186,9 @@ impl ClientEnd {
         }
         while let Some(event) = self.connection.poll() {
             self.take(event, now);
+        }
+        while let (State::Open, Some(frame)) = (self.state, self.connection.datagrams().recv()) {
+            self.told.push_back(Told::Frame(frame));
         }
         self.read();
     }

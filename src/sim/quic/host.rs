@@ -19,6 +19,7 @@ use tern_quic::settings::{self, TransportKeys, TransportSettings};
 use tern_quic::steering::WorkerIds;
 
 use super::crypto::NullCrypto;
+use super::free::Free;
 use crate::random::Stream;
 
 /// Time that a client gets to have the CLOSE frame, as in the worker's driver.
@@ -53,6 +54,12 @@ pub struct HostCounts {
     pub lost_packets: u64,
     /// Congestion events, on connections that ended.
     pub congestion_events: u64,
+    /// Pushes that left by datagram.
+    pub pushes_free: u64,
+    /// Those of them that went by stream once more.
+    pub pushes_repaired: u64,
+    /// Frames that came by datagram.
+    pub frames_free: u64,
 }
 
 /// How far a connection has come.
@@ -78,6 +85,7 @@ struct HostLink {
     cutter: Cutter,
     waiting: VecDeque<Bytes>,
     waiting_bytes: usize,
+    free: Free,
     remote: SocketAddr,
 }
 
@@ -158,7 +166,10 @@ impl Host {
                 let link = self.links.get_mut(&handle.0)?;
                 link.connection.handle_event(event);
                 let address = link.connection.remote_address();
-                self.counts.migrations += u64::from(address != link.remote);
+                if address != link.remote {
+                    self.counts.migrations += 1;
+                    link.free.moved(&link.connection);
+                }
                 link.remote = address;
                 self.follow(handle.0, now);
                 Some(handle.0)
@@ -226,6 +237,7 @@ impl Host {
             cutter: Cutter::default(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            free: Free::default(),
             remote,
         };
         self.links.insert(handle.0, link);
@@ -243,6 +255,7 @@ impl Host {
             _ => {}
         }
         self.follow(index, now);
+        self.repair(index, now);
     }
 
     /// Drops a handshake without a word, as the worker's driver does.
@@ -282,6 +295,27 @@ impl Host {
         }
     }
 
+    /// Says a frame that may overtake others, by datagram if there is room for one.
+    pub fn write_free(&mut self, index: usize, frame: Bytes, now: Instant) {
+        let Some(link) = self.links.get_mut(&index).filter(|link| link.state == State::Open) else {
+            return;
+        };
+        match link.free.send(&mut link.connection, frame) {
+            Ok(()) => self.counts.pushes_free += 1,
+            Err(frame) => self.write(index, frame, now),
+        }
+    }
+
+    /// Pushes that left by datagram and count as lost go by stream.
+    fn repair(&mut self, index: usize, now: Instant) {
+        while let Some(link) = self.links.get_mut(&index).filter(|link| link.state == State::Open)
+            && let Some(frame) = link.free.take_lost(&link.connection, now)
+        {
+            self.counts.pushes_repaired += 1;
+            self.write(index, frame, now);
+        }
+    }
+
     /// Says no more, and closes once the client has everything.
     pub fn finish(&mut self, index: usize, code: Code, now: Instant) {
         let Some(link) = self.links.get_mut(&index).filter(|link| link.state == State::Open) else {
@@ -308,7 +342,8 @@ impl Host {
     ) -> Option<SocketAddr> {
         buffer.clear();
         let link = self.links.get_mut(&index)?;
-        link.connection.poll_transmit(now, 1, buffer).map(|transmit| transmit.destination)
+        let transmit = link.free.poll_transmit(&mut link.connection, now, buffer);
+        transmit.map(|transmit| transmit.destination)
     }
 
     /// What it tells.
@@ -321,7 +356,8 @@ impl Host {
         let link = self.links.get_mut(&index)?;
         let own = match link.state {
             State::Handshaking(until) | State::Lingering(_, until) => Some(until),
-            State::Open | State::Ended => None,
+            State::Open => link.free.deadline(&link.connection),
+            State::Ended => None,
         };
         [link.connection.poll_timeout(), own].into_iter().flatten().min()
     }
@@ -347,7 +383,21 @@ impl Host {
                 self.forget(index);
             }
         }
+        if let Some(link) = self.links.get_mut(&index) {
+            link.free.take_arrivals();
+        }
+        self.read_datagrams(index);
         self.read(index, now);
+    }
+
+    fn read_datagrams(&mut self, index: usize) {
+        let Some(link) = self.links.get_mut(&index).filter(|link| link.state == State::Open) else {
+            return;
+        };
+        while let Some(frame) = link.connection.datagrams().recv() {
+            self.counts.frames_free += 1;
+            self.told.push_back(Told::Frame(link.number, frame));
+        }
     }
 
     fn take(&mut self, index: usize, event: Event, now: Instant) {
@@ -432,5 +482,6 @@ impl HostLink {
         self.state = State::Ended;
         self.waiting.clear();
         self.waiting_bytes = 0;
+        self.free = Free::default();
     }
 }

@@ -9,12 +9,13 @@
 //! inputs, then [`Wire::run`], then [`Wire::poll_told`] until it is empty and again from the
 //! start if that led to inputs; [`Wire::poll_timeout`] says when to come back.
 //!
-//! Not as in the server: frames that may go by datagram go by stream too; a worker reads all that has come, without the budget of a turn; a
+//! Not as in the server: a push that is repaired is not read again; a worker reads all that has come, without the budget of a turn; a
 //! started server sends no resets by itself, only in answer to packets of connections that it
 //! does not know; addresses are not limited in how often they change.
 
 pub mod client;
 pub mod crypto;
+mod free;
 pub mod host;
 pub mod net;
 
@@ -162,6 +163,23 @@ impl Wire {
         }
     }
 
+    /// A client says a frame that may overtake others.
+    pub fn say_free_to_server(&mut self, link: u64, frame: Bytes) {
+        if let Some(end) = self.clients.get_mut(&link) {
+            end.write_free(frame);
+            self.dirty.insert(End::Client(link));
+        }
+    }
+
+    /// The server says a frame that may overtake others.
+    pub fn say_free_to_client(&mut self, link: u64, frame: Bytes) {
+        let now = self.instant();
+        if let Some((worker, index)) = self.seat_of(link) {
+            self.hosts[worker].write_free(index, frame, now);
+            self.dirty.insert(End::Host(worker, index));
+        }
+    }
+
     /// A client has said its last on a connection.
     pub fn end_by_client(&mut self, link: u64, code: Code) {
         let now = self.instant();
@@ -285,6 +303,9 @@ impl Wire {
             sum.resets += counts.resets;
             sum.lost_packets += counts.lost_packets;
             sum.congestion_events += counts.congestion_events;
+            sum.pushes_free += counts.pushes_free;
+            sum.pushes_repaired += counts.pushes_repaired;
+            sum.frames_free += counts.frames_free;
         }
         sum
     }

@@ -1,13 +1,44 @@
 //! The everyday proof: fixed seeds, a few that nobody has seen, and all that ever failed.
 //!
-//! `TERN_SIM_SEEDS` sets how many fresh seeds are tried (default 4); a failure names its seed and
-//! the command that replays it.
+//! `TERN_SOAK` tries fresh ones for as many times as long, `TERN_SEED` sets the first of them; a
+//! failure names its seed and the command that replays it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tern_core::counters::Counters;
 use tern_sim::Outcome;
 use tern_sim::plan::{Depth, Plan};
+use tern_sim::report::{Matrix, Totals};
 use tern_sim::runner::live;
+
+/// Fixed seeds of the fast depth.
+const FIXED: u64 = 24;
+
+/// How long fresh seeds are tried, at least one.
+const FRESH: Duration = Duration::from_secs(20);
+const FRESH_OVER_QUIC: Duration = Duration::from_secs(10);
+
+/// Counters that only broken or foreign clients move, or worlds larger than these.
+const NOT_BY_HONEST: [&str; 4] =
+    ["frames_malformed", "frames_unknown", "frames_refused", "mail_coalesced"];
+
+/// Codes that honest devices get on bad days.
+const CODES: [&str; 14] = [
+    "TOO_SLOW",
+    "RESUME_UNKNOWN",
+    "FENCED",
+    "NO_SUCH_USER",
+    "RATE_LIMITED",
+    "BUSY",
+    "PREDECESSOR",
+    "DISK_FULL",
+    "SHARD_STOPPED",
+    "LOST",
+    "EXPIRED",
+    "DRAINING",
+    "OFFLINE",
+    "KEY_CLOSED",
+];
 
 /// The plan of everything at once.
 const STORM: &str = include_str!("../plans/storm.toml");
@@ -26,26 +57,66 @@ fn must_hold(plan: &Plan, name: &str, seed: u64) -> Outcome {
     outcome
 }
 
+/// fixed seeds; between them each way through the server that an honest device
+/// can lead it was gone.
 #[test]
 fn fixed_seeds_hold_and_have_weight() {
-    let plan = Plan::everyday();
-    for seed in 1..=6 {
+    let (plan, mut totals) = (Plan::everyday(), Totals::default());
+    for seed in 1..=FIXED {
         let outcome = must_hold(&plan, "everyday", seed);
         assert!(outcome.virtual_ms >= 600_000, "{outcome:?}");
         assert!(outcome.sends >= 200 && outcome.acked >= 100, "{outcome:?}");
         assert!(outcome.tally.met().count() >= 3, "{outcome:?}");
+        totals.add(&outcome);
     }
+    let counters = Counters::DESCRIPTORS.iter().map(|(name, _)| *name);
+    let expected: Vec<&str> =
+        counters.filter(|name| !NOT_BY_HONEST.contains(name)).chain(CODES).collect();
+    let never: Vec<&&str> =
+        expected.iter().filter(|name| totals.branches.count(name) == 0).collect();
+    println!(
+        "TEST A-01 depth=frames seeds={FIXED} hours={:.1} acked={} shown={} lost=0 dup=0",
+        totals.virtual_ms as f64 / 3_600_000.0,
+        totals.acked,
+        totals.shown
+    );
+    println!("TEST A-02 seeds={FIXED} heal_ms_max={}", totals.heal_ms_max);
+    println!("TEST A-04 branches={} never={}", expected.len(), never.len());
+    totals.branches.iter().for_each(|(name, count)| println!("  {name:<20} {count:>8}"));
+    assert!(never.is_empty(), "nobody went {never:?}");
+}
+
+/// seeds that nobody has seen, for a while, with the matrix of the faults they met.
+#[test]
+fn fresh_seeds_hold() {
+    let totals = fresh(&Plan::everyday(), FRESH);
+    println!("{totals}\n{}", Matrix(&totals.pairs));
+    let (met, of) = totals.pairs.coverage();
+    println!("TEST A-03 depth=frames seeds={} pairs={met}/{of} lost=0", totals.seeds);
 }
 
 #[test]
-fn fresh_seeds_hold() {
-    let wanted = std::env::var("TERN_SIM_SEEDS").ok().and_then(|text| text.parse().ok());
+fn fresh_seeds_hold_over_quic() {
+    let totals = fresh(&with_packets(), FRESH_OVER_QUIC);
+    let (met, of) = totals.pairs.coverage();
+    println!("TEST A-03 depth=quic seeds={} pairs={met}/{of} lost=0", totals.seeds);
+}
+
+/// Lives through seeds from `TERN_SEED`, or from this moment's, for this long, times `TERN_SOAK`.
+fn fresh(plan: &Plan, time: Duration) -> Totals {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
-    let first = now.as_millis() as u64; // fits until the year 584,556,019
-    let plan = Plan::everyday();
-    for seed in first..first + wanted.unwrap_or(4) {
-        must_hold(&plan, "everyday", seed);
+    // Fits until the year 584,556,019.
+    let first = number("TERN_SEED").unwrap_or(now.as_millis() as u64);
+    let time = time * number("TERN_SOAK").unwrap_or(1) as u32; // fits: a few
+    let (begun, mut totals) = (Instant::now(), Totals::default());
+    for seed in first.. {
+        totals.add(&must_hold(plan, "everyday", seed));
+        if begun.elapsed() >= time {
+            break;
+        }
     }
+    totals
 }
 
 #[test]
@@ -101,21 +172,33 @@ fn fixed_seeds_hold_over_quic() {
         seen.host.migrations += counts.host.migrations;
         seen.host.resets += counts.host.resets;
         seen.host.lost_packets += counts.host.lost_packets;
+        seen.host.pushes_free += counts.host.pushes_free;
+        seen.host.pushes_repaired += counts.host.pushes_repaired;
+        seen.host.frames_free += counts.host.frames_free;
         shown += outcome.shown;
     }
     println!("TEST A-01 depth=quic seeds=8 shown={shown} lost=0 {seen:?}");
     let host = &seen.host;
     assert!(host.retries > 0 && host.migrations > 0 && host.resets > 0, "{host:?}");
     assert!(host.lost_packets > 0, "{host:?}");
+    let by_datagram = host.pushes_free > 0 && host.pushes_repaired > 0 && host.frames_free > 0;
+    assert!(by_datagram, "{host:?}");
 }
 
 ///
 #[test]
 fn one_seed_gives_one_run() {
     for (plan, seed) in [(Plan::everyday(), 7), (Plan::everyday(), 8), (with_packets(), 7)] {
-        let (first, second) = (live(&plan, seed, None, 500), live(&plan, seed, None, 500));
+        let (first, second) =
+            (live(&plan, seed, None, usize::MAX), live(&plan, seed, None, usize::MAX));
         assert_eq!((first.hash, first.steps), (second.hash, second.steps));
         assert_eq!(first.lines, second.lines);
+        println!(
+            "TEST A-06 depth={:?} seed={seed} lines={} hash={:016x}",
+            plan.depth,
+            first.lines.len(),
+            first.hash
+        );
         assert_ne!(first.hash, live(&plan, seed + 2, None, 0).hash);
     }
 }

@@ -125,11 +125,9 @@ impl World {
     /// A frame leaves by datagram. A lost push is repeated in order by the server's transport, as a
     /// rule; a lost send by the client's machine.
     pub(super) fn offer_free(&mut self, link: u64, way: Way, frame: bytes::Bytes) {
-        if self.wire.is_some() {
-            return self.offer(link, way, Parcel::Frame(frame)); // by stream there
-        }
-        self.weather_of(link, way);
         self.tally.hit(Fault::Datagrams);
+        let Some(frame) = self.say_free(link, way, frame) else { return };
+        self.weather_of(link, way);
         let is_lost = self.net.percent(FREE_LOST_PERCENT);
         let now = at(self.now);
         let Some(conn) = self.links.get_mut(&link) else { return };

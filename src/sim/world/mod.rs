@@ -28,7 +28,7 @@ use crate::agenda::Agenda;
 use crate::device::{Act, Install};
 use crate::disk::{Backup, Death, Disk, SharedDisk};
 use crate::engine::{Engine, EngineCounts, Work};
-use crate::fault::{Fault, Tally};
+use crate::fault::{Branches, Fault, Tally};
 use crate::mutant::Mutant;
 use crate::oracle::{Oracle, Violation};
 use crate::parcel::Parcel;
@@ -134,6 +134,7 @@ pub struct World {
     is_over: bool,
     oracle: Oracle,
     tally: Tally,
+    branches: Branches,
     trace: Trace,
 }
 
@@ -160,6 +161,8 @@ pub struct Outcome {
     pub heal_ms: u64,
     /// Faults injected.
     pub tally: Tally,
+    /// Ways through the machines that were gone.
+    pub branches: Branches,
     /// What QUIC did, at the depth that runs it.
     pub quic: Option<QuicCounts>,
     /// What the storage did, at the depth that has it.
@@ -206,6 +209,7 @@ impl World {
             is_over: false,
             oracle: Oracle::default(),
             tally: Tally::default(),
+            branches: Branches::default(),
             trace: Trace::new(lines_max),
             draw,
             config,
@@ -259,6 +263,7 @@ impl World {
 
     /// What the run gave.
     pub fn outcome(mut self, seed: u64) -> Outcome {
+        self.count_branches();
         if let Some(engine) = &mut self.engine {
             engine.end_threads();
         }
@@ -273,6 +278,7 @@ impl World {
             shown: self.oracle.delivery.shown_count(),
             heal_ms: self.healed_at.map_or(0, |at| self.now - at),
             tally: self.tally,
+            branches: self.branches,
             quic: self.wire.as_ref().map(|wire| wire.counts()),
             storage: self.engine.as_ref().map(|engine| engine.counts()),
             lines: self.trace.into_lines(),

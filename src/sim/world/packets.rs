@@ -1,6 +1,7 @@
 //! The depth with packets: what the world tells the network of packets, and what it tells the
 //! world. At the other depth everything here does nothing, and says so.
 
+use bytes::Bytes;
 use tern_core::config::Config;
 use tern_netmodel::carrier::Way;
 use tern_netmodel::nat::NatRules;
@@ -31,6 +32,7 @@ pub(super) fn wire(seed: u64, config: &Config) -> Box<Wire> {
         heartbeat_ms_max: config.heartbeat_ms_max(),
         window_bytes: config.window_bytes,
         handshake_ms_max: config.login_ms_max,
+        datagrams: config.datagrams,
         ..TransportSettings::default()
     };
     if stream.percent(RETRY_PERCENT) {
@@ -106,6 +108,16 @@ impl World {
             (Way::ToClient, Parcel::End(code)) => {
                 wire.end_by_server(link, code.unwrap_or(tern_protocol::Code(0)));
             }
+        }
+        None
+    }
+
+    /// Says a frame that may overtake others; gives it back if there are no packets.
+    pub(super) fn say_free(&mut self, link: u64, way: Way, frame: Bytes) -> Option<Bytes> {
+        let Some(wire) = self.wire.as_mut() else { return Some(frame) };
+        match way {
+            Way::ToServer => wire.say_free_to_server(link, frame),
+            Way::ToClient => wire.say_free_to_client(link, frame),
         }
         None
     }

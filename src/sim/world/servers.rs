@@ -1,5 +1,6 @@
 //! The server: its process starts, dies and takes turns; what its workers decide is carried out.
 
+use tern_core::counters::Counters;
 use tern_core::io::{Effect, Input, LinkId, Order, Outgoing, Waiter};
 use tern_core::log::Offset;
 use tern_core::mail::{Device, Mail};
@@ -79,6 +80,8 @@ impl World {
         if self.server.is_none() {
             return;
         }
+        self.count_branches();
+        self.server = None;
         self.trace.note(self.now, &[11], &[], format_args!("the server dies: {death:?}"));
         self.end_with_storage(death);
         self.kill_wire();
@@ -91,6 +94,20 @@ impl World {
         let back = self.now + self.chaos.between(50, 8_000);
         self.agenda.add(back, Happening::ServerStarts);
         self.drop_links(back);
+    }
+
+    /// Takes down what the workers of this process have counted.
+    pub(super) fn count_branches(&mut self) {
+        let seats = self.server.iter().flat_map(|server| &server.seats);
+        for counters in seats.map(|seat| seat.worker.counters()) {
+            for ((name, _), count) in Counters::DESCRIPTORS.iter().zip(counters.values()) {
+                self.branches.hit(name, count);
+            }
+        }
+    }
+
+    fn count_code(&mut self, code: Code) {
+        self.branches.hit(code.row().map_or("an unknown code", |row| row.label), 1);
     }
 
     pub(super) fn server_now(&self, server: &Server) -> Now {
@@ -337,6 +354,7 @@ impl World {
                     &[],
                     format_args!("the server closes connection {link}: {code}"),
                 );
+                self.count_code(code);
                 self.close_by_server(link, encode_close(code, come_back_ms), code);
             }
             Effect::Directory(query) => self.ask_directory(server.generation, worker, query),
@@ -357,9 +375,11 @@ impl World {
             Outgoing::SendAck(ack) => self.oracle.ack_leaves(&self.disk.borrow(), device, ack),
             Outgoing::SendRefused(no) => {
                 let key = SendKey { epoch: no.epoch.into(), counter: no.counter.into() };
+                self.count_code(Code(no.code.get()));
                 self.oracle.refusal_leaves(device, key, Code(no.code.get()));
             }
             Outgoing::Gap(gap) => {
+                self.count_code(Code(gap.code.get()));
                 let range = (gap.from.get(), gap.to.get());
                 self.oracle.gap_leaves(link, gap.channel, range);
             }
@@ -368,6 +388,7 @@ impl World {
                 let on = (link, self.now);
                 self.oracle.login_leaves(&self.disk.borrow(), device, (epoch, resumed), on);
             }
+            Outgoing::Error { code, .. } => self.count_code(*code),
             _ => {}
         }
         self.give(link, encode(frame), Order::Kept);
