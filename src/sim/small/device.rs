@@ -2,7 +2,9 @@
 //! confirms everything at once.
 
 use bytes::Bytes;
-use tern_client::machine::{Effect, Event, Identity, Input, Machine, Mono, State, Ticket, Tuning};
+use tern_client::machine::{
+    Effect, Event, Identity, Input, Machine, Mono, Proof, State, Ticket, Tuning,
+};
 use tern_core::mail::Device;
 use tern_core::placement::ShardId;
 use tern_protocol::frames::Network;
@@ -78,7 +80,7 @@ impl SmallWorld {
         let one = &mut self.devices[device];
         one.starts += 1;
         let Device { uin, device: id } = one.device;
-        let identity = Identity { uin, device: id, secret: [7; 32] };
+        let identity = Identity { uin, device: id, proof: Proof::Secret([7; 32]) };
         let seed = one.starts << 8 | u64::from(one.number);
         let saved = one.store.load();
         let tuning = Tuning::default();

@@ -118,6 +118,7 @@ impl SmallWorld {
                         line.closed = Some(code);
                     }
                 }
+                Effect::Whole(LinkId(link), frame) => self.give(link, frame),
                 Effect::Directory(query) => self.answers.push_back(answer(query)),
                 Effect::Warm { waiter, .. } => self.tell_worker(Input::Warmed(waiter)),
             }
@@ -161,6 +162,9 @@ fn answer(query: Query) -> Answer {
             let mut token = [9; 32];
             token[..8].copy_from_slice(&session.link.0.to_le_bytes());
             Answer::Authenticated { session, result: Ok(token) }
+        }
+        Query::Identify { session, .. } => {
+            Answer::Identified { session, result: Err(Code::TokensNotTaken) }
         }
         Query::UserExists { shard, channel, uin } => {
             Answer::UserExists { shard, channel, uin, exists: Some(true) }

@@ -81,7 +81,6 @@ impl World {
             return;
         }
         self.count_branches();
-        self.server = None;
         self.trace.note(self.now, &[11], &[], format_args!("the server dies: {death:?}"));
         self.end_with_storage(death);
         self.kill_wire();

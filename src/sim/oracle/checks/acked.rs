@@ -12,17 +12,22 @@ use crate::oracle::truth::Truth;
 #[derive(Debug, Default)]
 pub struct Acked {
     promised: BTreeMap<(ChannelId, u64), Fact>,
+    count: usize,
 }
 
 impl Acked {
     /// The ack of this message leaves the server.
     pub fn promise(&mut self, fact: &Fact) {
-        self.promised.entry((fact.channel, fact.id)).or_insert_with(|| fact.clone());
+        let promised = self.promised.entry((fact.channel, fact.id));
+        promised.or_insert_with(|| {
+            self.count += 1;
+            fact.clone()
+        });
     }
 
-    /// Messages that were promised.
+    /// Messages that were ever promised.
     pub fn count(&self) -> usize {
-        self.promised.len()
+        self.count
     }
 
     /// The server is an older copy of itself: what is not in it was lost, and clients hear of it.
