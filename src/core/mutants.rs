@@ -1,7 +1,7 @@
 //! Deliberate defects, for the tests of the tests: each must be noticed by the simulator, or what
 //! should notice it can't fail.
 //!
-//! Without the feature `mutants` none of them exists: [`mutant!`] is the word `false` then. The
+//! Without the feature `mutants` none of them exists: `mutant!` is the word `false` then. The
 //! feature is asked for by the simulator's own tests alone; a test of the sources holds that.
 
 #[cfg(feature = "mutants")]

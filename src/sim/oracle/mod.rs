@@ -317,6 +317,8 @@ impl Oracle {
                 self.delivery.restarted(install, *channel, at.0);
                 self.cursors.restarted(install, *channel, at.0);
                 let is_damaged = |id| match self.truth.get(*channel, id) {
+                    // A word of an earlier life may come late.
+                    _ if self.lives.was_gone((*channel, id)) => true,
                     Some((_, (shard, index))) => disk.is_gone(*shard, *index).0,
                     None => false,
                 };
