@@ -97,8 +97,10 @@ impl Oracle {
         let verdict = self.keys.appended(&self.truth, &fact, copied);
         self.judge("keys", verdict);
         self.judge("members", by_member(&fact));
-        // A frame that is repeated brings back what was lost with a life, in any order.
-        if !self.lives.lost_key(fact.sender, fact.key) {
+        // A frame that is repeated brings back what was lost with a life, in any order; and so may
+        // a copied device what was called unknown.
+        let is_unknown = copied && self.keys.was_unknown(fact.sender, fact.key);
+        if !self.lives.lost_key(fact.sender, fact.key) && !is_unknown {
             let verdict = in_order(&self.truth, &fact, copied);
             self.judge("order", verdict);
         }

@@ -1,7 +1,7 @@
 //! A key names one message for ever: it is appended once, gets one answer, and what was called
 //! dead is never appended. A device that was never copied also sends each message once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tern_core::mail::Device;
 use tern_protocol::{ChannelId, Class, Code, SendKey};
@@ -15,6 +15,7 @@ use crate::oracle::truth::Truth;
 pub struct Keys {
     dead: BTreeMap<(Device, SendKey), Code>,
     acked: BTreeMap<(Device, SendKey), (ChannelId, u64, u64)>,
+    unknown: BTreeSet<(Device, SendKey)>,
 }
 
 impl Keys {
@@ -45,8 +46,17 @@ impl Keys {
         demand(before == answer, || format!("{fact} was acked as {before:?} before"))
     }
 
+    /// Whether the server once could not tell what had become of this key. Only a copy of the
+    /// device says it again, and then it may be new, behind younger ones.
+    pub fn was_unknown(&self, sender: Device, key: SendKey) -> bool {
+        self.unknown.contains(&(sender, key))
+    }
+
     /// A refusal leaves the server.
     pub fn refused(&mut self, truth: &Truth, sender: Device, key: SendKey, code: Code) -> Verdict {
+        if code == Code::KeyUnknown {
+            self.unknown.insert((sender, key));
+        }
         let says_nothing_of_the_key = matches!(code, Code::KeyUnknown | Code::KeyConflict);
         if code.class() != Class::Final || says_nothing_of_the_key {
             return Ok(());
