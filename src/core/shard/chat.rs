@@ -195,7 +195,8 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         last: Offset,
         refusal: Refusal,
     ) {
-        if self.proof.covers(last) {
+        // What rests on no record needs no proof: none may ever come where nothing is appended.
+        if last.some().is_none_or(|last| self.proof.covers(last)) {
             refuse_named(context, &offer, refusal, 0);
         } else if self.unproven.len() >= COLD_SENDS_MAX {
             refuse(context, &offer, Code::Busy, RETRY_SOON_MS);

@@ -195,7 +195,8 @@ fn sends_that_are_not_allowed_are_refused_and_leave_no_trace() {
         (Send { counter: 0.into(), ..head }, Code::KeyInvalid),
         (Send { predecessor: 1.into(), ..head }, Code::KeyInvalid),
         (Send { predecessor: u32::MAX.into(), ..head }, Code::KeyInvalid),
-        (Send { kind: 2, ..head }, Code::KindUnknown),
+        (Send { kind: 2, ..head }, Code::ChangeInvalid),
+        (Send { kind: 3, ..head }, Code::KindUnknown),
         (Send { kind: 0, ..head }, Code::KindUnknown),
         (Send { version: 2, ..head }, Code::KindUnknown),
     ];
