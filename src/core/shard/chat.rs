@@ -195,14 +195,19 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         last: Offset,
         refusal: Refusal,
     ) {
-        // What rests on no record needs no proof: none may ever come where nothing is appended.
-        if last.some().is_none_or(|last| self.proof.covers(last)) {
+        if self.is_proven(last) {
             refuse_named(context, &offer, refusal, 0);
         } else if self.unproven.len() >= COLD_SENDS_MAX {
             refuse(context, &offer, Code::Busy, RETRY_SOON_MS);
         } else {
             self.unproven.push(offer);
         }
+    }
+
+    /// Whether what rests on this record may be said. What rests on none needs no proof: where
+    /// nothing is appended none ever comes.
+    pub(super) fn is_proven(&self, at: Offset) -> bool {
+        at.some().is_none_or(|at| self.proof.covers(at))
     }
 
     /// Judges again what waited for a proof.

@@ -439,3 +439,17 @@ fn what_is_known_goes_on_behind_a_lost_change() {
         assert_eq!(ids(&world.take(&late), channel), (4..=newest).collect::<Vec<_>>());
     }
 }
+
+/// More shards than logins: in most of them nothing was ever appended or proven.
+#[test]
+fn that_a_group_is_not_there_is_answered_at_once_also_by_an_empty_log() {
+    let mut world = World::new(64, 2);
+    let mut users = four(&mut world);
+    for id in 1..=20 {
+        let channel = ChannelId::group(id);
+        assert_eq!(post(&mut world, &mut users[0], channel), Err((Code::NotAMember, 0)), "{id}");
+        users[0].ask_group(&mut world, channel, 0);
+        let got = world.take(&users[0]);
+        assert_eq!(errors(&got), [Code::NotAMember], "{id}");
+    }
+}

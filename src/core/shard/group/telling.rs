@@ -112,7 +112,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             Some(group) => Ok(group.page_frame(channel, after)),
             None => Err(Code::NotAMember),
         };
-        if self.proof.covers(at) || self.stopped {
+        if self.is_proven(at) || self.stopped {
             return send_page(context, to, channel, page);
         }
         self.page_promises.push(PagePromise { at, to, channel, page });
