@@ -147,7 +147,7 @@ fn a_bound_that_is_used_up_lets_the_oldest_go() {
     // What stood before that may have come before it went, and behind the newest acked one what
     // the writer was not told of any more.
     let kept = || read.messages.range(oldest..).map(|(id, _)| *id);
-    let last = kept().last().unwrap_or(0);
+    let last = kept().next_back().unwrap_or(0);
     assert!(oldest > 1 && last >= newest, "{oldest} to {last} of {newest}");
     assert!(kept().eq(oldest..=last), "{} of {oldest} to {last}", kept().count());
     let left = book.acked.iter().filter(|(_, id)| **id >= oldest);
