@@ -107,6 +107,16 @@ impl Profile {
         data.join(FOLDER).join(format!("{who}.toml"))
     }
 
+    /// The profile of a device in a data folder, whatever its file is called.
+    pub fn find(data: &Path, uin: u64, device: u32) -> Option<PathBuf> {
+        let files = std::fs::read_dir(data.join(FOLDER)).ok()?.flatten().map(|file| file.path());
+        let is_its = |path: &PathBuf| {
+            path.extension().is_some_and(|extension| extension == "toml")
+                && Self::load(path).is_ok_and(|it| (it.uin, it.device) == (uin, device))
+        };
+        files.filter(is_its).min() // the same one each time, also beside a copy
+    }
+
     /// Where a device keeps its outbox and cursors: beside its profile.
     pub fn store_path(profile: &Path) -> PathBuf {
         profile.with_extension("redb")
@@ -246,6 +256,17 @@ mod tests {
             assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         }
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_profile_is_found_by_its_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Profile::find(folder.path(), 10_001, 1), None);
+        let path = Profile::path(folder.path(), "another name");
+        profile().save(&path).unwrap();
+        std::fs::write(Profile::path(folder.path(), "no profile"), "x").unwrap();
+        assert_eq!(Profile::find(folder.path(), 10_001, 1), Some(path));
+        assert_eq!(Profile::find(folder.path(), 10_001, 2), None);
     }
 
     #[test]

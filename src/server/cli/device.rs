@@ -1,17 +1,13 @@
-//! `tern device`: the devices of users, and the profiles they start from.
-
-use std::path::{Path, PathBuf};
+//! `tern device`: the devices of users, their secrets, and the profiles they start from.
 
 use clap::Subcommand;
-use tern_client::profile::Profile;
 
+use super::account::Common;
 use super::folder::strange;
 use super::output::{columns, time};
-use super::user::as_json;
-use super::{Exit, FolderArgs, fail, print};
-use crate::control::protocol::{AccountReply, AccountRequest, Added};
+use super::{Exit, fail};
+use crate::control::protocol::{AccountReply, AccountRequest};
 use crate::directory::{DeviceEntry, Label, Name};
-use crate::folder::DataFolder;
 
 /// The command line of `tern device`.
 #[derive(Debug, clap::Args)]
@@ -30,17 +26,38 @@ enum Command {
         #[arg(long = "device", value_name = "LABEL")]
         label: Option<Label>,
         #[command(flatten)]
-        folder: FolderArgs,
+        common: Common,
     },
     /// List the devices of a user, or of all
     List {
         /// The user
         name: Option<String>,
-        /// As JSON
-        #[arg(long)]
-        json: bool,
         #[command(flatten)]
-        folder: FolderArgs,
+        common: Common,
+    },
+    /// Give a device another label; its number stays, and so does the name of its profile's file
+    Rename {
+        /// The user
+        name: String,
+        /// The device's label or number
+        device: String,
+        /// The new label
+        to: Label,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Give a device another secret, and write it into the device's profile
+    ///
+    /// The old secret is refused from that moment on, and the device's session ends: it can come
+    /// back only with the new profile. Messages that it has not sent or received yet stay with it.
+    /// The command takes a second, so that no login by the old secret slips through.
+    Rotate {
+        /// The user
+        name: String,
+        /// The device's label or number
+        device: String,
+        #[command(flatten)]
+        common: Common,
     },
     /// Revoke a device, for ever: its session ends at once
     Revoke {
@@ -49,47 +66,42 @@ enum Command {
         /// The device's label or number
         device: String,
         #[command(flatten)]
-        folder: FolderArgs,
+        common: Common,
     },
 }
 
 pub(super) fn run(args: Args) -> Exit {
     let done = match args.command {
-        Command::Add { name, label, folder } => add(name, label, &folder),
-        Command::List { name, json, folder } => list(name, json, &folder),
-        Command::Revoke { name, device, folder } => revoke(name, device, &folder),
+        Command::Add { name, label, common } => add(name, label, &common),
+        Command::List { name, common } => list(name, &common),
+        Command::Rename { name, device, to, common } => rename(name, device, to, &common),
+        Command::Rotate { name, device, common } => rotate(name, device, &common),
+        Command::Revoke { name, device, common } => revoke(name, device, &common),
     };
     done.unwrap_or_else(|exit| exit)
 }
 
-fn add(name: Name, label: Option<Label>, folder: &FolderArgs) -> Result<Exit, Exit> {
+fn add(name: Name, label: Option<Label>, common: &Common) -> Result<Exit, Exit> {
     if let Some(label) = &label {
-        profile_path(folder, &format!("{name}.{label}"))?;
+        common.fresh_profile(&format!("{name}.{label}"))?;
     }
-    match folder.ask_accounts(&AccountRequest::DeviceAdd { name, label })? {
-        AccountReply::Added(added) => {
-            let path = profile_path(folder, &format!("{}.{}", added.name, added.label))
-                .inspect_err(|_| {
-                    let (name, number) = (&added.name, added.device);
-                    fail(
-                        Exit::Failed,
-                        format!("revoke the device without a profile: tern device revoke {name:?} {number}"),
-                    );
-                })?;
-            let what = format!(
-                "user {} (uin {}) has device {}, {:?}",
-                added.name, added.uin, added.device, added.label
-            );
-            save(&added, &path, &what)
-        }
-        other => Err(strange(&other)),
-    }
+    let added = match common.ask(&AccountRequest::DeviceAdd { name, label })? {
+        AccountReply::Added(added) => added,
+        other => return Err(strange(&other)),
+    };
+    let (name, number) = (&added.name, added.device);
+    let path = common.fresh_profile(&format!("{name}.{}", added.label)).inspect_err(|_| {
+        let undo =
+            format!("revoke the device without a profile: tern device revoke {name:?} {number}");
+        fail(Exit::Failed, undo);
+    })?;
+    let words = format!("user {name} (uin {}) has device {number}, {:?}", added.uin, added.label);
+    common.save(&added, path, &words)
 }
 
-fn list(name: Option<String>, json: bool, folder: &FolderArgs) -> Result<Exit, Exit> {
-    match folder.ask_accounts(&AccountRequest::DeviceList { name })? {
-        AccountReply::Devices(devices) if json => as_json(&devices),
-        AccountReply::Devices(devices) => Ok(print(&table(&devices))),
+fn list(name: Option<String>, common: &Common) -> Result<Exit, Exit> {
+    match common.ask(&AccountRequest::DeviceList { name })? {
+        AccountReply::Devices(devices) => common.show(&devices, || table(&devices)),
         other => Err(strange(&other)),
     }
 }
@@ -110,49 +122,49 @@ fn table(devices: &[DeviceEntry]) -> String {
     columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
 }
 
-fn revoke(name: String, device: String, folder: &FolderArgs) -> Result<Exit, Exit> {
-    match folder.ask_accounts(&AccountRequest::DeviceRevoke { name, device })? {
-        AccountReply::Device(device) => Ok(print(&format!(
-            "device {}, {:?}, of user {} (uin {}) is revoked\n",
-            device.device, device.label, device.name, device.uin
-        ))),
+fn rename(name: String, device: String, to: Label, common: &Common) -> Result<Exit, Exit> {
+    match common.ask(&AccountRequest::DeviceRename { name, device, to })? {
+        AccountReply::Device(device) => common.show(&device, || {
+            format!(
+                "device {} of user {} (uin {}) is {:?} now\n",
+                device.device, device.name, device.uin, device.label
+            )
+        }),
         other => Err(strange(&other)),
     }
 }
 
-/// Where the profile of `who` goes; an error if there is one already, since it may hold the only
-/// copy of another device's secret.
-pub(super) fn profile_path(folder: &FolderArgs, who: &str) -> Result<PathBuf, Exit> {
-    let options = folder.options()?;
-    let data = DataFolder::open(&options.data).map_err(|error| fail(Exit::Failed, error))?;
-    data.make_profiles().map_err(|error| fail(Exit::Failed, error))?;
-    let path = Profile::path(data.path(), who);
-    if path.exists() {
-        let reason = format!(
-            "the profile {} is there already; `tern device add` gives a user one more device; \
-             for another user of this name, move the profile away",
-            path.display()
-        );
-        return Err(fail(Exit::Failed, reason));
-    }
-    Ok(path)
+fn rotate(name: String, device: String, common: &Common) -> Result<Exit, Exit> {
+    let rotated = match common.ask(&AccountRequest::DeviceRotate { name, device })? {
+        AccountReply::Added(rotated) => rotated,
+        other => return Err(strange(&other)),
+    };
+    let (name, number) = (&rotated.name, rotated.device);
+    let path = match common.profile_of(rotated.uin, number)? {
+        Some(path) => path,
+        None => common.fresh_profile(&format!("{name}.{}", rotated.label)).inspect_err(|_| {
+            let again = format!(
+                "the new secret is lost; then once more: tern device rotate {name:?} {number}"
+            );
+            fail(Exit::Failed, again);
+        })?,
+    };
+    let words = format!(
+        "device {number}, {:?}, of user {name} (uin {}) has a new secret, and the old one is \
+         refused",
+        rotated.label, rotated.uin
+    );
+    common.save(&rotated, path, &words)
 }
 
-/// Writes the profile of a device that was added, and says so.
-pub(super) fn save(added: &Added, path: &Path, what: &str) -> Result<Exit, Exit> {
-    let Added { name, uin, device, label, secret, server, pin } = added.clone();
-    let profile = Profile { name, uin, device, label, secret, server, pin: Some(pin) };
-    match profile.save(path) {
-        Ok(()) => Ok(print(&format!("{what}\nprofile: {}\n", path.display()))),
-        Err(error) => {
-            let (name, device) = (&added.name, added.device);
-            Err(fail(
-                Exit::Failed,
-                format!(
-                    "{what}, but its profile can't be written: {error}; its secret is lost with \
-                     it: tern device revoke {name:?} {device}, then tern device add {name:?}"
-                ),
-            ))
-        }
+fn revoke(name: String, device: String, common: &Common) -> Result<Exit, Exit> {
+    match common.ask(&AccountRequest::DeviceRevoke { name, device })? {
+        AccountReply::Device(device) => common.show(&device, || {
+            format!(
+                "device {}, {:?}, of user {} (uin {}) is revoked\n",
+                device.device, device.label, device.name, device.uin
+            )
+        }),
+        other => Err(strange(&other)),
     }
 }

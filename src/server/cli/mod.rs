@@ -3,6 +3,7 @@
 //! Results go to standard output, everything else to standard error. Each command ends with an
 //! [`Exit`].
 
+mod account;
 mod backup;
 mod chat;
 mod demo;
@@ -19,6 +20,7 @@ mod send;
 mod serve;
 mod status;
 mod stop;
+mod tokens;
 mod user;
 
 use clap::error::ErrorKind;
@@ -63,10 +65,14 @@ enum Command {
     Recv(recv::Args),
     /// Make groups, change them, show who is in one
     Group(group::Args),
-    /// Add users, list them, shut them out and let them in; a running server follows at once
+    /// Add users, list and rename them, shut them out and let them in; a running server follows at
+    /// once
     User(user::Args),
-    /// Add devices to users, list and revoke them; a running server follows at once
+    /// Add devices to users, list, rename and revoke them, give them new secrets; a running server
+    /// follows at once
     Device(device::Args),
+    /// The keys by which tokens of your own system are checked
+    Tokens(tokens::Args),
     /// Show how the server does
     Status(status::Args),
     /// Copy a data folder into a new one, while its server runs or without one, and verify the copy
@@ -113,6 +119,7 @@ fn run(command: Command) -> Exit {
         Command::Group(args) => group::run(args),
         Command::User(args) => user::run(args),
         Command::Device(args) => device::run(args),
+        Command::Tokens(args) => tokens::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Backup(args) => backup::run(&args),
         Command::Restore(args) => restore::run(&args),

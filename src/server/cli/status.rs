@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use super::account::as_json;
 use super::folder::strange;
 use super::output::columns;
-use super::user::as_json;
 use super::{Exit, FolderArgs, print};
 use crate::control::protocol::{Reply, Request};
 use crate::control::status::{Figure, Sort, Status, Table};

@@ -2,9 +2,10 @@
 
 use clap::Subcommand;
 
+use super::Exit;
+use super::account::Common;
 use super::folder::strange;
 use super::output::{columns, time};
-use super::{Exit, FolderArgs, device, fail, print};
 use crate::control::protocol::{AccountReply, AccountRequest};
 use crate::directory::{Name, User};
 
@@ -22,58 +23,67 @@ enum Command {
         /// 1 to 64 characters; it names the profile
         name: Name,
         #[command(flatten)]
-        folder: FolderArgs,
+        common: Common,
     },
     /// List all users
     List {
-        /// As JSON
-        #[arg(long)]
-        json: bool,
         #[command(flatten)]
-        folder: FolderArgs,
+        common: Common,
+    },
+    /// Give a user another name; its number, and so its channels, stay
+    ///
+    /// Profiles keep the names of their files. Where tokens name the users, rename in both places:
+    /// a token of the old name stands for another user from then on.
+    Rename {
+        /// The user
+        name: String,
+        /// The new name
+        to: Name,
+        #[command(flatten)]
+        common: Common,
     },
     /// Shut a user out: its sessions end at once, and none of its devices can log in
     Disable {
         /// The user
         name: String,
         #[command(flatten)]
-        folder: FolderArgs,
+        common: Common,
     },
     /// Let a user in again
     Enable {
         /// The user
         name: String,
         #[command(flatten)]
-        folder: FolderArgs,
+        common: Common,
     },
 }
 
 pub(super) fn run(args: Args) -> Exit {
     let done = match args.command {
-        Command::Add { name, folder } => add(name, &folder),
-        Command::List { json, folder } => list(json, &folder),
-        Command::Disable { name, folder } => set_disabled(name, true, &folder),
-        Command::Enable { name, folder } => set_disabled(name, false, &folder),
+        Command::Add { name, common } => add(name, &common),
+        Command::List { common } => list(&common),
+        Command::Rename { name, to, common } => rename(name, to, &common),
+        Command::Disable { name, common } => set_disabled(name, true, &common),
+        Command::Enable { name, common } => set_disabled(name, false, &common),
     };
     done.unwrap_or_else(|exit| exit)
 }
 
-fn add(name: Name, folder: &FolderArgs) -> Result<Exit, Exit> {
-    let profile = device::profile_path(folder, name.as_str())?;
-    match folder.ask_accounts(&AccountRequest::UserAdd { name })? {
+fn add(name: Name, common: &Common) -> Result<Exit, Exit> {
+    let profile = common.fresh_profile(name.as_str())?;
+    match common.ask(&AccountRequest::UserAdd { name })? {
         AccountReply::Added(added) => {
-            let what =
+            let words =
                 format!("user {} has uin {}, device {}", added.name, added.uin, added.device);
-            device::save(&added, &profile, &what)
+            common.save(&added, profile, &words)
         }
         other => Err(strange(&other)),
     }
 }
 
-fn list(json: bool, folder: &FolderArgs) -> Result<Exit, Exit> {
-    match folder.ask_accounts(&AccountRequest::UserList)? {
-        AccountReply::Users(users) if json => as_json(&users),
-        AccountReply::Users(users) => Ok(print(&table(&users))),
+fn list(common: &Common) -> Result<Exit, Exit> {
+    match common.ask(&AccountRequest::UserList)? {
+        AccountReply::Users(users) => common.show(&users, || table(&users)),
         other => Err(strange(&other)),
     }
 }
@@ -93,18 +103,22 @@ fn table(users: &[User]) -> String {
     columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
 }
 
-fn set_disabled(name: String, disabled: bool, folder: &FolderArgs) -> Result<Exit, Exit> {
-    match folder.ask_accounts(&AccountRequest::UserSetDisabled { name, disabled })? {
+fn rename(name: String, to: Name, common: &Common) -> Result<Exit, Exit> {
+    let old = name.clone();
+    match common.ask(&AccountRequest::UserRename { name, to })? {
         AccountReply::User(user) => {
-            let done = if user.disabled { "disabled" } else { "enabled" };
-            Ok(print(&format!("user {} (uin {}) is {done}\n", user.name, user.uin)))
+            common.show(&user, || format!("user {old} (uin {}) is {} now\n", user.uin, user.name))
         }
         other => Err(strange(&other)),
     }
 }
 
-/// Prints a list as one line of JSON.
-pub(super) fn as_json(list: &impl serde::Serialize) -> Result<Exit, Exit> {
-    let text = serde_json::to_string(list).map_err(|error| fail(Exit::Failed, error))?;
-    Ok(print(&(text + "\n")))
+fn set_disabled(name: String, disabled: bool, common: &Common) -> Result<Exit, Exit> {
+    match common.ask(&AccountRequest::UserSetDisabled { name, disabled })? {
+        AccountReply::User(user) => common.show(&user, || {
+            let done = if user.disabled { "disabled" } else { "enabled" };
+            format!("user {} (uin {}) is {done}\n", user.name, user.uin)
+        }),
+        other => Err(strange(&other)),
+    }
 }

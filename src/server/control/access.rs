@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::accounts::{Whereabouts, handle};
 use super::client::{Client, ClientError};
 use super::protocol::{AccountReply, AccountRequest, Reply, Request};
-use crate::directory::{Accounts, Directory, DirectoryError, Sqlite};
+use crate::directory::{Accounts, Directory, DirectoryError, Limits, Sqlite};
 use crate::folder::{DataFolder, FolderError, FolderLock};
 use crate::options::Options;
 
@@ -75,9 +75,11 @@ pub fn ask(options: &Options, request: &AccountRequest) -> Result<AccountReply, 
 fn ask_server(mut client: Client, request: &AccountRequest) -> Result<AccountReply, AccessError> {
     match client.ask(&Request::Account(request.clone())).map_err(AccessError::Server)? {
         Reply::Account(reply) => Ok(reply),
-        other @ (Reply::Pong(_) | Reply::Status(_) | Reply::Stopping | Reply::Backup(_)) => {
-            Err(AccessError::Server(ClientError::Strange(format!("{other:?}"))))
-        }
+        other @ (Reply::Pong(_)
+        | Reply::Status(_)
+        | Reply::Stopping
+        | Reply::Backup(_)
+        | Reply::Keys(_)) => Err(AccessError::Server(ClientError::Strange(format!("{other:?}")))),
     }
 }
 
@@ -88,9 +90,14 @@ fn ask_store(
     _lock: &FolderLock,
     request: AccountRequest,
 ) -> Result<AccountReply, AccessError> {
-    let adds = matches!(request, AccountRequest::UserAdd { .. } | AccountRequest::DeviceAdd { .. });
+    let writes_profile = matches!(
+        request,
+        AccountRequest::UserAdd { .. }
+            | AccountRequest::DeviceAdd { .. }
+            | AccountRequest::DeviceRotate { .. }
+    );
     let server = options.advertise.address(options.listen);
-    if adds && server.is_none() {
+    if writes_profile && server.is_none() {
         return Err(AccessError::PortUnknown);
     }
     let identity = folder.identity(&options.name.0).map_err(AccessError::Folder)?;
@@ -101,7 +108,8 @@ fn ask_store(
         .map_err(AccessError::Io)?;
     runtime.block_on(async {
         let store = Sqlite::open(&folder.directory_file()).await.map_err(AccessError::Directory)?;
-        let accounts = Accounts::new(store);
+        let limits = Limits { devices_per_user: options.devices_per_user };
+        let accounts = Accounts::new(store, limits);
         let reply = handle(&accounts, &whereabouts, request).await;
         accounts.directory().close().await;
         reply.map_err(AccessError::Directory)

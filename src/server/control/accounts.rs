@@ -55,6 +55,9 @@ pub async fn handle<D: Directory>(
         AccountRequest::UserSetDisabled { name, disabled } => {
             Ok(AccountReply::User(accounts.set_disabled(&name, disabled).await?))
         }
+        AccountRequest::UserRename { name, to } => {
+            Ok(AccountReply::User(accounts.rename_user(&name, &to).await?))
+        }
         AccountRequest::DeviceList { name } => {
             let uin = match name {
                 Some(name) => Some(Uin(accounts.user(&name).await?.uin)),
@@ -64,6 +67,13 @@ pub async fn handle<D: Directory>(
         }
         AccountRequest::DeviceRevoke { name, device } => {
             Ok(AccountReply::Device(accounts.revoke(&name, &device).await?))
+        }
+        AccountRequest::DeviceRename { name, device, to } => {
+            Ok(AccountReply::Device(accounts.rename_device(&name, &device, &to).await?))
+        }
+        AccountRequest::DeviceRotate { name, device } => {
+            let rotated = accounts.rotate(&name, &device).await?;
+            Ok(added(name, rotated))
         }
         AccountRequest::Resolve { name } => Ok(AccountReply::User(accounts.user(&name).await?)),
     }
@@ -79,16 +89,52 @@ pub async fn handle_live<D: Directory>(
     whereabouts: &Whereabouts,
     request: AccountRequest,
 ) -> Result<AccountReply, DirectoryError> {
-    let shuts_out = matches!(
-        request,
-        AccountRequest::UserSetDisabled { disabled: true, .. }
-            | AccountRequest::DeviceRevoke { .. }
-    );
+    let ends = Ends::of(&request);
     let reply = handle(accounts, whereabouts, request).await?;
-    if shuts_out {
-        kick(accounts, server, &reply);
+    match ends {
+        Ends::Nothing => {}
+        Ends::ShutOut => kick(accounts, server, &reply),
+        Ends::OldSecret => end_old_secret(server, &reply).await,
     }
     Ok(reply)
+}
+
+/// Which sessions a request ends.
+enum Ends {
+    /// None.
+    Nothing,
+    /// Those of who is shut out.
+    ShutOut,
+    /// That of a device whose secret is not taken any more.
+    OldSecret,
+}
+
+impl Ends {
+    fn of(request: &AccountRequest) -> Self {
+        match request {
+            AccountRequest::UserSetDisabled { disabled: true, .. }
+            | AccountRequest::DeviceRevoke { .. } => Self::ShutOut,
+            AccountRequest::DeviceRotate { .. } => Self::OldSecret,
+            AccountRequest::UserSetDisabled { .. }
+            | AccountRequest::UserAdd { .. }
+            | AccountRequest::UserList
+            | AccountRequest::UserRename { .. }
+            | AccountRequest::DeviceAdd { .. }
+            | AccountRequest::DeviceList { .. }
+            | AccountRequest::DeviceRename { .. }
+            | AccountRequest::Resolve { .. } => Self::Nothing,
+        }
+    }
+}
+
+/// Ends what began by an old secret, twice as for those who are shut out. The new secret is told
+/// only after the second time, so no session that began by it is ended.
+async fn end_old_secret(server: &Arc<dyn Server>, rotated: &AccountReply) {
+    let AccountReply::Added(rotated) = rotated else { return };
+    let (uin, device) = (Uin(rotated.uin), Some(DeviceId(rotated.device)));
+    server.kick(uin, device, Code::SecretChanged);
+    tokio::time::sleep(Duration::from_millis(KICK_AGAIN_MS)).await;
+    server.kick(uin, device, Code::SecretChanged);
 }
 
 fn kick<D: Directory>(accounts: &Arc<Accounts<D>>, server: &Arc<dyn Server>, out: &AccountReply) {

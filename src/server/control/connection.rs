@@ -71,6 +71,7 @@ impl<D: Directory> Desk<D> {
                 Err(reason) => Response::Refused(reason),
             },
             Request::BackupState => Response::Ok(Reply::Backup(self.server.backup_state())),
+            Request::ReloadTokens => self.reload_tokens(),
             Request::Account(request) => {
                 let Self { accounts, server, whereabouts } = self;
                 match handle_live(accounts, server, whereabouts, request).await {
@@ -78,6 +79,16 @@ impl<D: Directory> Desk<D> {
                     Err(error) => Response::Refused(error.to_string()),
                 }
             }
+        }
+    }
+
+    fn reload_tokens(&self) -> Response {
+        match self.accounts.tokens().map(|tokens| tokens.reload()) {
+            Some(Ok(keys)) => Response::Ok(Reply::Keys(keys)),
+            Some(Err(error)) => Response::Refused(format!("{error}; the keys of before stay")),
+            None => Response::Refused(
+                "this server takes no tokens; start it with the option token-keys".to_owned(),
+            ),
         }
     }
 }

@@ -18,7 +18,8 @@ use super::accounts::Whereabouts;
 use super::connection::Desk;
 use super::socket::SocketPath;
 use crate::directory::service::{Reply, Service};
-use crate::directory::{Accounts, Directory, DirectoryError, Sqlite};
+use crate::directory::token::{KeysError, Rules, Tokens};
+use crate::directory::{Accounts, Directory, DirectoryError, Limits, Sqlite};
 use crate::folder::{DataFolder, FILE_MODE};
 
 /// Commands served at the same time; more wait.
@@ -26,6 +27,10 @@ const CONNECTIONS_MAX: usize = 64;
 
 /// Wait after a failed accept (too many open files, as a rule), so that it is not tried in a loop.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// How often the file of the tokens' keys is looked at, in seconds: a key that was withdrawn is
+/// taken for no longer than that.
+const KEYS_LOOK_SECONDS: u64 = 2;
 
 /// Exit status of a process that a second signal ended: 128 and the number of SIGINT, as shells
 /// have it.
@@ -54,6 +59,8 @@ impl fmt::Display for Stop {
 pub enum ControlError {
     /// The directory can't be opened.
     Directory(DirectoryError),
+    /// The keys of tokens can't be read.
+    Keys(KeysError),
     /// The thread, the signals or the socket can't be had.
     Io(io::Error),
 }
@@ -62,6 +69,7 @@ impl fmt::Display for ControlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Directory(error) => error.fmt(f),
+            Self::Keys(error) => error.fmt(f),
             Self::Io(error) => write!(f, "the control plane can't start: {error}"),
         }
     }
@@ -79,6 +87,10 @@ impl From<io::Error> for ControlError {
 pub struct Parts {
     /// The data folder, locked by this process.
     pub folder: DataFolder,
+    /// How much there may be in the directory.
+    pub limits: Limits,
+    /// What is asked of tokens, if they are taken.
+    pub tokens: Option<Rules>,
     /// What profiles are to say.
     pub whereabouts: Whereabouts,
     /// The server it belongs to.
@@ -150,24 +162,33 @@ struct Plane {
     listener: UnixListener,
     terminate: Signal,
     interrupt: Signal,
+    hangup: Option<Signal>,
 }
 
 impl Plane {
     async fn open(parts: Parts) -> Result<Self, ControlError> {
         let store =
             Sqlite::open(&parts.folder.directory_file()).await.map_err(ControlError::Directory)?;
+        let tokens = parts.tokens.clone().map(Tokens::open).transpose();
+        let tokens = tokens.map_err(ControlError::Keys)?.map(Arc::new);
+        // Without keys to read again a hangup keeps its own meaning.
+        let hangup = tokens.as_ref().map(|_| signal(SignalKind::hangup())).transpose()?;
         Ok(Self {
-            accounts: Arc::new(Accounts::new(store)),
+            accounts: Arc::new(Accounts::with_tokens(store, parts.limits, tokens)),
             listener: listen(&parts.folder)?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup,
             parts,
         })
     }
 
     async fn run(self, finished: oneshot::Receiver<()>) {
-        let Self { parts, accounts, listener, terminate, interrupt } = self;
-        let Parts { folder, whereabouts, server, questions, placement, reply } = parts;
+        let Self { parts, accounts, listener, terminate, interrupt, hangup } = self;
+        let Parts { folder, whereabouts, server, questions, placement, reply, .. } = parts;
+        if let Some((tokens, hangup)) = accounts.tokens().cloned().zip(hangup) {
+            tokio::spawn(keep_keys(tokens, hangup));
+        }
         tokio::spawn(questions.run(Arc::clone(&accounts), placement, reply));
         tokio::spawn(obey_signals(terminate, interrupt, Arc::clone(&server)));
         let desk = Desk { accounts: Arc::clone(&accounts), server, whereabouts };
@@ -223,6 +244,22 @@ async fn obey_signals(mut terminate: Signal, mut interrupt: Signal, server: Arc<
     wait(&mut terminate, &mut interrupt).await;
     tracing::error!("a second signal came before all was in order; the logs recover at next start");
     std::process::exit(EXIT_AT_ONCE);
+}
+
+/// Reads the keys of tokens again on each SIGHUP, and when their file has changed.
+async fn keep_keys(tokens: Arc<Tokens>, mut hangup: Signal) {
+    let mut look = tokio::time::interval(Duration::from_secs(KEYS_LOOK_SECONDS));
+    loop {
+        let read = tokio::select! {
+            _ = hangup.recv() => Some(tokens.reload()),
+            _ = look.tick() => tokens.reload_if_changed(),
+        };
+        match read {
+            Some(Ok(keys)) => tracing::info!(keys, "the keys of tokens were read again"),
+            Some(Err(error)) => tracing::error!(%error, "the keys of tokens stay as they were"),
+            None => {}
+        }
+    }
 }
 
 async fn wait(terminate: &mut Signal, interrupt: &mut Signal) {
@@ -301,6 +338,8 @@ mod tests {
         let (_, questions) = service(1);
         let control = Control::start(Parts {
             folder: folder.clone(),
+            limits: Limits::default(),
+            tokens: None,
             whereabouts: Whereabouts { server: "tern.example:1".to_owned(), pin: "ab".to_owned() },
             server: Arc::new(Notes(sender)),
             questions,
@@ -345,6 +384,20 @@ mod tests {
         let set = AccountRequest::UserSetDisabled { name: user, disabled: true };
         account(&mut client, set);
         assert_eq!(orders.recv(), Ok(Order::Kick(10_001, None, Code::UserDisabled)));
+
+        let (name, device) = ("ann".to_owned(), "1".to_owned());
+        let AccountReply::Added(rotated) =
+            account(&mut client, AccountRequest::DeviceRotate { name, device })
+        else {
+            panic!("a new secret");
+        };
+        assert_ne!(rotated.secret, secret);
+        let kicks = orders
+            .try_iter()
+            .filter(|order| *order == Order::Kick(10_001, Some(1), Code::SecretChanged));
+        assert_eq!(kicks.count(), 2, "both before the new secret is told");
+        let reload = client.ask(&Request::ReloadTokens);
+        assert!(matches!(reload, Err(ClientError::Refused(why)) if why.contains("token-keys")));
 
         assert!(matches!(client.ask(&Request::Stop), Ok(Reply::Stopping)));
         let stop = orders.iter().find(|order| matches!(order, Order::Stop(_)));

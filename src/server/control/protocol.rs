@@ -28,6 +28,8 @@ pub enum Request {
     Backup(PathBuf),
     /// How far is the backup?
     BackupState,
+    /// Read the keys of tokens again.
+    ReloadTokens,
     /// About users and devices; works without a server too.
     Account(AccountRequest),
 }
@@ -50,6 +52,13 @@ pub enum AccountRequest {
         /// Out or in.
         disabled: bool,
     },
+    /// Give a user another name.
+    UserRename {
+        /// Its name.
+        name: String,
+        /// Its new name.
+        to: Name,
+    },
     /// Add a device to a user.
     DeviceAdd {
         /// The user's name.
@@ -64,6 +73,22 @@ pub enum AccountRequest {
     },
     /// Revoke a device.
     DeviceRevoke {
+        /// The user's name.
+        name: String,
+        /// The device's label or number.
+        device: String,
+    },
+    /// Give a device another label.
+    DeviceRename {
+        /// The user's name.
+        name: String,
+        /// The device's label or number.
+        device: String,
+        /// Its new label.
+        to: Label,
+    },
+    /// Give a device another secret.
+    DeviceRotate {
         /// The user's name.
         name: String,
         /// The device's label or number.
@@ -98,6 +123,8 @@ pub enum Reply {
     Stopping,
     /// To [`Request::Backup`] and [`Request::BackupState`]; `None` if none was ever begun.
     Backup(Option<BackupState>),
+    /// To [`Request::ReloadTokens`]: how many keys there are.
+    Keys(usize),
     /// To [`Request::Account`].
     Account(AccountReply),
 }
@@ -106,7 +133,7 @@ pub enum Reply {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AccountReply {
-    /// A device was added, with or without its user.
+    /// A device was added, with or without its user, or has another secret.
     Added(Added),
     /// The users asked for.
     Users(Vec<User>),

@@ -4,12 +4,13 @@
 //! change raises `changes` after its commit, and an answer that was read under an older count is
 //! read again, neither remembered nor given.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tern_core::mail::Device;
-use tern_protocol::{Code, Uin, UnixMillis};
+use tern_protocol::{Code, DeviceId, Uin, UnixMillis};
 
 use super::cache::Cache;
+use super::token::{Bearer, Tokens};
 use super::{
     Credential, DeviceEntry, Directory, DirectoryError, Hash, Label, Name, NewDevice, Secret,
     Standing, User,
@@ -22,18 +23,42 @@ const CREDENTIALS_MAX: usize = 65_536;
 /// Users remembered as existing, per generation: 65,536 of 16 bytes, two generations, so 2 MB.
 const USERS_MAX: usize = 65_536;
 
+/// Names of users and devices that are remembered, per generation: 16,384 of about 200 bytes, two
+/// generations, so 7 MB.
+const NAMES_MAX: usize = 16_384;
+
+/// Devices of a user unless the operator chose: a family's worth of phones, tablets and computers,
+/// and room for what was lost and not revoked.
+const DEVICES_PER_USER: u32 = 100;
+
+/// How much there may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Devices of a user that are not revoked.
+    pub devices_per_user: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { devices_per_user: DEVICES_PER_USER }
+    }
+}
+
 /// The accounts of a server.
 #[derive(Debug)]
 pub struct Accounts<D> {
-    directory: D,
+    pub(super) directory: D,
+    pub(super) limits: Limits,
+    pub(super) tokens: Option<Arc<Tokens>>,
     memory: Mutex<Memory>,
 }
 
 #[derive(Debug)]
-struct Memory {
-    changes: u64,
+pub(super) struct Memory {
+    pub(super) changes: u64,
     credentials: Cache<Device, Credential>,
     users: Cache<Uin, ()>,
+    pub(super) names: Cache<Bearer, Device>,
 }
 
 /// A device that was added, with the secret that only its profile will have.
@@ -48,14 +73,25 @@ pub struct AddedDevice {
 }
 
 impl<D: Directory> Accounts<D> {
-    /// Those of this directory.
-    pub fn new(directory: D) -> Self {
+    /// Those of this directory, without tokens.
+    pub fn new(directory: D, limits: Limits) -> Self {
+        Self::with_tokens(directory, limits, None)
+    }
+
+    /// Those of this directory; devices may prove themselves by tokens too, if there are some.
+    pub fn with_tokens(directory: D, limits: Limits, tokens: Option<Arc<Tokens>>) -> Self {
         let memory = Memory {
             changes: 0,
             credentials: Cache::new(CREDENTIALS_MAX),
             users: Cache::new(USERS_MAX),
+            names: Cache::new(NAMES_MAX),
         };
-        Self { directory, memory: Mutex::new(memory) }
+        Self { directory, limits, tokens, memory: Mutex::new(memory) }
+    }
+
+    /// What checks tokens, if some are taken.
+    pub fn tokens(&self) -> Option<&Arc<Tokens>> {
+        self.tokens.as_ref()
     }
 
     /// The store behind it, for reading.
@@ -85,7 +121,8 @@ impl<D: Directory> Accounts<D> {
     ) -> Result<AddedDevice, DirectoryError> {
         let secret = Secret::random();
         let new = NewDevice { label, hash: Hash::of(&secret) };
-        let (device, label) = self.directory.add_device(name, now(), &new).await?;
+        let devices_max = self.limits.devices_per_user;
+        let (device, label) = self.directory.add_device(name, now(), &new, devices_max).await?;
         Ok(AddedDevice { device, label, secret })
     }
 
@@ -118,17 +155,73 @@ impl<D: Directory> Accounts<D> {
     /// # Errors
     /// When there is no such user or device, or the store fails.
     pub async fn revoke(&self, name: &str, which: &str) -> Result<DeviceEntry, DirectoryError> {
+        let (device, found) = self.device(name, which).await?;
+        let done = self.directory.revoke(device).await;
+        self.forget(|known| known == device);
+        done?;
+        Ok(DeviceEntry { revoked: true, ..found })
+    }
+
+    /// Gives a user another name. Its uin stays, so nobody loses it.
+    ///
+    /// # Errors
+    /// When there is no such user, another has the name, or the store fails.
+    pub async fn rename_user(&self, name: &str, to: &Name) -> Result<User, DirectoryError> {
+        let user = self.user(name).await?;
+        let done = self.directory.rename_user(Uin(user.uin), to).await;
+        self.forget_names();
+        done?;
+        Ok(User { name: to.to_string(), ..user })
+    }
+
+    /// Gives a device another label. Its number stays.
+    ///
+    /// # Errors
+    /// When there is no such device, the user has another one of this label, or the store fails.
+    pub async fn rename_device(
+        &self,
+        name: &str,
+        which: &str,
+        to: &Label,
+    ) -> Result<DeviceEntry, DirectoryError> {
+        let (device, found) = self.device(name, which).await?;
+        let done = self.directory.rename_device(device, to).await;
+        self.forget_names();
+        done?;
+        Ok(DeviceEntry { label: to.to_string(), ..found })
+    }
+
+    /// Gives a device another secret; from the end of this call on the old one is refused. The
+    /// device's live session is the caller's to end.
+    ///
+    /// # Errors
+    /// When there is no such device, it was revoked, or the store fails.
+    pub async fn rotate(&self, name: &str, which: &str) -> Result<AddedDevice, DirectoryError> {
+        let (device, found) = self.device(name, which).await?;
+        if found.revoked {
+            return Err(DirectoryError::Revoked(found.label));
+        }
+        let secret = Secret::random();
+        let done = self.directory.set_secret(device, &Hash::of(&secret)).await;
+        self.forget(|known| known == device);
+        done?;
+        Ok(AddedDevice { device, label: found.label, secret })
+    }
+
+    /// The user's device that is named by label or number.
+    async fn device(
+        &self,
+        name: &str,
+        which: &str,
+    ) -> Result<(Device, DeviceEntry), DirectoryError> {
         let user = self.user(name).await?;
         let devices = self.directory.devices(Some(Uin(user.uin))).await?;
         let named = |device: &&DeviceEntry| device.label == which;
         let numbered = |device: &&DeviceEntry| device.device.to_string() == which;
         let found = devices.iter().find(named).or_else(|| devices.iter().find(numbered));
         let found = found.ok_or_else(|| DirectoryError::NoDevice(which.to_owned()))?;
-        let device = Device { uin: Uin(found.uin), device: tern_protocol::DeviceId(found.device) };
-        let done = self.directory.revoke(device).await;
-        self.forget(|known| known == device);
-        done?;
-        Ok(DeviceEntry { revoked: true, ..found.clone() })
+        let device = Device { uin: Uin(found.uin), device: DeviceId(found.device) };
+        Ok((device, found.clone()))
     }
 
     /// Whether the secret is the device's and the device may log in.
@@ -136,25 +229,35 @@ impl<D: Directory> Accounts<D> {
     /// # Errors
     /// The code of refusal; `BUSY` when the store fails.
     pub async fn authenticate(&self, device: Device, secret: &Secret) -> Result<(), Code> {
+        let good = |credential: &Credential| judge(Some(credential), secret) == Ok(());
+        let credential = self.credential(device, good).await?;
+        judge(credential.as_ref(), secret)
+    }
+
+    /// What proves a device: as remembered, if that is `enough`, else as the store has it. What
+    /// is enough and from the store is remembered.
+    pub(super) async fn credential(
+        &self,
+        device: Device,
+        enough: impl Fn(&Credential) -> bool,
+    ) -> Result<Option<Credential>, Code> {
         let remembered = self.memory().credentials.get(device);
-        if judge(remembered.as_ref(), secret) == Ok(()) {
-            return Ok(());
+        if let Some(remembered) = remembered.filter(&enough) {
+            return Ok(Some(remembered));
         }
         loop {
             let changes = self.memory().changes;
-            let credential = self.directory.credential(device).await.map_err(|error| {
-                tracing::error!(%error, "a login can't be checked");
-                Code::Busy
-            })?;
-            let judgement = judge(credential.as_ref(), secret);
+            let found = self.directory.credential(device).await;
+            let found = found.map_err(|error| not_now(&error))?;
+            let is_enough = found.as_ref().is_some_and(&enough);
             let mut memory = self.memory();
             if memory.changes != changes {
                 continue;
             }
-            if let (Ok(()), Some(credential)) = (judgement, credential) {
-                memory.credentials.put(device, credential);
+            if let Some(credential) = found.as_ref().filter(|_| is_enough) {
+                memory.credentials.put(device, credential.clone());
             }
-            return judgement;
+            return Ok(found);
         }
     }
 
@@ -176,11 +279,18 @@ impl<D: Directory> Accounts<D> {
     fn forget(&self, mut which: impl FnMut(Device) -> bool) {
         let mut memory = self.memory();
         memory.changes += 1;
-        memory.credentials.retain(|device| !which(device));
+        memory.credentials.retain(|device| !which(*device));
+    }
+
+    /// A user or device has another name.
+    fn forget_names(&self) {
+        let mut memory = self.memory();
+        memory.changes += 1;
+        memory.names.retain(|_| false);
     }
 
     /// Each holder leaves the memory whole at every step, so a panic elsewhere spoils nothing.
-    fn memory(&self) -> MutexGuard<'_, Memory> {
+    pub(super) fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -190,15 +300,29 @@ impl<D: Directory> Accounts<D> {
 fn judge(credential: Option<&Credential>, secret: &Secret) -> Result<(), Code> {
     let nobody = Credential { hash: Hash::of_nobody(), standing: Standing::Good };
     let credential = credential.unwrap_or(&nobody);
-    match (credential.hash.matches(secret), credential.standing) {
-        (false, _) => Err(Code::BadCredentials),
-        (true, Standing::Good) => Ok(()),
-        (true, Standing::Disabled) => Err(Code::UserDisabled),
-        (true, Standing::Revoked) => Err(Code::DeviceRevoked),
+    match credential.hash.matches(secret) {
+        true => credential.standing.may_log_in(),
+        false => Err(Code::BadCredentials),
     }
 }
 
-fn now() -> UnixMillis {
+impl Standing {
+    /// Whether the device may log in, once it is proved.
+    pub(super) fn may_log_in(self) -> Result<(), Code> {
+        match self {
+            Self::Good => Ok(()),
+            Self::Disabled => Err(Code::UserDisabled),
+            Self::Revoked => Err(Code::DeviceRevoked),
+        }
+    }
+}
+
+pub(super) fn not_now(error: &DirectoryError) -> Code {
+    tracing::error!(%error, "a login can't be checked");
+    Code::Busy
+}
+
+pub(super) fn now() -> UnixMillis {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     UnixMillis(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
 }
@@ -207,11 +331,11 @@ fn now() -> UnixMillis {
 mod tests {
     use super::super::Sqlite;
     use super::*;
-    use tern_protocol::DeviceId;
 
     async fn accounts(folder: &tempfile::TempDir) -> Accounts<Sqlite> {
         let path = folder.path().join("directory.sqlite");
-        Accounts::new(Sqlite::open(&path).await.expect("opened"))
+        let limits = Limits { devices_per_user: 5 };
+        Accounts::new(Sqlite::open(&path).await.expect("opened"), limits)
     }
 
     #[tokio::test]
@@ -285,5 +409,61 @@ mod tests {
         }
         accounts.directory().close().await;
         assert_eq!(accounts.exists(Uin(9)).await, None, "it can't say now");
+    }
+
+    #[tokio::test]
+    async fn a_new_secret_ends_the_old_one_at_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let accounts = accounts(&folder).await;
+        let first = accounts.add_user(&"ann".parse().expect("a name")).await.expect("added");
+        let check = async |secret: &Secret| accounts.authenticate(first.device, secret).await;
+        assert_eq!(check(&first.secret).await, Ok(()));
+        let second = accounts.rotate("ann", "1").await.expect("rotated");
+        assert_eq!(second.device, first.device);
+        for _ in 0..2 {
+            assert_eq!(check(&first.secret).await, Err(Code::BadCredentials), "though remembered");
+            assert_eq!(check(&second.secret).await, Ok(()));
+        }
+        accounts.revoke("ann", "1").await.expect("revoked");
+        let error = accounts.rotate("ann", "1").await.expect_err("for ever");
+        assert!(matches!(error, DirectoryError::Revoked(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn names_change_and_numbers_stay() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let accounts = accounts(&folder).await;
+        let ann = accounts.add_user(&"ann".parse().expect("a name")).await.expect("added");
+        accounts.add_user(&"bob".parse().expect("a name")).await.expect("added");
+        let to = |text: &str| text.parse().expect("a name");
+        let renamed = accounts.rename_user("ann", &to("Anna")).await.expect("renamed");
+        assert_eq!((renamed.uin, renamed.name.as_str()), (ann.device.uin.0, "Anna"));
+        assert_eq!(accounts.authenticate(ann.device, &ann.secret).await, Ok(()));
+        let error = accounts.rename_user("Anna", &to("bob")).await.expect_err("taken");
+        assert!(matches!(error, DirectoryError::NameTaken(_)), "{error}");
+        accounts.rename_user("Anna", &to("anna")).await.expect("another spelling is another name");
+
+        let phone = "phone".parse().expect("a label");
+        accounts.add_device(&to("anna"), None).await.expect("added");
+        let device = accounts.rename_device("anna", "2", &phone).await.expect("renamed");
+        assert_eq!((device.device, device.label.as_str()), (2, "phone"));
+        let error = accounts.rename_device("anna", "1", &phone).await.expect_err("taken");
+        assert!(matches!(error, DirectoryError::LabelTaken(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_user_has_a_bounded_number_of_devices() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let accounts = accounts(&folder).await;
+        let name = "ann".parse().expect("a name");
+        accounts.add_user(&name).await.expect("added");
+        for _ in 2..=5 {
+            accounts.add_device(&name, None).await.expect("added");
+        }
+        let error = accounts.add_device(&name, None).await.expect_err("five already");
+        assert!(matches!(error, DirectoryError::TooManyDevices(5)), "{error}");
+        accounts.revoke("ann", "3").await.expect("revoked");
+        let sixth = accounts.add_device(&name, None).await.expect("one has gone");
+        assert_eq!(sixth.device.device.0, 6, "a refused one used no number up");
     }
 }

@@ -13,7 +13,7 @@ pub(super) struct Cache<K, V> {
     generation_max: usize,
 }
 
-impl<K: Hash + Eq + Copy, V: Clone> Cache<K, V> {
+impl<K: Hash + Eq, V: Clone> Cache<K, V> {
     /// An empty one, of twice `generation_max` entries.
     pub(super) fn new(generation_max: usize) -> Self {
         Self { young: FxHashMap::default(), old: FxHashMap::default(), generation_max }
@@ -38,9 +38,9 @@ impl<K: Hash + Eq + Copy, V: Clone> Cache<K, V> {
     }
 
     /// Forgets all keys for which `keep` is false.
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(K) -> bool) {
-        self.young.retain(|key, _| keep(*key));
-        self.old.retain(|key, _| keep(*key));
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&K) -> bool) {
+        self.young.retain(|key, _| keep(key));
+        self.old.retain(|key, _| keep(key));
     }
 }
 
@@ -57,7 +57,7 @@ mod tests {
             assert!(cache.young.len() + cache.old.len() <= 20);
         }
         assert_eq!(cache.get(500), None);
-        cache.retain(|key| key != 0);
+        cache.retain(|key| *key != 0);
         assert_eq!(cache.get(0), None);
         assert_eq!(cache.get(999), Some(999));
     }

@@ -98,7 +98,7 @@ mod tests {
         store.add_user(&ann, UnixMillis(1), &new()).await.expect("added");
         Sqlite::copy(&from, &to).await.expect("copied while it is open");
         let later = store.add_user(&bob, UnixMillis(1), &new()).await.expect("added");
-        let (second, _) = store.add_device(&ann, UnixMillis(1), &new()).await.expect("added");
+        let (second, _) = store.add_device(&ann, UnixMillis(1), &new(), 100).await.expect("added");
         Sqlite::copy(&from, &to).await.expect_err("it is there");
 
         let jump = Sqlite::jump_ahead(&to).await.expect("jumped");
@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(user.devices, 1, "left out is not added");
         let again = copy.add_user(&bob, UnixMillis(1), &new()).await.expect("added");
         assert_eq!(again.uin.0, later.uin.0 + jump.uins);
-        let (device, _) = copy.add_device(&ann, UnixMillis(1), &new()).await.expect("added");
+        let (device, _) = copy.add_device(&ann, UnixMillis(1), &new(), 100).await.expect("added");
         assert_eq!(u64::from(device.device.0), u64::from(second.device.0) + jump.devices);
     }
 }

@@ -1,9 +1,10 @@
 //! Who there is: users, their devices, and what proves a device.
 //!
 //! [`Directory`] is the door to the store, with [`Sqlite`] behind it; [`Accounts`] is what the
-//! rest of the server uses: it checks secrets, remembers good answers for a while, and sees to it
-//! that a disabled user or a revoked device is refused from the moment the store has it. The
-//! [`service`] answers the workers' questions; no worker ever waits for it.
+//! rest of the server uses: it checks secrets and [`token`]s, remembers good answers for a while,
+//! and sees to it that a disabled user, a revoked device or an old secret is refused from the
+//! moment the store has it. The [`service`] answers the workers' questions; no worker ever waits
+//! for it.
 //!
 //! - Numbers are never given twice: uins from 10001, devices from 1 within each user.
 //! - A secret leaves the server once, when it is made; the store has its salted hash.
@@ -12,10 +13,12 @@
 mod accounts;
 mod cache;
 mod copy;
+mod identify;
 mod name;
 mod secret;
 pub mod service;
 mod sqlite;
+pub mod token;
 
 use std::fmt;
 use std::future::Future;
@@ -24,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use tern_core::mail::Device;
 use tern_protocol::{DeviceId, Uin, UnixMillis};
 
-pub use accounts::{Accounts, AddedDevice};
+pub use accounts::{Accounts, AddedDevice, Limits};
 pub use copy::Jump;
 pub use name::{Label, Name, NameError};
 pub use secret::{Hash, Secret};
@@ -93,6 +96,10 @@ pub enum DirectoryError {
     NoUser(String),
     /// The user has no such device.
     NoDevice(String),
+    /// The user has this many devices, and may have no more.
+    TooManyDevices(u32),
+    /// The device was revoked, for ever.
+    Revoked(String),
     /// The store failed.
     Store(sqlx::Error),
     /// The store's tables are not what this version makes of them.
@@ -119,6 +126,16 @@ impl fmt::Display for DirectoryError {
                 f,
                 "the user has no device {device:?}; `tern device list` shows them, by number and \
                  label"
+            ),
+            Self::TooManyDevices(max) => write!(
+                f,
+                "the user has {max} devices, as many as the option devices-per-user allows; \
+                 revoke one to add another"
+            ),
+            Self::Revoked(device) => write!(
+                f,
+                "the device {device:?} was revoked, for ever; `tern device add` gives the user \
+                 another one"
             ),
             Self::Store(error) => write!(f, "the directory's store failed: {error}"),
             Self::Tables(error) => write!(
@@ -157,12 +174,14 @@ pub trait Directory: Send + Sync + 'static {
     /// Adds a device to a user.
     ///
     /// # Errors
-    /// When there is no such user, or it has a device of this label.
+    /// When there is no such user, it has a device of this label, or `devices_max` that are not
+    /// revoked.
     fn add_device(
         &self,
         name: &Name,
         now: UnixMillis,
         new: &NewDevice,
+        devices_max: u32,
     ) -> impl Future<Output = Result<(Device, String), DirectoryError>> + Send;
 
     /// All users, in the order of their numbers.
@@ -181,6 +200,13 @@ pub trait Directory: Send + Sync + 'static {
         uin: Option<Uin>,
     ) -> impl Future<Output = Result<Vec<DeviceEntry>, DirectoryError>> + Send;
 
+    /// The device of this label of the user of this name, revoked or not.
+    fn find(
+        &self,
+        name: &Name,
+        label: &Label,
+    ) -> impl Future<Output = Result<Option<Device>, DirectoryError>> + Send;
+
     /// What proves a device; `None` if there is no such device.
     fn credential(
         &self,
@@ -195,6 +221,36 @@ pub trait Directory: Send + Sync + 'static {
         &self,
         uin: Uin,
         disabled: bool,
+    ) -> impl Future<Output = Result<(), DirectoryError>> + Send;
+
+    /// Gives a user another name.
+    ///
+    /// # Errors
+    /// When another has it; a user that is not there is no error.
+    fn rename_user(
+        &self,
+        uin: Uin,
+        name: &Name,
+    ) -> impl Future<Output = Result<(), DirectoryError>> + Send;
+
+    /// Gives a device another label.
+    ///
+    /// # Errors
+    /// When another one of the user has it; a device that is not there is no error.
+    fn rename_device(
+        &self,
+        device: Device,
+        label: &Label,
+    ) -> impl Future<Output = Result<(), DirectoryError>> + Send;
+
+    /// Gives a device another secret.
+    ///
+    /// # Errors
+    /// When the store fails; a device that is not there is no error.
+    fn set_secret(
+        &self,
+        device: Device,
+        hash: &Hash,
     ) -> impl Future<Output = Result<(), DirectoryError>> + Send;
 
     /// Revokes a device, for ever.

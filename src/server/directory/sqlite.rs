@@ -19,8 +19,8 @@ use tern_core::mail::Device;
 use tern_protocol::{Uin, UnixMillis};
 
 use super::{
-    Credential, DeviceEntry, Directory, DirectoryError, Hash, Name, NewDevice, Standing, User,
-    device_from, to_column, uin_from,
+    Credential, DeviceEntry, Directory, DirectoryError, Hash, Label, Name, NewDevice, Standing,
+    User, device_from, to_column, uin_from,
 };
 use crate::folder::FILE_MODE;
 
@@ -100,6 +100,7 @@ impl Directory for Sqlite {
         name: &Name,
         now: UnixMillis,
         new: &NewDevice,
+        devices_max: u32,
     ) -> Result<(Device, String), DirectoryError> {
         let mut write = self.write().await?;
         let uin: Option<i64> = sqlx::query_scalar("SELECT uin FROM users WHERE name = ?")
@@ -107,6 +108,14 @@ impl Directory for Sqlite {
             .fetch_optional(&mut *write)
             .await?;
         let uin = uin.ok_or_else(|| DirectoryError::NoUser(name.to_string()))?;
+        let count: i64 =
+            sqlx::query_scalar("SELECT COUNT(*) FROM devices WHERE uin = ? AND revoked = 0")
+                .bind(uin)
+                .fetch_one(&mut *write)
+                .await?;
+        if count >= i64::from(devices_max) {
+            return Err(DirectoryError::TooManyDevices(devices_max));
+        }
         let added = insert_device(&mut write, uin, now, new).await?;
         write.commit().await?;
         Ok(added)
@@ -159,6 +168,19 @@ impl Directory for Sqlite {
         query.fetch_all(&self.pool).await?.iter().map(device).collect()
     }
 
+    async fn find(&self, name: &Name, label: &Label) -> Result<Option<Device>, DirectoryError> {
+        let row: Option<(i64, i64)> = sqlx::query_as(
+            "SELECT d.uin, d.device FROM devices d JOIN users u ON u.uin = d.uin \
+             WHERE u.name = ? AND d.label = ?",
+        )
+        .bind(name.as_str())
+        .bind(label.as_str())
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some((uin, device)) = row else { return Ok(None) };
+        Ok(Some(Device { uin: uin_from(uin)?, device: device_from(device)? }))
+    }
+
     async fn credential(&self, device: Device) -> Result<Option<Credential>, DirectoryError> {
         let row = sqlx::query(
             "SELECT d.salt, d.secret_hash, d.revoked, u.disabled \
@@ -175,6 +197,39 @@ impl Directory for Sqlite {
         sqlx::query("UPDATE users SET disabled = ? WHERE uin = ?")
             .bind(i64::from(disabled))
             .bind(to_column(uin.0))
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    async fn rename_user(&self, uin: Uin, name: &Name) -> Result<(), DirectoryError> {
+        sqlx::query("UPDATE users SET name = ? WHERE uin = ?")
+            .bind(name.as_str())
+            .bind(to_column(uin.0))
+            .execute(&self.pool)
+            .await
+            .map_err(|error| taken(error, || DirectoryError::NameTaken(name.to_string())))?;
+        Ok(())
+    }
+
+    async fn rename_device(&self, device: Device, label: &Label) -> Result<(), DirectoryError> {
+        sqlx::query("UPDATE devices SET label = ? WHERE uin = ? AND device = ?")
+            .bind(label.as_str())
+            .bind(to_column(device.uin.0))
+            .bind(i64::from(device.device.0))
+            .execute(&self.pool)
+            .await
+            .map_err(|error| taken(error, || DirectoryError::LabelTaken(label.to_string())))?;
+        Ok(())
+    }
+
+    async fn set_secret(&self, device: Device, hash: &Hash) -> Result<(), DirectoryError> {
+        let (salt, hash) = hash.to_hex();
+        sqlx::query("UPDATE devices SET salt = ?, secret_hash = ? WHERE uin = ? AND device = ?")
+            .bind(salt)
+            .bind(hash)
+            .bind(to_column(device.uin.0))
+            .bind(i64::from(device.device.0))
             .execute(&self.pool)
             .await?;
         Ok(())
@@ -285,93 +340,4 @@ fn credential(row: &SqliteRow) -> Result<Credential, DirectoryError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Secret;
-    use super::*;
-
-    const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
-
-    fn new(label: Option<&str>) -> NewDevice {
-        NewDevice {
-            label: label.map(|label| label.parse().expect("a label")),
-            hash: Hash::of(&Secret::random()),
-        }
-    }
-
-    fn name(text: &str) -> Name {
-        text.parse().expect("a name")
-    }
-
-    #[tokio::test]
-    async fn numbers_count_up_and_are_never_given_twice() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("directory.sqlite");
-        let store = Sqlite::open(&path).await.expect("made");
-        let ann = store.add_user(&name("ann"), NOW, &new(None)).await.expect("added");
-        assert_eq!((ann.uin.0, ann.device.0), (10_001, 1));
-        let error = store.add_user(&name("ann"), NOW, &new(None)).await.expect_err("taken");
-        assert!(matches!(error, DirectoryError::NameTaken(_)), "{error}");
-        let bob = store.add_user(&name("bob"), NOW, &new(None)).await.expect("added");
-        assert_eq!(bob.uin.0, 10_002, "a refused name uses no number up");
-
-        sqlx::query("DELETE FROM devices WHERE uin = 10002")
-            .execute(&store.pool)
-            .await
-            .expect("deleted");
-        sqlx::query("DELETE FROM users WHERE uin = 10002")
-            .execute(&store.pool)
-            .await
-            .expect("deleted");
-        store.close().await;
-        let store = Sqlite::open(&path).await.expect("opened");
-        let cid = store.add_user(&name("cid"), NOW, &new(None)).await.expect("added");
-        assert_eq!(cid.uin.0, 10_003, "deleted, and after a restart");
-    }
-
-    #[tokio::test]
-    async fn devices_have_labels_and_numbers_of_their_own() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = Sqlite::open(&folder.path().join("d")).await.expect("made");
-        let ann = name("ann");
-        store.add_user(&ann, NOW, &new(None)).await.expect("added");
-        let add = async |label| store.add_device(&ann, NOW, &new(label)).await;
-        let (second, label) = add(None).await.expect("added");
-        assert_eq!((second.device.0, label.as_str()), (2, "2"));
-        let (third, label) = add(Some("phone")).await.expect("added");
-        assert_eq!((third.device.0, label.as_str()), (3, "phone"));
-        let error = add(Some("phone")).await.expect_err("taken");
-        assert!(matches!(error, DirectoryError::LabelTaken(_)), "{error}");
-
-        store.revoke(third).await.expect("revoked");
-        sqlx::query("DELETE FROM devices WHERE device = 3").execute(&store.pool).await.expect("ok");
-        let (fourth, _) = add(Some("phone")).await.expect("added");
-        assert_eq!(fourth.device.0, 4, "the number of a deleted device stays used");
-
-        let error = store.add_device(&name("bob"), NOW, &new(None)).await.expect_err("no user");
-        assert!(matches!(error, DirectoryError::NoUser(_)), "{error}");
-        let listed = store.devices(Some(second.uin)).await.expect("listed");
-        let numbers: Vec<u32> = listed.iter().map(|device| device.device).collect();
-        assert_eq!(numbers, [1, 2, 4]);
-    }
-
-    #[tokio::test]
-    async fn standing_follows_user_and_device() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = Sqlite::open(&folder.path().join("d")).await.expect("made");
-        let ann = store.add_user(&name("ann"), NOW, &new(None)).await.expect("added");
-        let standing = async || {
-            store.credential(ann).await.expect("read").map(|credential| credential.standing)
-        };
-        assert_eq!(standing().await, Some(Standing::Good));
-        store.set_disabled(ann.uin, true).await.expect("disabled");
-        assert_eq!(standing().await, Some(Standing::Disabled));
-        assert!(store.exists(ann.uin).await.expect("read"), "a disabled user is still there");
-        store.set_disabled(ann.uin, false).await.expect("enabled");
-        store.revoke(ann).await.expect("revoked");
-        assert_eq!(standing().await, Some(Standing::Revoked));
-
-        let nobody = Device { uin: Uin(u64::MAX), device: ann.device };
-        assert_eq!(store.credential(nobody).await.expect("read"), None);
-        assert!(!store.exists(nobody.uin).await.expect("read"));
-    }
-}
+mod tests;

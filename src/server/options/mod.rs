@@ -22,7 +22,7 @@ use tern_storage::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use error::OptionError;
 pub use layers::{Environment, Flags, Source, Values};
 pub use text::{listing, markdown};
-pub use value::{Advertise, Days, Durability, Names, OptionalPath, Preset, Switch, WhenFull};
+pub use value::{Advertise, Days, Durability, Names, OptionalPath, Preset, Switch, Text, WhenFull};
 
 /// One row of the table.
 #[derive(Clone, Debug)]
@@ -157,9 +157,36 @@ options! {
     channels_per_user "channels-per-user": usize = "16384" "channels per user" [1..=1_000_000]
         "Channels that a user may be in, direct ones and groups together."
         "Some hundred bytes of memory each, and a row of the list that each login reads.";
+    devices_per_user "devices-per-user": u32 = "100" "devices per user" [1..=1_000_000]
+        "Devices that a user may have, revoked ones not counted."
+        "Up to 64 bytes of memory per device and shard, and a row of the directory.";
     group_members_max "group-members-max": usize = "100000" "members per group" [1..=10_000_000]
         "Members that a group may have."
         "Some hundred bytes of memory each; a message costs a delivery for each session that is online.";
+    token_keys "token-keys": OptionalPath = "" "FILE" []
+        "Public keys of your own system, whose tokens (JWT, by EdDSA or RS256) are then taken for logins: a JSON Web Key Set or PEM. Read again when it changes, on SIGHUP and by `tern tokens reload`; empty: no tokens."
+        "Whoever has one of the private keys is everybody.";
+    token_issuer "token-issuer": Text = "" "TEXT" []
+        "What the claim `iss` of a token must be; empty: anything."
+        "None.";
+    token_audience "token-audience": Text = "" "TEXT" []
+        "What the claim `aud` of a token must be or hold; empty: the token must have none."
+        "Without it a token for another service by the same keys may be taken here.";
+    token_skew_seconds "token-skew-seconds": u32 = "60" "s" [0..=3_600]
+        "How far the clock of your own system may differ, for `exp` and `nbf` of a token."
+        "An expired token is taken for that long.";
+    token_user_claim "token-user-claim": Text = "sub" "CLAIM" []
+        "The claim of a token that holds the user's name."
+        "None.";
+    token_user_prefix "token-user-prefix": Text = "" "TEXT" []
+        "What stands before that claim in the user's name here; needed where it is a number, which no name may be."
+        "None.";
+    token_device_claim "token-device-claim": Text = "device" "CLAIM" []
+        "The claim of a token that holds the device's label."
+        "None.";
+    token_adds "token-adds": Switch = "off" "on|off" []
+        "Whether a user or device that is not known yet is added by its first token."
+        "on: your own system decides alone who there is; users are never removed here, only disabled.";
     login_ms_max "login-ms-max": u64 = "5000" "ms" [100..=600_000]
         "From connecting to a complete login; who takes longer is disconnected."
         "A connection's memory, about 30 KB, for that long per stranger.";

@@ -100,6 +100,23 @@ impl OptionValue for OptionalPath {
     }
 }
 
+/// Any text, possibly none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Text(pub String);
+
+impl Text {
+    /// The text, if there is one.
+    pub fn some(&self) -> Option<&str> {
+        Some(self.0.as_str()).filter(|text| !text.is_empty())
+    }
+}
+
+impl OptionValue for Text {
+    fn parse(text: &str, _: Option<&RangeInclusive<u64>>) -> Result<Self, String> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
 /// The address that profiles name, or none: then it follows from where the server listens.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Advertise(Option<String>);

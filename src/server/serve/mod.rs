@@ -39,6 +39,7 @@ use self::space::SpaceWatch;
 use crate::control::accounts::Whereabouts;
 use crate::control::status::Phase;
 use crate::control::{Control, ControlError, Parts, Server, Stop};
+use crate::directory::Limits;
 use crate::directory::service::{Service, service};
 use crate::folder::{DataFolder, FolderError, FolderLock, Identity, Keys};
 use crate::options::{Options, Switch};
@@ -363,6 +364,8 @@ fn control_parts(
     let doors = Arc::clone(&live.doors);
     Parts {
         folder: data.clone(),
+        limits: Limits { devices_per_user: options.devices_per_user },
+        tokens: settings::tokens(options),
         whereabouts: Whereabouts {
             server: server.expect("a bound socket has a port"),
             pin: live.pin.clone(),

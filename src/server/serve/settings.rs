@@ -4,6 +4,7 @@ use std::num::NonZero;
 
 use tern_core::config::Config;
 
+use crate::directory::token::Rules;
 use crate::options::{Options, Switch};
 use crate::transport::settings::TransportSettings;
 
@@ -45,8 +46,22 @@ pub(super) fn machine(options: &Options) -> Config {
         heartbeat_wifi_ms: options.heartbeat_wifi_ms,
         heartbeat_cellular_ms: options.heartbeat_cellular_ms,
         datagrams: options.datagrams == Switch::On,
-        tokens: false,
+        tokens: options.token_keys.path().is_some(),
     }
+}
+
+/// What is asked of tokens, if they are taken.
+pub(super) fn tokens(options: &Options) -> Option<Rules> {
+    Some(Rules {
+        keys: options.token_keys.path()?.to_owned(),
+        issuer: options.token_issuer.some().map(str::to_owned),
+        audience: options.token_audience.some().map(str::to_owned),
+        skew_seconds: options.token_skew_seconds.into(),
+        user_claim: options.token_user_claim.0.clone(),
+        user_prefix: options.token_user_prefix.0.clone(),
+        device_claim: options.token_device_claim.0.clone(),
+        adds: options.token_adds == Switch::On,
+    })
 }
 
 /// What the transport is told.
