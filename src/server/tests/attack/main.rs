@@ -12,6 +12,7 @@ mod handshakes;
 mod frames;
 mod free;
 mod oversize;
+mod proofs;
 mod rights;
 
 mod slow;

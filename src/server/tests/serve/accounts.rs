@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use rustix::process::Signal;
-use tern_client::machine::{End, Event, State};
+use tern_client::machine::{End, Event, SendOutcome, State};
 use tern_client::profile::Profile;
 use tern_client::store::MemoryStore;
 use tern_client::{Client, Events, Options};
-use tern_protocol::Code;
+use tern_protocol::{ChannelId, Code, Uin};
 
-use crate::child::{Server, done};
+use crate::child::{Server, done, refused};
 
 /// Connects the device of a profile.
 fn connect(data: &Path, who: &str, change: impl FnOnce(&mut Profile)) -> (Client, Events) {
@@ -20,7 +20,7 @@ fn connect(data: &Path, who: &str, change: impl FnOnce(&mut Profile)) -> (Client
 }
 
 /// The state after the one of being on the way.
-async fn settled(events: &mut Events) -> State {
+pub(crate) async fn settled(events: &mut Events) -> State {
     loop {
         match events.next().await.expect("the client lives") {
             Event::State(State::Connecting) => {}
@@ -81,6 +81,70 @@ async fn who_is_shut_out_loses_its_session_at_once_and_is_told_why() {
     done(&data, &["user", "enable", "ann"]);
     let (_again, mut again) = connect(&data, "ann", |_| {});
     assert!(matches!(settled(&mut again).await, State::Online { .. }));
+}
+
+#[tokio::test]
+async fn a_new_secret_ends_the_session_of_the_old_one_and_lets_in_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let _server = added(&data);
+    let (_first, mut first) = connect(&data, "ann", |_| {});
+    let (_second, mut second) = connect(&data, "ann.2", |_| {});
+    assert!(matches!(settled(&mut first).await, State::Online { .. }));
+    assert!(matches!(settled(&mut second).await, State::Online { .. }));
+    let old = Profile::load(&Profile::path(&data, "ann.2")).unwrap();
+
+    let made: serde_json::Value =
+        serde_json::from_str(&done(&data, &["device", "rotate", "ann", "2", "--json"])).unwrap();
+    let path = Profile::path(&data, "ann.2");
+    assert_eq!(made["profile"].as_str(), path.to_str());
+    assert!(made.get("secret").is_none(), "it stands in the profile alone");
+    let new = Profile::load(&path).unwrap();
+    assert_ne!(new.secret, old.secret);
+    assert_eq!(Profile { secret: old.secret.clone(), ..new }, old, "nothing else is new");
+
+    let ended = settled(&mut second).await;
+    assert_eq!(ended, State::Ended(End::Refused(Code::SecretChanged)));
+    let (_old, mut again) = connect(&data, "ann.2", |profile| profile.secret = old.secret);
+    let ended = settled(&mut again).await;
+    assert_eq!(ended, State::Ended(End::Refused(Code::BadCredentials)));
+    let (_new, mut again) = connect(&data, "ann.2", |_| {});
+    assert!(matches!(settled(&mut again).await, State::Online { .. }));
+
+    done(&data, &["user", "disable", "ann"]);
+    let disabled = State::Ended(End::Refused(Code::UserDisabled));
+    assert_eq!(settled(&mut first).await, disabled, "only now: the other device was spared");
+}
+
+#[tokio::test]
+async fn other_names_change_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let server = added(&data);
+    done(&data, &["user", "add", "bob"]);
+    let (ann, mut events) = connect(&data, "ann", |_| {});
+    assert!(matches!(settled(&mut events).await, State::Online { .. }));
+    let say = |args: &[&str]| done(&data, args);
+    assert_eq!(say(&["user", "rename", "ann", "Anna"]), "user ann (uin 10001) is Anna now\n");
+    say(&["device", "rename", "Anna", "2", "tablet"]);
+    let json = |args: &[&str]| serde_json::from_str::<serde_json::Value>(&say(args)).unwrap();
+    let list = json(&["device", "list", "Anna", "--json"]);
+    assert_eq!((&list[1]["label"], &list[1]["name"]), (&"tablet".into(), &"Anna".into()));
+    let why = refused(&data, &["device", "rename", "Anna", "1", "tablet"], 1);
+    assert!(why.contains("already"), "{why}");
+    let renamed = json(&["user", "rename", "Anna", "ann", "--json"]);
+    assert_eq!((&renamed["uin"], &renamed["name"]), (&10_001.into(), &"ann".into()));
+    let channel = ChannelId::direct(Uin(10_001), Uin(10_002));
+    let sent = ann.send(channel, 0, "hi").await.expect("its session goes on");
+    assert!(matches!(sent, SendOutcome::Acked { .. }), "{sent:?}");
+    let (_again, mut again) = connect(&data, "ann.2", |_| {});
+    assert!(matches!(settled(&mut again).await, State::Online { .. }), "by the profile of before");
+
+    server.signal(Signal::TERM);
+    server.end();
+    say(&["device", "revoke", "ann", "tablet"]);
+    let rotated = json(&["device", "list", "ann", "--json"]);
+    assert_eq!(rotated[1]["revoked"], true, "without a server too");
 }
 
 #[tokio::test]

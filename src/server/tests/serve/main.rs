@@ -6,6 +6,10 @@
 
 mod accounts;
 mod child;
+#[path = "../support/issuer.rs"]
+#[allow(dead_code, reason = "the other tests of tokens use the rest")]
+mod issuer;
+mod tokens;
 
 use std::io::Read;
 use std::process::Command;

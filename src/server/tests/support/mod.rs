@@ -16,6 +16,8 @@ pub mod peer;
 
 pub mod honest;
 
+pub mod issuer;
+
 pub mod stage;
 
 pub mod random;

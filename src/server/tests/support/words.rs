@@ -1,8 +1,8 @@
 //! Frames written by hand, right ones and wrong ones.
 
-use tern_protocol::frames::{Cursor, Fetch, Hello, Login, Network, Ping, Resume, Send};
+use tern_protocol::frames::{Cursor, Fetch, Hello, Login, Network, Ping, Resume, Send, TokenLogin};
 use tern_protocol::limits::{MAGIC, VERSION};
-use tern_protocol::{ChannelId, Flags, Kind};
+use tern_protocol::{ChannelId, DeviceId, Flags, Kind, Uin};
 use zerocopy::IntoBytes;
 
 use super::server::Account;
@@ -34,6 +34,12 @@ pub fn login(account: &Account) -> Vec<u8> {
     let Account { uin, device, secret } = *account;
     let login = Login { uin: uin.into(), device: device.into(), reserved: 0.into(), secret };
     frame(Kind::Login, 0, login.as_bytes())
+}
+
+/// TOKEN_LOGIN.
+pub fn token_login(uin: Uin, device: DeviceId, token: &[u8]) -> Vec<u8> {
+    let head = TokenLogin { uin: uin.into(), device: device.into(), reserved: 0.into() };
+    frame(Kind::TokenLogin, 0, &[head.as_bytes(), token].concat())
 }
 
 /// RESUME.
