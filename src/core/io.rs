@@ -83,10 +83,8 @@ pub enum Effect {
     /// Have the I/O thread read this record, and what lies around it, into memory; then say
     /// [`Input::Warmed`].
     Warm {
-        /// In which log.
-        shard: ShardId,
-        /// Where.
-        at: Offset,
+        /// Which.
+        record: ColdRecord,
         /// Who waits.
         waiter: Waiter,
     },
@@ -99,6 +97,18 @@ pub enum Order {
     Kept,
     /// To come. It may overtake others, and they it; the client puts it into its place.
     Free,
+}
+
+/// A record that is not in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ColdRecord {
+    /// In which log.
+    pub shard: ShardId,
+    /// Where.
+    pub at: Offset,
+    /// The channel whose message it is, if who asks knows that: where nothing of the record is
+    /// left, it tells which message comes before it.
+    pub channel: Option<ChannelId>,
 }
 
 /// Who waits for a cold read.

@@ -8,8 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use tern_core::log::Offset;
-use tern_core::placement::ShardId;
+use tern_core::io::ColdRecord;
 
 use crate::dedup::Supply;
 use crate::recovery::salvage::{self, Salvager};
@@ -36,7 +35,7 @@ const UNREADABLE_MAX: usize = 1024;
 pub type Warmed = Box<dyn FnOnce() + Send>;
 
 enum Request {
-    Warm(ShardId, Offset, Warmed),
+    Warm(ColdRecord, Warmed),
     /// Look what is missing.
     Look,
     Stop,
@@ -49,9 +48,9 @@ pub struct IoHandle {
 }
 
 impl IoHandle {
-    /// Reads the record at `at`, and what lies around it, into memory; then calls `done`.
-    pub fn warm(&self, shard: ShardId, at: Offset, done: Warmed) {
-        self.send(Request::Warm(shard, at, done));
+    /// Reads the record, and what lies around it, into memory; then calls `done`.
+    pub fn warm(&self, record: ColdRecord, done: Warmed) {
+        self.send(Request::Warm(record, done));
     }
 
     /// A spare segment was taken, or a table wants to grow.
@@ -170,9 +169,8 @@ impl IoRun {
 
     fn hear(&mut self, request: Request) -> Heard {
         match request {
-            Request::Warm(shard, at, done) => {
-                let shard = Arc::clone(&self.shards[usize::from(shard.0)].shared);
-                self.warm_or_salvage(&shard, at.0, done);
+            Request::Warm(record, done) => {
+                self.warm_or_salvage(record, done);
                 Heard::Done
             }
             Request::Look => Heard::Look,
@@ -203,13 +201,15 @@ impl IoRun {
         }
     }
 
-    fn warm_or_salvage(&mut self, shard: &Arc<ShardShared>, at: u64, done: Warmed) {
+    fn warm_or_salvage(&mut self, record: ColdRecord, done: Warmed) {
+        let shard = &self.shards[usize::from(record.shard.0)].shared;
+        let at = record.at.0;
         self.warm(shard, at);
         let is_unreadable = shard.unreadable.load().iter().any(|range| range.contains(&at));
-        if is_unreadable || !salvage::is_out_of_reach(shard, at) {
+        if is_unreadable || !salvage::is_out_of_reach(shard, &record) {
             return done();
         }
-        self.salvager.salvage(shard, at, done);
+        self.salvager.salvage(shard, record, done);
     }
 
     fn warm(&self, shard: &ShardShared, at: u64) {

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use arc_swap::ArcSwap;
 use crossbeam::queue::ArrayQueue;
 use rustc_hash::FxHashMap;
+use tern_core::io::ColdRecord;
 use tern_core::log::{Links, ReadError};
 use tern_core::placement::ShardId;
 use tern_protocol::{ChannelId, MessageId};
@@ -37,6 +38,16 @@ pub struct ReadFault {
     /// How many pages; their messages are told as lost until the server is started again.
     pub pages: u64,
 }
+
+/// What stands for a lost record.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Tombstone {
+    /// Where its readers go on.
+    pub(crate) links: Links,
+    /// Whether it is known of which channel it was; or else its channel's link says nothing.
+    pub(crate) has_channel: bool,
+}
+
 /// Lists of expired messages that wait for the owner; more wait with whoever makes them.
 const EXPIRED_LISTS: usize = 4;
 
@@ -73,7 +84,7 @@ pub(crate) struct ShardShared {
     failure: OnceLock<String>,
     /// Lost records, and where a reader of one goes on. Written at recovery, then by whoever
     /// salvages.
-    pub(crate) tombstones: ArcSwap<FxHashMap<u64, Links>>,
+    pub(crate) tombstones: ArcSwap<FxHashMap<u64, Tombstone>>,
     /// Why the log takes nothing. Written at recovery.
     closed: OnceLock<String>,
     /// Written at recovery.
@@ -163,14 +174,14 @@ impl ShardShared {
     /// What is told of a record that can't be read; `links` are known if its header is whole.
     /// Without them and without a tombstone it is found out off the worker.
     pub(crate) fn lost(&self, at: u64, links: Option<Links>) -> ReadError {
-        let tombstone = self.tombstones.load().get(&at).copied();
+        let tombstone = self.tombstones.load().get(&at).map(|tombstone| tombstone.links);
         tombstone.or(links).map_or(ReadError::Cold, ReadError::Lost)
     }
 
-    /// Nothing can be found out of the record at `at`.
-    pub(crate) fn bury(&self, at: u64) {
+    /// Nothing can be found out of a record.
+    pub(crate) fn bury(&self, record: &ColdRecord) {
         let mut tombstones = FxHashMap::clone(&self.tombstones.load());
-        tombstones.entry(at).or_default();
+        tombstones.entry(record.at.0).or_default().has_channel |= record.channel.is_some();
         self.tombstones.store(Arc::new(tombstones));
     }
 

@@ -10,7 +10,7 @@ use tern_protocol::{ChannelId, Code, Incarnation, MessageId};
 
 use super::page::{Item, PAGE_MESSAGES, Page};
 use crate::context::Context;
-use crate::io::{Effect, LinkId, Order, Outgoing, Waiter};
+use crate::io::{ColdRecord, Effect, LinkId, Order, Outgoing, Waiter};
 use crate::log::{Offset, Reader};
 use crate::mail::Grant;
 use crate::placement::ShardId;
@@ -224,7 +224,8 @@ impl Delivery {
                     context.counters.reads_cold += 1;
                     (self.warming, self.waited_for) = (true, at);
                     let waiter = Waiter::Link(link);
-                    context.effect(Effect::Warm { shard, at, waiter });
+                    let record = ColdRecord { shard, at, channel: Some(channel) };
+                    context.effect(Effect::Warm { record, waiter });
                     return self.stay_ready(channel); // or two that wait would wait in turn
                 }
             }

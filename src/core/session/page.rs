@@ -50,7 +50,8 @@ impl Page {
     /// A grant begins behind what its owner knows to be expired. So an expired record in the way
     /// is one of which the owner is only just told: then its word comes during a wait for the
     /// I/O thread. Or it stands for lost messages behind it, if nothing has changed after the
-    /// wait for the place `waited_for`.
+    /// wait for the place `waited_for`. A lost record from which nothing leads back may be one of
+    /// which somebody else asked who did not know its channel: the I/O thread is asked once more.
     ///
     /// # Errors
     /// The place of a record that must be waited for.
@@ -78,7 +79,13 @@ impl Page {
                     walk.go_on(id, at, links, last);
                 }
                 Ok(_) => walk.at = Offset::NONE, // no message of this channel that can be meant
-                Err(ReadError::Lost(links)) => walk.at = back(at, links.channel),
+                Err(ReadError::Lost(links)) => {
+                    let before = back(at, links.channel);
+                    if before == Offset::NONE && walk.top > after.next() && at != waited_for {
+                        return Err(at);
+                    }
+                    walk.at = before;
+                }
                 Err(ReadError::Expired) if at == waited_for => walk.at = Offset::NONE,
                 Err(ReadError::Expired | ReadError::Cold) => return Err(at),
             }

@@ -10,7 +10,7 @@ use super::commit::Unproven;
 use super::group::Refusal;
 use crate::context::Context;
 use crate::dedup::{DedupEntry, DedupTable, Verdict};
-use crate::io::{Effect, Waiter};
+use crate::io::{ColdRecord, Effect, Waiter};
 use crate::log::{AppendError, Log, Offset, ReadError, RecordKind};
 use crate::mail::{Address, Device, Mail, SessionRef};
 
@@ -255,7 +255,8 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         context.counters.reads_cold += 1;
         self.cold.push(offer);
         let waiter = Waiter::Shard(self.id);
-        context.effect(Effect::Warm { shard: self.id, at, waiter });
+        let record = ColdRecord { shard: self.id, at, channel: None };
+        context.effect(Effect::Warm { record, waiter });
     }
 
     /// Everything that waits inside of this shard is told that it stopped.

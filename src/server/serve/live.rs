@@ -8,9 +8,8 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use tern_core::io::{Query, Waiter};
-use tern_core::log::Offset;
-use tern_core::placement::{ShardId, WorkerId};
+use tern_core::io::{ColdRecord, Query, Waiter};
+use tern_core::placement::WorkerId;
 use tern_protocol::{Code, DeviceId, Uin};
 use tern_storage::IoHandle;
 
@@ -150,9 +149,9 @@ pub(super) struct ColdReads {
 }
 
 impl Warmer for ColdReads {
-    fn warm(&self, worker: WorkerId, shard: ShardId, at: Offset, waiter: Waiter) {
+    fn warm(&self, worker: WorkerId, record: ColdRecord, waiter: Waiter) {
         let doors = Arc::clone(&self.doors);
-        self.io.warm(shard, at, Box::new(move || doors.warmed(worker, waiter)));
+        self.io.warm(record, Box::new(move || doors.warmed(worker, waiter)));
     }
 }
 

@@ -14,8 +14,8 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
 use quinn_proto::Endpoint;
 use quinn_udp::{UdpSockRef, UdpSocketState};
-use tern_core::io::{Input, LinkId, Query, Waiter};
-use tern_core::log::{Offset, Reader};
+use tern_core::io::{ColdRecord, Input, LinkId, Query, Waiter};
+use tern_core::log::Reader;
 use tern_core::placement::{ShardId, WorkerId};
 use tern_core::time::{Mono, Now};
 use tern_protocol::UnixMillis;
@@ -82,7 +82,7 @@ impl<Q> Questions<Q> {
 pub(super) type Socket = Arc<(UdpSocket, UdpSocketState)>;
 
 /// A cold read.
-pub(super) type Warm = (ShardId, Offset, Waiter);
+pub(super) type Warm = (ColdRecord, Waiter);
 
 /// What a driver is made of.
 pub(super) struct Parts<M, R> {
@@ -450,8 +450,8 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         while let Some(query) = self.queries.next() {
             self.directory.ask(self.id, query);
         }
-        while let Some((shard, at, waiter)) = self.warms.next() {
-            self.warmer.warm(self.id, shard, at, waiter);
+        while let Some((record, waiter)) = self.warms.next() {
+            self.warmer.warm(self.id, record, waiter);
         }
     }
 

@@ -57,9 +57,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
                     self.close_link(link, code, come_back_ms);
                 }
                 Effect::Directory(query) => self.queries.waiting.push_back(query),
-                Effect::Warm { shard, at, waiter } => {
-                    self.warms.waiting.push_back((shard, at, waiter));
-                }
+                Effect::Warm { record, waiter } => self.warms.waiting.push_back((record, waiter)),
             }
         }
     }

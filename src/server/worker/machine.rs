@@ -2,10 +2,10 @@
 
 use tern_core::counters::Counters;
 use tern_core::dedup::DedupTable;
-use tern_core::io::{Effect, Input, Query, Waiter};
-use tern_core::log::{Log, Offset, Reader};
+use tern_core::io::{ColdRecord, Effect, Input, Query, Waiter};
+use tern_core::log::{Log, Reader};
 use tern_core::mail::{Address, Mail};
-use tern_core::placement::{ShardId, WorkerId};
+use tern_core::placement::WorkerId;
 use tern_core::time::{Mono, Now};
 
 /// The mouth of [`tern_core::Worker`], whatever its log and table are; its contract is said
@@ -68,5 +68,5 @@ pub trait Directory: Send + Sync {
 pub trait Warmer: Send + Sync {
     /// Takes a request; its end comes by [`super::Doors::warmed`], once, also when the record
     /// can't be read. No worker has more than [`super::WARMS_MAX`] open.
-    fn warm(&self, worker: WorkerId, shard: ShardId, at: Offset, waiter: Waiter);
+    fn warm(&self, worker: WorkerId, record: ColdRecord, waiter: Waiter);
 }

@@ -29,8 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tern_core::io::Waiter;
-use tern_core::log::Offset;
+use tern_core::io::{ColdRecord, Waiter};
 use tern_core::placement::ShardId;
 use tern_diskmodel::power::{Lie, Met, PowerDisk};
 use tern_storage::{
@@ -68,7 +67,7 @@ struct Told {
 }
 
 /// A cold record that was read, and for whom: worker, shard, place, waiter.
-pub type Warm = (usize, ShardId, Offset, Waiter);
+pub type Warm = (usize, ColdRecord, Waiter);
 
 /// One machine with its disk.
 pub struct Engine {
@@ -293,9 +292,9 @@ impl Engine {
     /// Reads a cold record for a worker's waiter, some steps later.
     pub fn warm(&self, warm: Warm) {
         let told = Arc::clone(&self.told);
-        let (_, shard, at, _) = warm;
+        let (_, record, _) = warm;
         let done = Box::new(move || push(&told.warmed, warm));
-        self.running().storage.warmer().warm(shard, at, done);
+        self.running().storage.warmer().warm(record, done);
     }
 
     /// Shards with a new proof, a failure, or expired messages, since the last call.

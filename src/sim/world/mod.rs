@@ -17,8 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tern_client::machine::Tuning;
 use tern_core::config::Config;
-use tern_core::io::{Answer, Waiter};
-use tern_core::log::Offset;
+use tern_core::io::{Answer, ColdRecord, Waiter};
 use tern_core::mail::Device;
 use tern_core::placement::ShardId;
 use tern_netmodel::carrier::Way;
@@ -57,7 +56,7 @@ pub(crate) enum Happening {
     /// The directory answers: process, worker.
     Answer(u64, usize, Answer),
     /// A cold record was read: process, worker.
-    Warmed(u64, usize, ShardId, Offset, Waiter),
+    Warmed(u64, usize, ColdRecord, Waiter),
     /// The server starts.
     ServerStarts,
     /// The server dies, if it is still this process.
@@ -293,8 +292,8 @@ impl World {
             Happening::Answer(generation, worker, answer) => {
                 self.answered(generation, worker, answer);
             }
-            Happening::Warmed(generation, worker, shard, at, waiter) => {
-                self.warmed(generation, worker, shard, at, waiter);
+            Happening::Warmed(generation, worker, record, waiter) => {
+                self.warmed(generation, worker, record, waiter);
             }
             Happening::ServerStarts => self.start_server(),
             Happening::ServerDies(generation, death) => {

@@ -1,7 +1,7 @@
 //! The server: its process starts, dies and takes turns; what its workers decide is carried out.
 
 use tern_core::counters::Counters;
-use tern_core::io::{Effect, Input, LinkId, Order, Outgoing, Waiter};
+use tern_core::io::{ColdRecord, Effect, Input, LinkId, Order, Outgoing, Waiter};
 use tern_core::log::Offset;
 use tern_core::mail::{Device, Mail};
 use tern_core::placement::{Placement, ShardId, WorkerId};
@@ -357,12 +357,12 @@ impl World {
                 self.close_by_server(link, encode_close(code, come_back_ms), code);
             }
             Effect::Directory(query) => self.ask_directory(server.generation, worker, query),
-            Effect::Warm { shard, at, waiter } => {
+            Effect::Warm { record, waiter } => {
                 if let Some(engine) = &self.engine {
-                    return engine.warm((worker, shard, at, waiter));
+                    return engine.warm((worker, record, waiter));
                 }
                 let when = self.now + self.schedule.between(1, 60);
-                let what = Happening::Warmed(server.generation, worker, shard, at, waiter);
+                let what = Happening::Warmed(server.generation, worker, record, waiter);
                 self.agenda.add(when, what);
             }
         }
@@ -447,12 +447,11 @@ impl World {
         &mut self,
         generation: u64,
         worker: usize,
-        shard: ShardId,
-        at: Offset,
+        record: ColdRecord,
         waiter: Waiter,
     ) {
         if self.server.as_ref().is_some_and(|server| server.generation == generation) {
-            self.disk.borrow_mut().warm(shard, at);
+            self.disk.borrow_mut().warm(record.shard, record.at);
             self.worker_input(worker, Input::Warmed(waiter));
         }
     }

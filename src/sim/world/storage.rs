@@ -285,8 +285,8 @@ impl World {
             let worker = placement.map_or(0, |placement| placement.worker_of(shard).0);
             self.worker_input(usize::from(worker), Input::Durable(shard));
         }
-        for (worker, shard, at, waiter) in warmed {
-            self.disk.borrow_mut().warm(shard, at);
+        for (worker, record, waiter) in warmed {
+            self.disk.borrow_mut().warm(record.shard, record.at);
             self.worker_input(worker, Input::Warmed(waiter));
         }
     }

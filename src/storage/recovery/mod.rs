@@ -22,7 +22,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
-use tern_core::log::{Links, Offset};
+use tern_core::log::Offset;
 use tern_core::shard::state::TombstoneRow;
 use tern_protocol::Incarnation;
 
@@ -40,6 +40,7 @@ use crate::recovery::visitor::Visitor;
 use crate::segment::prepare::Next;
 use crate::segment::{Segment, SegmentList, UNFINISHED_SUFFIX};
 use crate::shard::ShardContext;
+use crate::shared::Tombstone;
 
 /// Losses that are said one by one when a log is opened; the report has all of them.
 const LOSSES_SAID_MAX: usize = 20;
@@ -320,13 +321,12 @@ impl ShardScan {
     }
 }
 
-fn by_place(rows: &[TombstoneRow]) -> FxHashMap<u64, Links> {
-    let links = |row: &TombstoneRow| Links {
-        channel: Offset(row.channel.get()),
-        device: Offset(row.device.get()),
-        skip: Offset(row.skip.get()),
+fn by_place(rows: &[TombstoneRow]) -> FxHashMap<u64, Tombstone> {
+    let tombstone = |row: &TombstoneRow| {
+        let links = row.links();
+        Tombstone { links, has_channel: links.channel != Offset::NONE }
     };
-    rows.iter().map(|row| (row.at.get(), links(row))).collect()
+    rows.iter().map(|row| (row.at.get(), tombstone(row))).collect()
 }
 
 /// Writes both copies of a header again where one is damaged, while the other still is not.

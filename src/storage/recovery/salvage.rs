@@ -4,8 +4,9 @@
 //! Recovery knows that for the damage that it met (its tombstones). Damage that comes later, or
 //! lies in segments whose records recovery did not read, is met by readers; then the log is
 //! searched for whoever points to the damaged place, and the newest checkpoint for a channel whose
-//! newest message stood there. That reads much of it, so it has a thread of
-//! its own, started when it is needed first.
+//! newest message stood there; a message that came after it, and to which nobody points yet, is
+//! known to its reader. That reads much of the log, so it has a thread of its own, started when it
+//! is needed first.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use rustc_hash::FxHashMap;
+use tern_core::io::ColdRecord;
 use tern_core::log::{Links, Offset};
 use tern_core::shard::state::{ChannelRow, StateKind};
 use tern_protocol::ChannelId;
@@ -34,7 +36,7 @@ use crate::steps::Step;
 /// One place to be got past.
 struct Job {
     shard: Arc<ShardShared>,
-    at: u64,
+    record: ColdRecord,
     done: Warmed,
 }
 
@@ -82,8 +84,8 @@ impl Salvager {
         }
     }
 
-    /// Finds the way past the record at `at`; then calls `done`.
-    pub(crate) fn salvage(&mut self, shard: &Arc<ShardShared>, at: u64, done: Warmed) {
+    /// Finds the way past a record; then calls `done`.
+    pub(crate) fn salvage(&mut self, shard: &Arc<ShardShared>, record: ColdRecord, done: Warmed) {
         if matches!(self.hands, Hands::Later(_))
             && let Hands::Later(run) = std::mem::replace(&mut self.hands, Hands::Nobody)
         {
@@ -93,10 +95,10 @@ impl Salvager {
         }
         if matches!(self.hands, Hands::Nobody) {
             // It stays out of reach, as if nobody knew anything of it.
-            shard.bury(at);
+            shard.bury(&record);
             return done();
         }
-        let job = Job { shard: Arc::clone(shard), at, done };
+        let job = Job { shard: Arc::clone(shard), record, done };
         // When the thread has ended, so has the storage: nobody waits for an answer.
         let _ = self.jobs.as_ref().expect("it is not dropped yet").send(job);
     }
@@ -129,23 +131,26 @@ impl SalvageRun {
         !self.jobs.is_empty()
     }
 
-    fn salvage(&self, Job { shard, at, done }: Job) -> Step {
+    fn salvage(&self, Job { shard, record, done }: Job) -> Step {
         if self.stop.load(Ordering::Relaxed) {
             return Step::Ended;
         }
-        if is_out_of_reach(&shard, at) {
-            salvage(&shard, at, &self.stop);
+        if is_out_of_reach(&shard, &record) {
+            salvage(&shard, &record, &self.stop);
         }
         done();
         Step::Worked
     }
 }
 
-/// Whether a reader of the record at `at` can't tell where to go on.
-pub(crate) fn is_out_of_reach(shard: &ShardShared, at: u64) -> bool {
-    let list = shard.segments.load();
-    if at >= shard.proven() || at < list.start() || shard.tombstones.load().contains_key(&at) {
+/// Whether its reader can't tell where to go on.
+pub(crate) fn is_out_of_reach(shard: &ShardShared, record: &ColdRecord) -> bool {
+    let (list, at) = (shard.segments.load(), record.at.0);
+    if at >= shard.proven() || at < list.start() {
         return false;
+    }
+    if let Some(tombstone) = shard.tombstones.load().get(&at) {
+        return record.channel.is_some() && !tombstone.has_channel;
     }
     match list.find(at) {
         Some(segment) if at >= segment.header.first() => {
@@ -156,12 +161,15 @@ pub(crate) fn is_out_of_reach(shard: &ShardShared, at: u64) -> bool {
     }
 }
 
-fn salvage(shard: &ShardShared, at: u64, stop: &AtomicBool) {
-    let list = shard.segments.load_full();
+fn salvage(shard: &ShardShared, record: &ColdRecord, stop: &AtomicBool) {
+    let (list, at) = (shard.segments.load_full(), record.at.0);
     let range = damaged_around(&list, at);
     let mut channels = who_points_to(&list, &range, stop);
     if let Some(checkpoint) = newest_checkpoint(shard, &list) {
         note_spines(&checkpoint, &range, &mut channels);
+    }
+    if let Some(channel) = record.channel {
+        channels.entry(at).or_insert(channel);
     }
     let before = newest_before(&list, &range, &channels, stop);
     let shard_id = shard.id.0;
@@ -170,7 +178,9 @@ fn salvage(shard: &ShardShared, at: u64, stop: &AtomicBool) {
     let mut tombstones = FxHashMap::clone(&shard.tombstones.load());
     for (at, channel) in &channels {
         let back = before.get(channel).copied().unwrap_or_default();
-        tombstones.insert(*at, Links { channel: Offset(back), ..Links::default() });
+        let tombstone = tombstones.entry(*at).or_default();
+        tombstone.links.channel = Offset(back);
+        tombstone.has_channel = true;
     }
     tombstones.entry(at).or_default();
     shard.tombstones.store(Arc::new(tombstones));

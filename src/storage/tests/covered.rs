@@ -14,6 +14,7 @@ use support::chat::{Chat, checkpoints_at, open_rows, rows_of_copy, upkeep_rig};
 use support::model::{SEGMENT, Seen, long_log};
 use support::{Rig, Running, SHARD};
 use tern_core::log::{Log, Offset, ReadError, Reader};
+use tern_protocol::{ChannelId, Uin};
 use tern_random::{Stream, seed_from_env, soaked};
 use tern_storage::repair::{examine, plan};
 use tern_storage::{
@@ -37,21 +38,71 @@ fn strike(rig: &Rig, at: u64, bytes: &[u8]) {
     file.write_all_at(bytes, at % SEGMENT_BYTES_MIN).unwrap();
 }
 
-/// Messages that follow another one in their channel: where both are.
-fn followers(chat: &Chat) -> Vec<(Offset, Offset)> {
-    chat.channels.values().flat_map(|ids| ids.windows(2).map(|two| (two[0], two[1]))).collect()
+/// A message that follows another one in its channel.
+#[derive(Clone, Copy, Debug)]
+struct Follower {
+    channel: ChannelId,
+    before: Offset,
+    at: Offset,
 }
 
-/// What a reader makes of a record, with help where it asks for it.
-fn read(running: &Running, at: Offset) -> Result<(), ReadError> {
-    let mut reader = running.storage.reader();
+/// All of them.
+fn followers(chat: &Chat) -> Vec<Follower> {
+    let pairs = chat.channels.iter().flat_map(|(channel, ids)| {
+        ids.windows(2).map(|two| Follower { channel: named(channel), before: two[0], at: two[1] })
+    });
+    pairs.collect()
+}
+
+/// The newest message of each channel, behind another one.
+fn newest(chat: &Chat) -> Vec<Follower> {
+    let newest = chat.channels.iter().filter_map(|(channel, ids)| {
+        let [.., before, at] = ids[..] else { return None };
+        Some(Follower { channel: named(channel), before, at })
+    });
+    newest.collect()
+}
+
+/// The channel of two.
+fn named((one, other): &(u64, u64)) -> ChannelId {
+    ChannelId::direct(Uin(*one), Uin(*other))
+}
+
+/// What a reader of its channel makes of a message, with help where it asks for it.
+fn read(running: &Running, message: &Follower) -> Result<(), ReadError> {
+    let (mut reader, at) = (running.storage.reader(), message.at);
     if let Err(ReadError::Cold) = reader.with_record(SHARD, at, |_| ()) {
-        let (done, warmed) = std::sync::mpsc::sync_channel(1);
-        let tell = Box::new(move || done.send(()).unwrap());
-        running.storage.warmer().warm(SHARD, at, tell);
-        warmed.recv().unwrap();
+        running.warm(at, Some(message.channel));
     }
     reader.with_record(SHARD, at, |_| ())
+}
+
+/// The newest message of a channel, which no checkpoint knows yet, goes bad under its readers:
+/// nothing in the log says of which channel it was, its readers do. Somebody who doesn't know it
+/// may ask first.
+#[test]
+fn the_newest_message_goes_bad_under_its_readers() {
+    let (rig, _) = upkeep_rig();
+    let mut chat = Chat::new(seed_from_env(1), 5, 2);
+    let running = rig.start();
+    let mut log = open_rows(&running).unwrap().0.log;
+    fill(&mut chat, &running, &mut log, 3);
+    assert!(checkpoints_at(rig.path()).is_empty());
+    let struck = newest(&chat);
+    struck.iter().for_each(|it| strike(&rig, it.at.0, &[0xee; RECORD_HEADER_BYTES]));
+    for (number, it) in struck.iter().enumerate() {
+        if number % 2 == 0 {
+            running.warm(it.at, None);
+            let got = running.storage.reader().with_record(SHARD, it.at, |_| ());
+            assert_eq!(got, Err(ReadError::LOST), "nothing is known of it");
+            running.warm(it.at, Some(it.channel));
+        }
+        let Err(ReadError::Lost(links)) = read(&running, it) else { panic!("{it:?} is read") };
+        assert_eq!(links.channel, it.before, "the message before, of that channel");
+    }
+    running.kill(log);
+    assert!(struck.len() > 5);
+    println!("TEST B-12 salvaged={n} of={n} newest lost=0", n = struck.len());
 }
 
 /// A header that is bad in a segment whose records no start reads any more.
@@ -69,15 +120,15 @@ fn salvage_leads_past_damage_before_a_checkpoint() {
     let mut random = Stream::new(seed_from_env(1));
     // One of each channel, in every other one the newest: no message points to that.
     let mut struck = Vec::new();
-    for (number, messages) in chat.channels.values().enumerate() {
+    for (number, (channel, messages)) in chat.channels.iter().enumerate() {
         let covered = messages.iter().filter(|message| message.0 < at).count();
         let newest = covered.saturating_sub(1);
         let index = if number % 2 == 0 { newest } else { random.index(newest) };
-        if let Some([previous, it]) = messages.get(index.max(1) - 1..=index.max(1)) {
-            struck.push((*previous, *it));
+        if let Some([before, at]) = messages.get(index.max(1) - 1..=index.max(1)) {
+            struck.push(Follower { channel: named(channel), before: *before, at: *at });
         }
     }
-    let hit = |(_, it): &(Offset, Offset)| strike(&rig, it.0, &[0xee; RECORD_HEADER_BYTES]);
+    let hit = |it: &Follower| strike(&rig, it.at.0, &[0xee; RECORD_HEADER_BYTES]);
     let (before, after) = struck.split_at(struck.len() / 2);
     before.iter().for_each(hit);
     let running = rig.start();
@@ -85,9 +136,9 @@ fn salvage_leads_past_damage_before_a_checkpoint() {
     assert!(opened.report.checkpoint.is_some() && opened.report.losses.is_empty());
     assert_eq!(opened.read_only, None, "the checkpoint has their state");
     after.iter().for_each(hit);
-    for (previous, it) in &struck {
-        let Err(ReadError::Lost(links)) = read(&running, *it) else { panic!("{it:?} is read") };
-        assert_eq!(links.channel, *previous, "the message before, of that channel");
+    for it in &struck {
+        let Err(ReadError::Lost(links)) = read(&running, it) else { panic!("{it:?} is read") };
+        assert_eq!(links.channel, it.before, "the message before, of that channel");
     }
     running.kill(opened.log);
     let struck = struck.len();
@@ -128,7 +179,7 @@ fn a_checkpoint_over_damage_is_what_a_replay_is() {
             fill(&mut chat, &running, &mut log, 2);
             running.kill(log);
             let all = followers(&chat);
-            harm.apply(&rig, all[all.len() / 2].1.0 & !7);
+            harm.apply(&rig, all[all.len() / 2].at.0 & !7);
             accept(rig.path());
             for made in 1..=2_u64 {
                 let running = rig.start();
@@ -174,16 +225,16 @@ fn damage_under_a_checkpoint_that_is_being_made() {
         let mut log = open_rows(&running).unwrap().0.log;
         fill(&mut chat, &running, &mut log, 2);
         let all = followers(&chat);
-        let (previous, struck) = all[all.len() / 3];
-        harm.apply(&rig, struck.0);
+        let struck = all[all.len() / 3];
+        harm.apply(&rig, struck.at.0);
         running.storage.maintain();
         let upkeep = running.storage.upkeep(SHARD);
         assert_eq!(upkeep.suspended.is_some(), harm == Harm::Header, "{harm:?}: {upkeep:?}");
         if let Some(why) = upkeep.suspended {
             assert!(why.contains("0000000001.seg") && checkpoints_at(rig.path()).is_empty());
         }
-        let Err(ReadError::Lost(links)) = read(&running, struck) else { panic!("{harm:?}") };
-        assert_eq!(links.channel, previous, "{harm:?}");
+        let Err(ReadError::Lost(links)) = read(&running, &struck) else { panic!("{harm:?}") };
+        assert_eq!(links.channel, struck.before, "{harm:?}");
         fill(&mut chat, &running, &mut log, 1);
         running.close(log);
         if harm == Harm::Body {

@@ -10,7 +10,7 @@ mod support;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use support::{Rig, segments_at};
+use support::{Rig, SHARD, segments_at};
 use tempfile::TempDir;
 use tern_core::log::Log;
 use tern_diskmodel::model::{Luck, Model, Op};
@@ -221,6 +221,8 @@ fn one_batch_open(piece: usize) -> (Model, Vec<Vec<u8>>) {
     let acked = bodies.iter().map(|body| running.append(&mut log, body)).last().unwrap();
     running.make_durable(&mut log, acked);
     trace.lock().unwrap().acked(bodies.len());
+    // Nobody else asks the disk for anything from here on.
+    running.until(|| running.storage.stats(SHARD).segments == 2);
     let synced = trace.lock().unwrap().ops.len();
     let each = piece * (SUBSET_PIECES - 1) / 4 - 80;
     let mut last = acked;

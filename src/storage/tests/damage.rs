@@ -368,10 +368,7 @@ fn salvage_finds_the_way_past_a_damaged_header() {
         let mut reader = running.storage.reader();
         let mut read = || reader.with_record(SHARD, Offset(struck.at), |_| ());
         assert_eq!(read(), Err(ReadError::Cold));
-        let (done, warmed) = std::sync::mpsc::sync_channel(1);
-        let tell = Box::new(move || done.send(()).unwrap());
-        running.storage.warmer().warm(SHARD, Offset(struck.at), tell);
-        warmed.recv().unwrap();
+        running.warm(Offset(struck.at), None);
         let Err(ReadError::Lost(links)) = read() else { panic!("{:?}", read()) };
         assert_eq!(links.channel, struck.links.channel, "the message before, of that channel");
         salvaged += 1;

@@ -124,10 +124,7 @@ fn offsets_that_are_no_records_are_lost_not_read() {
     }
     for wrong in [at.0 + 8, at.0 - 8] {
         assert_eq!(reader_of(&running, Offset(wrong)), Err(ReadError::Cold), "looks first");
-        let (done, looked) = mpsc::sync_channel(1);
-        let tell = Box::new(move || done.send(()).unwrap());
-        running.storage.warmer().warm(SHARD, Offset(wrong), tell);
-        looked.recv().unwrap();
+        running.warm(Offset(wrong), None);
         assert_eq!(reader_of(&running, Offset(wrong)), Err(ReadError::LOST), "at {wrong}");
     }
     running.close(log);
@@ -269,15 +266,13 @@ fn cold_records_are_warmed_by_the_io_thread() {
         let file = std::fs::File::open(path).unwrap();
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
     }
-    let (mut reader, warmer) = (running.storage.reader(), running.storage.warmer());
+    let mut reader = running.storage.reader();
     let asked = AtomicU64::new(0);
     for (number, at) in offsets.iter().enumerate().rev() {
         let read = loop {
             match reader.with_record(SHARD, *at, |record| record.body.to_vec()) {
                 Err(ReadError::Cold) => {
-                    let (done, wait) = mpsc::sync_channel(1);
-                    warmer.warm(SHARD, *at, Box::new(move || done.send(()).unwrap()));
-                    wait.recv().unwrap();
+                    running.warm(*at, None);
                     asked.fetch_add(1, Ordering::Relaxed);
                 }
                 result => break result,

@@ -208,8 +208,8 @@ impl World {
                     let answer = self.answer(query);
                     self.workers[index].handle(self.now, Input::Directory(answer));
                 }
-                Effect::Warm { shard, at, waiter } => {
-                    self.reader.warm(shard, at);
+                Effect::Warm { record, waiter } => {
+                    self.reader.warm(record.shard, record.at);
                     self.workers[index].handle(self.now, Input::Warmed(waiter));
                 }
             }

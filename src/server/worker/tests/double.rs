@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use tern_core::counters::Counters;
-use tern_core::io::{Answer, Effect, Input, LinkId, Order, Outgoing, Query, Waiter};
+use tern_core::io::{Answer, ColdRecord, Effect, Input, LinkId, Order, Outgoing, Query, Waiter};
 use tern_core::log::{Links, Offset, ReadError, Reader, Record, RecordKind};
 use tern_core::mail::{Address, Mail, SessionRef};
 use tern_core::placement::{ShardId, WorkerId};
@@ -144,7 +144,8 @@ impl Double {
             }
             "warm" => {
                 let waiter = Waiter::Link(link);
-                let warm = || Effect::Warm { shard, at: COLD, waiter };
+                let record = ColdRecord { shard, at: COLD, channel: None };
+                let warm = || Effect::Warm { record, waiter };
                 self.effects.extend((0..number).map(|_| warm()));
             }
             "tick" => self.tick = Some((now.mono.after_ms(number), link)),
@@ -298,8 +299,8 @@ impl Directory for Elsewhere {
 }
 
 impl Warmer for Elsewhere {
-    fn warm(&self, worker: WorkerId, _: ShardId, at: Offset, waiter: Waiter) {
-        assert_eq!(at, COLD);
+    fn warm(&self, worker: WorkerId, record: ColdRecord, waiter: Waiter) {
+        assert_eq!(record.at, COLD);
         self.later(move |doors| doors.warmed(worker, waiter));
     }
 }

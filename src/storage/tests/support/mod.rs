@@ -6,10 +6,11 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tern_core::io::ColdRecord;
 use tern_core::log::{Links, Log, Offset, Record, RecordKind};
 use tern_core::placement::ShardId;
 use tern_core::shard::ReplayError;
-use tern_protocol::Incarnation;
+use tern_protocol::{ChannelId, Incarnation};
 use tern_storage::{
     Disk, Folder, FolderOptions, MappedLog, Opened, RealDisk, RecoverError, SEGMENT_BYTES_MIN,
     ShmTable, Storage, StorageConfig, Visitor,
@@ -181,6 +182,14 @@ impl Running {
             rung = self.bell.condition.wait_timeout(rung, Duration::from_millis(5)).unwrap().0;
         }
         drop(rung);
+    }
+
+    /// Has a record read into memory, or found out what is left of it.
+    pub fn warm(&self, at: Offset, channel: Option<ChannelId>) {
+        let (done, warmed) = std::sync::mpsc::sync_channel(1);
+        let tell = Box::new(move || done.send(()).unwrap());
+        self.storage.warmer().warm(ColdRecord { shard: SHARD, at, channel }, tell);
+        warmed.recv().unwrap();
     }
 
     /// Commits until the record is durable.
