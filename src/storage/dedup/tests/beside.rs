@@ -136,7 +136,9 @@ fn another_thread_reads_whole_entries() {
                 seen
             });
             plan(Plan::Yield(every));
-            (STAY + 1..soaked(10_000)).for_each(|number| turn(&mut table, number));
+            // A pause may cost as much as all others that want the core take.
+            let turns = soaked(10_000.min(every.saturating_mul(200)));
+            (STAY + 1..STAY + 1 + turns).for_each(|number| turn(&mut table, number));
             plan(Plan::Nothing);
             stop.store(true, Ordering::Relaxed);
             reader.join().unwrap()
