@@ -5,8 +5,9 @@ use core::mem::size_of;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::frames::{
-    ChannelState, Close, Cursor, ErrorHead, Fetch, Gap, GroupInfo, GroupPage, Hello, Identity,
-    LoggedIn, Login, Ping, Pong, PushBody, Resume, Send, SendAck, SendRefused, TokenLogin, Welcome,
+    Block, BlockList, BlockPage, Blocked, ChannelState, Close, Cursor, ErrorHead, Fetch, Gap,
+    GroupInfo, GroupPage, Hello, Identity, LoggedIn, Login, Ping, Pong, PushBody, Resume, Send,
+    SendAck, SendRefused, TokenLogin, Welcome,
 };
 use crate::header::{Flags, HEADER_BYTES, Header};
 use crate::limits::PAYLOAD_BYTES_MAX;
@@ -55,6 +56,14 @@ pub enum Frame<'a> {
     Ping(&'a Ping),
     /// See [`Kind::Pong`].
     Pong(&'a Pong),
+    /// See [`Kind::Block`].
+    Block(&'a Block),
+    /// See [`Kind::Blocked`].
+    Blocked(&'a Blocked),
+    /// See [`Kind::BlockList`].
+    BlockList(&'a BlockList),
+    /// See [`Kind::BlockPage`]; with the uins.
+    BlockPage(&'a BlockPage, &'a [u8]),
     /// See [`Kind::Error`]; with its text.
     Error(&'a ErrorHead, &'a [u8]),
     /// See [`Kind::Close`]; with its text.
@@ -138,6 +147,12 @@ impl<'a> Frame<'a> {
             }
             Kind::Ping => Self::Ping(whole(kind, payload)?),
             Kind::Pong => Self::Pong(whole(kind, payload)?),
+            Kind::Block => Self::Block(whole(kind, payload)?),
+            Kind::Blocked => Self::Blocked(whole(kind, payload)?),
+            Kind::BlockList => Self::BlockList(whole(kind, payload)?),
+            Kind::BlockPage => {
+                headed(kind, payload).map(|(head, rest)| Self::BlockPage(head, rest))?
+            }
             Kind::Error => headed(kind, payload).map(|(head, rest)| Self::Error(head, rest))?,
             Kind::Close => headed(kind, payload).map(|(head, rest)| Self::Close(head, rest))?,
             other => Self::Unknown(other, payload),
@@ -176,6 +191,10 @@ impl<'a> Frame<'a> {
             Self::GroupPage(fixed, rest) => (fixed.as_bytes(), rest),
             Self::Ping(fixed) => (fixed.as_bytes(), &[]),
             Self::Pong(fixed) => (fixed.as_bytes(), &[]),
+            Self::Block(fixed) => (fixed.as_bytes(), &[]),
+            Self::Blocked(fixed) => (fixed.as_bytes(), &[]),
+            Self::BlockList(fixed) => (fixed.as_bytes(), &[]),
+            Self::BlockPage(fixed, uins) => (fixed.as_bytes(), uins),
             Self::Error(fixed, text) => (fixed.as_bytes(), text),
             Self::Close(fixed, text) => (fixed.as_bytes(), text),
             Self::Unknown(_, payload) => (&[], payload),
@@ -205,6 +224,10 @@ impl<'a> Frame<'a> {
             Self::GroupPage(..) => Kind::GroupPage,
             Self::Ping(_) => Kind::Ping,
             Self::Pong(_) => Kind::Pong,
+            Self::Block(_) => Kind::Block,
+            Self::Blocked(_) => Kind::Blocked,
+            Self::BlockList(_) => Kind::BlockList,
+            Self::BlockPage(..) => Kind::BlockPage,
             Self::Error(..) => Kind::Error,
             Self::Close(..) => Kind::Close,
             Self::Unknown(kind, _) => *kind,

@@ -53,6 +53,9 @@ pub const GROUP_NAME_BYTES_MAX: usize = 128;
 /// Most members in one GROUP_PAGE: 256 of them are 6 KB.
 pub const GROUP_PAGE_MEMBERS_MAX: usize = 256;
 
+/// Most uins in one BLOCK_PAGE: 512 of them are 4 KB.
+pub const BLOCK_PAGE_UINS_MAX: usize = 512;
+
 /// Longest text in an ERROR or CLOSE in bytes.
 pub const ERROR_TEXT_BYTES_MAX: usize = 256;
 

@@ -85,6 +85,10 @@ kinds! {
     0x19 GroupPage "GROUP_PAGE" ToClient Login "Answers GROUP_INFO; flag LAST with the last page.";
     0x20 Ping "PING" ToServer Login "The client's heartbeat.";
     0x21 Pong "PONG" ToClient Login "Answers a heartbeat with the time until the next.";
+    0x30 Block "BLOCK" ToServer Login "Takes no more messages from a user in direct channels, or does again.";
+    0x31 Blocked "BLOCKED" ToClient Login "Answers BLOCK: durable, or why not.";
+    0x32 BlockList "BLOCK_LIST" ToServer Login "Asks for the users that are blocked, a page at a time.";
+    0x33 BlockPage "BLOCK_PAGE" ToClient Login "Answers BLOCK_LIST; flag LAST with the last page.";
     0x3e Error "ERROR" ToClient Nothing "A frame was not understood or not allowed.";
     0x3f Close "CLOSE" Both Nothing "The last frame before the connection is closed.";
 }
@@ -183,7 +187,7 @@ codes! {
 
     // Sends.
     0x0020 NotAMember "NOT_A_MEMBER" Final "The sender is not a member of the channel, or there is no such channel.";
-    0x0021 NoSuchUser "NO_SUCH_USER" Final "The user the channel names does not exist.";
+    0x0021 NoSuchUser "NO_SUCH_USER" Final "The user the channel names does not exist, or takes no messages from this one.";
     0x0022 ContentTooLong "CONTENT_TOO_LONG" Final "The content is longer than the limit said in WELCOME.";
     0x0023 KeyConflict "KEY_CONFLICT" Final "The send key was already used for another message; the first one stands.";
     0x0024 KeyClosed "KEY_CLOSED" Final "The key was not accepted before newer ones closed it, and never will be.";
@@ -216,6 +220,7 @@ codes! {
     0x0042 Lost "LOST" Notice "The record of these ids was damaged; they cannot be read.";
     0x0043 Expired "EXPIRED" Notice "These ids are past their retention.";
     0x0044 NotVisible "NOT_VISIBLE" Notice "These ids are not for this member.";
+    0x0045 Recalled "RECALLED" Notice "These messages were recalled; they are not shown any more.";
 
     // Ends.
     0x0050 LoggedOut "LOGGED_OUT" Notice "The client ended its session.";
@@ -228,6 +233,16 @@ codes! {
     0x0061 TooManyRequests "TOO_MANY_REQUESTS" Retry "The device asks faster than allowed; the frame was not acted on.";
     0x0062 TooManySessions "TOO_MANY_SESSIONS" Retry "As many devices of the user are connected as may be; come back when one has left.";
     0x0063 TooManyDevices "TOO_MANY_DEVICES" Final "The user has as many devices as it may have; revoke one to add another.";
+
+    // Recalls, edits and blocks.
+    0x0070 NoSuchMessage "NO_SUCH_MESSAGE" Final "The channel has no such message, or not for this user, or it can't be read any more.";
+    0x0071 NotYours "NOT_YOURS" Final "Only its author may edit a message; its author, and who stands above the author in the group, may recall it.";
+    0x0072 TooLate "TOO_LATE" Final "The time in which the message could be recalled or edited is over.";
+    0x0073 NotContent "NOT_CONTENT" Final "Only content can be recalled or edited: no change of a group, no recall, and of an edit the original.";
+    0x0074 AlreadyRecalled "ALREADY_RECALLED" Final "The message was recalled before.";
+    0x0075 ReferenceInvalid "REFERENCE_INVALID" Final "A recall names a message and has no content; an edit names the message that it replaces.";
+    0x0076 BlocksFull "BLOCKS_FULL" Final "The user has blocked as many others as the server keeps.";
+    0x0077 BlockInvalid "BLOCK_INVALID" Final "A block names another user and says whether it begins or ends.";
 }
 
 impl Code {

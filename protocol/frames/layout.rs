@@ -1,8 +1,9 @@
 //! What each kind's payload holds, as data: capture decoders, fuzzers and SPEC.md read it.
 
 use super::{
-    ChannelState, Close, Cursor, ErrorHead, Fetch, Gap, GroupInfo, GroupPage, Hello, Identity,
-    LoggedIn, Login, Ping, Pong, PushBody, Resume, Send, SendAck, SendRefused, TokenLogin, Welcome,
+    Block, BlockList, BlockPage, Blocked, ChannelState, Close, Cursor, ErrorHead, Fetch, Gap,
+    GroupInfo, GroupPage, Hello, Identity, LoggedIn, Login, Ping, Pong, PushBody, Resume, Send,
+    SendAck, SendRefused, TokenLogin, Welcome,
 };
 use crate::registry::Kind;
 
@@ -77,6 +78,10 @@ pub fn layout(kind: Kind) -> Option<Layout> {
         Kind::GroupPage => (GroupPage::FIELDS, Tail::Bytes("name and members")),
         Kind::Ping => (Ping::FIELDS, Tail::None),
         Kind::Pong => (Pong::FIELDS, Tail::None),
+        Kind::Block => (Block::FIELDS, Tail::None),
+        Kind::Blocked => (Blocked::FIELDS, Tail::None),
+        Kind::BlockList => (BlockList::FIELDS, Tail::None),
+        Kind::BlockPage => (BlockPage::FIELDS, Tail::Bytes("uins")),
         Kind::Error => (ErrorHead::FIELDS, Tail::Bytes("text")),
         Kind::Close => (Close::FIELDS, Tail::Bytes("text")),
         _ => return None,

@@ -11,6 +11,10 @@ pub mod message_kind {
     pub const CONTENT: u8 = 1;
     /// A change of a group, in the order of its messages: a [`crate::frames::Change`].
     pub const CHANGE: u8 = 2;
+    /// Takes back the message that it refers to: nobody is shown that one from now on.
+    pub const RECALL: u8 = 3;
+    /// What the message that it refers to says from now on.
+    pub const EDIT: u8 = 4;
 }
 
 /// What a message's content is, in [`Send::content_type`] and [`PushBody::content_type`]. The

@@ -4,12 +4,14 @@
 //! fields and no byte is padding; `wire_struct!` checks size and offsets at compile time and keeps
 //! the list of fields, from which [`layout`] tells decoders and SPEC.md what a payload holds.
 
+mod blocks;
 mod groups;
 mod layout;
 mod messages;
 mod reading;
 mod session;
 
+pub use blocks::{Block, BlockList, BlockPage, Blocked, block};
 pub use groups::{Change, GroupInfo, GroupMember, GroupPage, action, role, settings};
 pub use layout::{Field, Layout, Tail, layout};
 pub use messages::{PushBody, Send, SendAck, SendRefused, content_type, message_kind};

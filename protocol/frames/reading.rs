@@ -61,7 +61,7 @@ wire_struct!(
         @16 from: U64,
         /// Last id.
         @24 to: U64,
-        /// Why: `LOST`, `EXPIRED` or `NOT_VISIBLE`.
+        /// Why: `LOST`, `EXPIRED`, `NOT_VISIBLE` or `RECALLED`.
         @32 code: U16,
         /// Zero; ignored.
         @34 reserved: [u8; 6],

@@ -16,6 +16,10 @@ pub mod capabilities {
     pub const GROUPS: u64 = 1 << 1;
     /// The server takes TOKEN_LOGIN.
     pub const TOKENS: u64 = 1 << 2;
+    /// Messages of kinds RECALL and EDIT.
+    pub const RECALLS: u64 = 1 << 8;
+    /// The frames of blocks.
+    pub const BLOCKS: u64 = 1 << 9;
 }
 
 /// The kind of network a client is on, by which the server chooses its heartbeat.

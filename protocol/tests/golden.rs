@@ -4,10 +4,10 @@
 mod vectors;
 
 use tern_protocol::frames::{
-    Change, ChannelState, Close, Cursor, ErrorHead, Fetch, Gap, GroupInfo, GroupMember, GroupPage,
-    Hello, Identity, LoggedIn, Login, Network, Ping, Pong, PushBody, Resume, Send, SendAck,
-    SendRefused, TokenLogin, Welcome, action, capabilities, content_type, message_kind, role,
-    settings,
+    Block, BlockList, BlockPage, Blocked, Change, ChannelState, Close, Cursor, ErrorHead, Fetch,
+    Gap, GroupInfo, GroupMember, GroupPage, Hello, Identity, LoggedIn, Login, Network, Ping, Pong,
+    PushBody, Resume, Send, SendAck, SendRefused, TokenLogin, Welcome, action, block, capabilities,
+    content_type, message_kind, role, settings,
 };
 use tern_protocol::group::{self, ChangeView};
 use tern_protocol::limits::{
@@ -17,6 +17,7 @@ use tern_protocol::{
     ChannelId, Code, DeviceId, Epoch, Flags, Frame, Kind, SendCounter, SendKey, Uin,
 };
 use zerocopy::IntoBytes;
+use zerocopy::little_endian::U64;
 
 /// The server's time in the vectors, in ms since 1970 UTC.
 const TIME_MS: u64 = 1_790_000_000_123;
@@ -264,6 +265,29 @@ fn change() {
     same("change", Flags::NONE, &Frame::Send(&send, &content[..bytes]));
     assert_eq!(ChangeView::parse(&content[..bytes]), Some(view));
     assert!(view.is_valid());
+}
+
+#[test]
+fn a_block_and_its_answer() {
+    let asked = Block { uin: 10_002.into(), action: block::BEGIN, reserved: [0; 7] };
+    same("block", Flags::NONE, &Frame::Block(&asked));
+    let answer = Blocked {
+        uin: 10_002.into(),
+        action: block::BEGIN,
+        reserved: 0,
+        code: Code::DiskFull.0.into(),
+        retry_after_ms: 5_000.into(),
+    };
+    same("blocked", Flags::NONE, &Frame::Blocked(&answer));
+}
+
+#[test]
+fn a_page_of_blocks() {
+    let after = 10_001.into();
+    same("block_list", Flags::NONE, &Frame::BlockList(&BlockList { after }));
+    let uins: [U64; 2] = [10_002.into(), 10_003.into()];
+    let page = Frame::BlockPage(&BlockPage { after }, uins.as_bytes());
+    same("block_page", Flags::LAST, &page);
 }
 
 #[test]

@@ -121,6 +121,7 @@ fn limits_table() -> String {
         CHANGE_MEMBERS_MAX,
         GROUP_NAME_BYTES_MAX,
         GROUP_PAGE_MEMBERS_MAX,
+        BLOCK_PAGE_UINS_MAX,
         ERROR_TEXT_BYTES_MAX,
         SECRET_BYTES,
         TOKEN_BYTES_MAX,

@@ -34,6 +34,12 @@ pub struct Config {
     pub channels_per_user: usize,
     /// Members of a group.
     pub group_members_max: usize,
+    /// For how long after it was accepted a message can be recalled, in ms.
+    pub recall_ms_max: u64,
+    /// For how long after it was accepted a message can be edited, in ms.
+    pub edit_ms_max: u64,
+    /// Others that a user may have blocked, in each shard.
+    pub blocks_per_user: usize,
     /// Time in ms from connecting to a complete login.
     pub login_ms_max: u64,
     /// Time in ms that a session outlives its connection and can be resumed.
@@ -82,6 +88,9 @@ impl Default for Config {
             channels_per_hour: 200,
             channels_per_user: 16_384,
             group_members_max: 100_000,
+            recall_ms_max: 48 * 3_600_000,
+            edit_ms_max: 48 * 3_600_000,
+            blocks_per_user: 1_000,
             login_ms_max: 5_000,
             resume_ms: 600_000,
             window_messages: 64,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use tern_protocol::frames::{
-    ChannelState, Gap, Identity, LoggedIn, Pong, SendAck, SendRefused, Welcome,
+    Blocked, ChannelState, Gap, Identity, LoggedIn, Pong, SendAck, SendRefused, Welcome,
 };
 use tern_protocol::{ChannelId, Code, DeviceId, Flags, Kind, Uin};
 
@@ -131,6 +131,7 @@ pub enum Outgoing {
     SendRefused(SendRefused),
     Channel(ChannelState),
     Gap(Gap),
+    Blocked(Blocked),
     Pong(Pong),
     /// ERROR about a frame of this kind and flags; its text is the code's sentence.
     Error {

@@ -30,6 +30,8 @@ pub mod dedup;
 pub mod log;
 pub mod memory;
 
+pub mod recalled;
+
 pub mod mail;
 pub mod placement;
 mod post;

@@ -34,6 +34,10 @@ pub enum RecordKind {
     Entry = 3,
     /// A change of a group: the same as a message of its channel, and state of its shard.
     Change = 4,
+    /// A recall of a message: the same as a message of its channel, and state of its shard.
+    Recall = 5,
+    /// A user blocks another, or does so no more: [`crate::shard::records::BlockBody`].
+    Block = 6,
 }
 
 impl RecordKind {
@@ -44,13 +48,15 @@ impl RecordKind {
             2 => Some(Self::Epoch),
             3 => Some(Self::Entry),
             4 => Some(Self::Change),
+            5 => Some(Self::Recall),
+            6 => Some(Self::Block),
             _ => None,
         }
     }
 
     /// Whether such a record stands in a channel, with an id and links: its body is a push body.
     pub fn is_in_channel(self) -> bool {
-        matches!(self, Self::Message | Self::Change)
+        matches!(self, Self::Message | Self::Change | Self::Recall)
     }
 }
 

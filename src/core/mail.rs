@@ -1,6 +1,8 @@
 //! What workers and shards say to each other: values that could cross a network, and what becomes
 //! of each when the other side's mailbox is full.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tern_protocol::frames::Network;
 use tern_protocol::limits::SECRET_BYTES;
@@ -10,6 +12,7 @@ use crate::io::LinkId;
 use crate::limiter::Limiter;
 use crate::log::{Durable, Offset};
 use crate::placement::{ShardId, WorkerId};
+use crate::recalled::Recalled;
 use crate::shard::DurableAck;
 use crate::time::Mono;
 
@@ -28,7 +31,7 @@ pub type Token = [u8; SECRET_BYTES];
 
 /// How far a member may read a channel, from the channel's owner; built only from a proof of
 /// durability.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Grant {
     /// First id.
     pub from: MessageId,
@@ -45,6 +48,8 @@ pub struct Grant {
     pub incarnation: Incarnation,
     /// First id that a client of an older incarnation must forget.
     pub restarted_at: MessageId,
+    /// Messages that were recalled by one up to `newest`; most channels have none.
+    pub recalled: Option<Arc<Recalled>>,
     /// That `newest` is durable.
     pub proven: Proven,
 }
@@ -56,12 +61,17 @@ impl Grant {
         (self.incarnation, self.to, self.from) > (old.incarnation, old.to, old.from)
     }
 
+    /// Whether this message was recalled.
+    pub fn is_recalled(&self, id: MessageId) -> bool {
+        self.recalled.as_ref().is_some_and(|recalled| recalled.contains(id))
+    }
+
     /// What of it a member may read; `None` if there is nothing yet.
     pub fn clipped(&self, visible: Visible) -> Option<Self> {
         (visible.from <= self.to).then_some(())?;
         let to = self.to.min(visible.until);
         let from = self.from.max(visible.from).min(to.next());
-        Some(Self { from, to, visible_from: visible.from, ..*self })
+        Some(Self { from, to, visible_from: visible.from, ..self.clone() })
     }
 }
 
@@ -88,7 +98,7 @@ impl Visible {
 
 /// A channel that has more to read than its members' home shard was told of, or of which less can
 /// be read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Changed {
     /// The channel.
     pub channel: ChannelId,
@@ -174,6 +184,28 @@ pub struct Device {
     pub device: DeviceId,
 }
 
+/// What a user wishes of another one's messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BlockWish {
+    /// Who.
+    pub blocker: Uin,
+    /// Of whom.
+    pub blocked: Uin,
+    /// Whether the block begins, or ends.
+    pub begins: bool,
+}
+
+/// A page of those whom a user has blocked, as far as one shard knows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BlockedPart {
+    /// That of the question.
+    pub after: Uin,
+    /// The first of them above it, in ascending order.
+    pub uins: Vec<Uin>,
+    /// Whether this shard has more.
+    pub more: bool,
+}
+
 /// Mail. The sender's order holds between two workers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Mail {
@@ -231,6 +263,38 @@ pub enum Mail {
         channel: ChannelId,
         /// A whole GROUP_PAGE frame, or why there is none.
         page: Result<Bytes, Code>,
+    },
+    /// A user wants to block another, or no more, to the shard of their direct channel.
+    Block {
+        /// Who gets the answer.
+        from: SessionRef,
+        /// What is wished.
+        wish: BlockWish,
+    },
+    /// Answers a `Block`: durable, or refused by this code, to be asked again after so many ms.
+    BlockDone {
+        /// The session that asked.
+        to: SessionRef,
+        /// What was wished.
+        wish: BlockWish,
+        /// What came of it.
+        refused: Option<(Code, u32)>,
+    },
+    /// A user asks whom it has blocked, to every shard.
+    AskBlocked {
+        /// Who gets the answer.
+        from: SessionRef,
+        /// Whose blocks.
+        blocker: Uin,
+        /// The page begins behind this uin.
+        after: Uin,
+    },
+    /// Answers an `AskBlocked`.
+    BlockedPart {
+        /// The session that asked.
+        to: SessionRef,
+        /// What this shard has to say, or why nothing.
+        part: Result<Box<BlockedPart>, Code>,
     },
 
     /// A device wants its session, to its user's home shard.
@@ -408,6 +472,10 @@ impl Mail {
             Self::SendAcked { .. }
             | Self::SendRefused { .. }
             | Self::GroupPage { .. }
+            | Self::Block { .. }
+            | Self::BlockDone { .. }
+            | Self::AskBlocked { .. }
+            | Self::BlockedPart { .. }
             | Self::Attach { .. }
             | Self::Attached { .. }
             | Self::AttachRefused { .. }

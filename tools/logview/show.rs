@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use tern_core::log::{Record, RecordKind};
-use tern_core::shard::records::{EntryBody, EpochBody};
-use tern_protocol::frames::{PushBody, content_type, message_kind};
+use tern_core::shard::records::{BlockBody, EntryBody, EpochBody};
+use tern_protocol::frames::{PushBody, block, content_type, message_kind};
 use zerocopy::FromBytes;
 
 use crate::change::{change_json, change_line};
@@ -15,10 +15,8 @@ const TEXT_CHARS_MAX: usize = 60;
 
 /// A message, from a record's body; `None` if it is none.
 pub(crate) fn message<'a>(record: &Record<'a>) -> Option<(&'a PushBody, &'a [u8])> {
-    match record.kind {
-        RecordKind::Message | RecordKind::Change => PushBody::ref_from_prefix(record.body).ok(),
-        _ => None,
-    }
+    let body = record.kind.is_in_channel().then_some(record.body)?;
+    PushBody::ref_from_prefix(body).ok()
 }
 
 /// A message as `tern recv --json` prints it, and what else it says.
@@ -60,10 +58,13 @@ fn change<'a>(push: &PushBody, content: &'a [u8]) -> Option<&'a [u8]> {
 pub(crate) fn message_line(push: &PushBody, content: &[u8]) -> String {
     let (id, sender, device, key) = (push.id, push.sender, push.device, push.key());
     let what = match text(push, content) {
+        _ if push.kind == message_kind::RECALL => format!("recalls {}", push.refers_to),
         Some(text) => {
             let short: String = text.chars().take(TEXT_CHARS_MAX).collect();
             let more = if short.len() < text.len() { "…" } else { "" };
-            format!("{short:?}{more}")
+            let is_edit = push.kind == message_kind::EDIT;
+            let what = if is_edit { format!("edits {}: ", push.refers_to) } else { String::new() };
+            format!("{what}{short:?}{more}")
         }
         None if let Some(line) = change(push, content).and_then(change_line) => line,
         None => {
@@ -78,7 +79,7 @@ pub(crate) fn message_line(push: &PushBody, content: &[u8]) -> String {
 /// What a record says, in JSON.
 pub(crate) fn record_json(record: &Record<'_>) -> Value {
     match record.kind {
-        RecordKind::Message | RecordKind::Change => {
+        RecordKind::Message | RecordKind::Change | RecordKind::Recall => {
             message(record).map(|(push, body)| message_json(push, body))
         }
         RecordKind::Epoch => EpochBody::ref_from_bytes(record.body).ok().map(|body| {
@@ -89,6 +90,10 @@ pub(crate) fn record_json(record: &Record<'_>) -> Value {
             json!({"uin": body.uin.to_string(), "channel": body.channel.to_string(),
                    "server_time_ms": body.server_time.to_string()})
         }),
+        RecordKind::Block => BlockBody::ref_from_bytes(record.body).ok().map(|body| {
+            json!({"blocker": body.blocker.to_string(), "blocked": body.blocked.to_string(),
+                   "begins": begins(body), "server_time_ms": body.server_time.to_string()})
+        }),
     }
     .unwrap_or_else(|| json!({"body_hex": hex(record.body)}))
 }
@@ -96,7 +101,7 @@ pub(crate) fn record_json(record: &Record<'_>) -> Value {
 /// What a record says, in words.
 pub(crate) fn record_line(record: &Record<'_>) -> String {
     match record.kind {
-        RecordKind::Message | RecordKind::Change => message(record)
+        RecordKind::Message | RecordKind::Change | RecordKind::Recall => message(record)
             .map(|(push, body)| format!("{} {}", push.channel, message_line(push, body))),
         RecordKind::Epoch => EpochBody::ref_from_bytes(record.body)
             .ok()
@@ -104,8 +109,16 @@ pub(crate) fn record_line(record: &Record<'_>) -> String {
         RecordKind::Entry => EntryBody::ref_from_bytes(record.body)
             .ok()
             .map(|body| format!("{} entered {}", body.uin, body.channel)),
+        RecordKind::Block => BlockBody::ref_from_bytes(record.body).ok().map(|body| {
+            let blocks = if begins(body) { "blocks" } else { "blocks no more" };
+            format!("{} {blocks} {}", body.blocker, body.blocked)
+        }),
     }
     .unwrap_or_else(|| format!("{} bytes that are no such body", record.body.len()))
+}
+
+fn begins(body: &BlockBody) -> bool {
+    body.action.get() == u32::from(block::BEGIN)
 }
 
 /// A kind's name.
@@ -115,6 +128,8 @@ pub(crate) fn kind_name(kind: RecordKind) -> &'static str {
         RecordKind::Epoch => "epoch",
         RecordKind::Entry => "entry",
         RecordKind::Change => "change",
+        RecordKind::Recall => "recall",
+        RecordKind::Block => "block",
     }
 }
 

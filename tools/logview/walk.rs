@@ -156,7 +156,12 @@ fn damaged_body(head: &Head, bytes: &[u8]) -> String {
         (RecordKind::Change, Ok((push, _))) if push.channel.is_valid() => {
             format!("a change of a group, perhaps {} of {}", push.id, push.channel)
         }
+        (RecordKind::Recall, Ok((push, _))) if push.channel.is_valid() => {
+            format!("a recall of a message, perhaps {} of {}", push.id, push.channel)
+        }
         (RecordKind::Change, _) => "a change of a group".into(),
+        (RecordKind::Recall, _) => "a recall of a message".into(),
+        (RecordKind::Block, _) => "a block of a user by another".into(),
         (RecordKind::Message, _) => "a message".into(),
         (RecordKind::Epoch, _) => "a login's epoch".into(),
         (RecordKind::Entry, _) => "an entry into a channel".into(),
@@ -185,6 +190,9 @@ fn looks_like(bytes: &[u8]) -> String {
         (1, _) => "a message".into(),
         (2, _) => "a login's epoch".into(),
         (3, _) => "an entry into a channel".into(),
+        (4, _) => "a change of a group".into(),
+        (5, _) => "a recall of a message".into(),
+        (6, _) => "a block of a user by another".into(),
         (0x80, _) => "a mark".into(),
         (kind, _) => format!("a record of kind {kind:#04x}"),
     };

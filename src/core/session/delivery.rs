@@ -38,7 +38,7 @@ pub(super) struct Delivery {
 }
 
 /// One channel as one device reads it. `acked <= pushed <= sent`.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct View {
     acked: MessageId,
     pushed: MessageId,
@@ -87,13 +87,10 @@ impl Delivery {
         grant: Grant,
     ) {
         let view = self.views.entry(channel).or_default();
-        let first = match view.grant.replace(grant) {
-            Some(old) if !grant.is_newer_than(&old) => {
-                view.grant = Some(old);
-                return;
-            }
-            old => old.is_none(),
-        };
+        if view.grant.as_ref().is_some_and(|old| !grant.is_newer_than(old)) {
+            return;
+        }
+        let first = view.grant.is_none();
         if view.known != grant.incarnation || (first && view.pushed > grant.to) {
             view.restart(&grant);
             context.effect(Effect::Frame(link, Outgoing::Channel(state_of(channel, &grant))));
@@ -105,6 +102,7 @@ impl Delivery {
                 self.unacked_messages += view.step_over(to);
             }
         }
+        view.grant = Some(grant);
         self.make_ready(channel);
     }
 
@@ -140,7 +138,7 @@ impl Delivery {
         (from, to): (MessageId, MessageId),
     ) -> Result<(), Code> {
         let view = self.views.get_mut(&channel).ok_or(Code::NotGranted)?;
-        let grant = view.grant.filter(|grant| to <= grant.to).ok_or(Code::NotGranted)?;
+        let grant = view.grant.as_ref().filter(|grant| to <= grant.to).ok_or(Code::NotGranted)?;
         let mut from = from;
         for (first, code) in [(grant.visible_from, Code::NotVisible), (grant.from, Code::Expired)] {
             if from < first && from <= to {
@@ -214,11 +212,11 @@ impl Delivery {
         {
             let view = self.views.get_mut(&channel).expect("a ready channel has a view");
             view.is_ready = false;
-            let grant = view.grant.expect("a ready channel has a grant");
+            let grant = view.grant.as_ref().expect("a ready channel has a grant");
             let shard = context.placement.shard_of_channel(channel);
-            let count = room.min(PAGE_MESSAGES as u64).min(view.turn_to(&grant).0 - view.pushed.0);
+            let count = room.min(PAGE_MESSAGES as u64).min(view.turn_to(grant).0 - view.pushed.0);
             let page = (shard, channel);
-            match Page::read(reader, page, &grant, view.pushed, count, self.waited_for) {
+            match Page::read(reader, page, grant, view.pushed, count, self.waited_for) {
                 Ok(page) => self.push(context, link, (shard, channel), &page),
                 Err(at) => {
                     context.counters.reads_cold += 1;
@@ -258,8 +256,8 @@ impl Delivery {
                     self.unacked_bytes += u64::from(bytes);
                     self.unacked_messages += 1;
                 }
-                Item::Gap { to } => {
-                    gap(context, link, channel, view.pushed.next(), to, Code::Lost);
+                Item::Gap { to, code } => {
+                    gap(context, link, channel, view.pushed.next(), to, code);
                     self.unacked_messages += view.step_over(to);
                 }
             }
@@ -289,7 +287,7 @@ impl Delivery {
 
     fn make_ready(&mut self, channel: ChannelId) {
         let view = self.views.get_mut(&channel).expect("the caller has looked it up");
-        if !view.is_ready && view.grant.is_some_and(|grant| view.pushed < grant.to) {
+        if !view.is_ready && view.grant.as_ref().is_some_and(|grant| view.pushed < grant.to) {
             view.is_ready = true;
             if view.pushed < view.healed_to {
                 self.ready.push_front(channel);
@@ -303,7 +301,7 @@ impl Delivery {
 impl View {
     /// Whether the client is known to be in the incarnation of what is pushed.
     fn is_named(&self) -> bool {
-        self.grant.is_some_and(|grant| grant.incarnation == self.named)
+        self.grant.as_ref().is_some_and(|grant| grant.incarnation == self.named)
     }
 
     /// How far its turn may go: what is healed takes no room for more.

@@ -116,11 +116,15 @@ impl<R: Reader> Front<R> {
             Frame::Cursors(list) => self.cursors(context, link, list, flags.has(Flags::LAST)),
             Frame::Send(head, content) => self.send(context, link, head, content, bytes),
             Frame::ReceiveAck(list) => self.receive_ack(context, link, list),
-            Frame::Fetch(_) | Frame::Ping(_) if !self.may_ask(context, link, frame.kind()) => {
+            Frame::Fetch(_) | Frame::Ping(_) | Frame::Block(_) | Frame::BlockList(_)
+                if !self.may_ask(context, link, frame.kind()) =>
+            {
                 Ok(())
             }
             Frame::Fetch(fetch) => self.fetch(context, link, fetch),
             Frame::GroupInfo(info) => self.group_info(context, link, info),
+            Frame::Block(block) => self.block(context, link, block),
+            Frame::BlockList(list) => self.block_list(context, link, list),
             Frame::Ping(ping) => self.ping(context, link, ping),
             Frame::Close(..) => Err(Code::LoggedOut),
             Frame::Welcome(_)
@@ -132,6 +136,8 @@ impl<R: Reader> Front<R> {
             | Frame::Channel(_)
             | Frame::Gap(_)
             | Frame::GroupPage(..)
+            | Frame::Blocked(_)
+            | Frame::BlockPage(..)
             | Frame::Pong(_)
             | Frame::Error(..)
             | Frame::Unknown(..) => Err(Code::WrongDirection),
@@ -196,6 +202,8 @@ impl<R: Reader> Front<R> {
                 self.refuse_send(context, to.link, channel, key, refusal);
             }
             Mail::GroupPage { to, channel, page } => self.group_page(context, to, channel, page),
+            Mail::BlockDone { to, wish, refused } => self.block_done(context, to, wish, refused),
+            Mail::BlockedPart { to, part } => self.blocked_part(context, to, part),
             Mail::Attached { to, device, epoch, token, resumed, rates } => {
                 self.attached(context, to, device, (epoch, token), resumed, rates);
             }
@@ -212,6 +220,8 @@ impl<R: Reader> Front<R> {
             }
             Mail::Send { .. }
             | Mail::GroupInfo { .. }
+            | Mail::Block { .. }
+            | Mail::AskBlocked { .. }
             | Mail::AskMembers { .. }
             | Mail::Members(_)
             | Mail::Attach { .. }

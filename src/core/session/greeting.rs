@@ -6,6 +6,7 @@ use tern_protocol::frames::{
 use tern_protocol::limits::{MAGIC, TOKEN_BYTES_MAX, UNACKED_SENDS_MAX, VERSION};
 use tern_protocol::{Code, Epoch, Flags, Kind};
 
+use super::blocking::Blocking;
 use super::delivery::Delivery;
 use super::front::{Front, Verdict};
 use super::rates::Sending;
@@ -39,7 +40,11 @@ impl<R: Reader> Front<R> {
         let datagrams = can(capabilities::DATAGRAMS, context.config.datagrams);
         session.takes_datagrams = hello.capabilities.get() & datagrams != 0;
         let tokens = can(capabilities::TOKENS, context.config.tokens);
-        let offered = datagrams | tokens | capabilities::GROUPS;
+        let offered = datagrams
+            | tokens
+            | capabilities::GROUPS
+            | capabilities::RECALLS
+            | capabilities::BLOCKS;
         let welcome = Welcome {
             version: VERSION.into(),
             unacked_sends_max: (UNACKED_SENDS_MAX as u16).into(), // fits: 64
@@ -136,9 +141,17 @@ impl<R: Reader> Front<R> {
         let (sending, asks) = (Sending::new(rates), Limiter::default());
         let (subscribed, delivery) = (false, Delivery::new(session.takes_datagrams));
         self.live += 1;
-        let asks_group = false;
-        session.state =
-            State::Live(Live { device, epoch, sending, asks, subscribed, asks_group, delivery });
+        let (asks_group, blocking) = (false, Blocking::default());
+        session.state = State::Live(Live {
+            device,
+            epoch,
+            sending,
+            asks,
+            subscribed,
+            asks_group,
+            blocking,
+            delivery,
+        });
         if resumed {
             context.counters.resumes += 1;
         } else {

@@ -4,6 +4,7 @@
 //! frames, mail to the channel's shard or the user's home shard, closes. A session knows its
 //! device only after its user's home shard said so; a frame out of turn closes it.
 
+mod blocking;
 mod delivery;
 mod front;
 mod greeting;
@@ -21,6 +22,7 @@ use tern_protocol::frames::Network;
 use crate::limiter::Limiter;
 use crate::mail::Device;
 use crate::time::Mono;
+use blocking::Blocking;
 use delivery::Delivery;
 use rates::Sending;
 
@@ -68,6 +70,7 @@ struct Live {
     subscribed: bool,
     /// Whether a page of a group's members is under way.
     asks_group: bool,
+    blocking: Blocking,
     delivery: Delivery,
 }
 

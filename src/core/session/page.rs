@@ -1,13 +1,13 @@
 //! One page of a channel, read back to front: for each id after a cursor the place of its record,
-//! or that it is lost.
+//! or that it is lost, or was recalled.
 //!
 //! Comes in: a grant, and the id after which the page begins. Goes out: the ids of the page in
 //! their order, each once. Worth naming: a link leads to the message it names or, past what is
 //! lost, to the newest one before it that can be read; so what was found below the id that was
 //! expected proves the ids between to be lost, and the walk never ends at damage.
 
-use tern_protocol::frames::PushBody;
-use tern_protocol::{ChannelId, MessageId};
+use tern_protocol::frames::{PushBody, message_kind};
+use tern_protocol::{ChannelId, Code, MessageId};
 use zerocopy::FromBytes;
 
 use crate::log::{Links, Offset, ReadError, Reader, Record};
@@ -26,14 +26,18 @@ pub(super) struct Page {
     end: MessageId,
     /// Place and length of each message; no place where it is lost.
     slots: [(Offset, u32); PAGE_MESSAGES],
+    /// Bit i: the message of slot i was recalled, or is an edit of one that was.
+    recalled: u32,
 }
+
+const _: () = assert!(PAGE_MESSAGES <= u32::BITS as usize);
 
 /// The next thing that a page says.
 pub(super) enum Item {
     /// The next id is the message at this place, with so many bytes of body.
     Message { at: Offset, bytes: u32 },
-    /// The ids up to this one are lost.
-    Gap { to: MessageId },
+    /// The ids up to this one are lost, or were recalled.
+    Gap { to: MessageId, code: Code },
 }
 
 /// Where a walk back through a channel stands: `at` is the message `top`, or the newest one
@@ -65,17 +69,18 @@ impl Page {
     ) -> Result<Self, Offset> {
         let last = MessageId(after.0 + count);
         let slots = [(Offset::NONE, 0); PAGE_MESSAGES];
-        let mut page = Self { after, last, end: last, slots };
+        let mut page = Self { after, last, end: last, slots, recalled: 0 };
         let mut walk = Walk { top: grant.newest, at: grant.at };
         while walk.top > after && walk.at != Offset::NONE {
             let at = walk.at;
             let read = reader.with_record(shard, at, |record| {
                 let bytes = record.body.len() as u32; // fits: a record is below 64 KiB
-                (id_in(channel, &record), record.links, bytes)
+                (message_in(channel, &record), record.links, bytes)
             });
             match read {
-                Ok((Some(id), links, bytes)) if id <= walk.top => {
-                    page.found(walk.top, id, (at, bytes));
+                Ok((Some((id, original)), links, bytes)) if id <= walk.top => {
+                    let is_recalled = grant.is_recalled(original.unwrap_or(id));
+                    page.found(walk.top, id, (at, bytes), is_recalled);
                     walk.go_on(id, at, links, last);
                 }
                 Ok(_) => walk.at = Offset::NONE, // no message of this channel that can be meant
@@ -98,12 +103,14 @@ impl Page {
     }
 
     /// The newest message up to `top` that can be read is `id`.
-    fn found(&mut self, top: MessageId, id: MessageId, slot: (Offset, u32)) {
+    fn found(&mut self, top: MessageId, id: MessageId, slot: (Offset, u32), is_recalled: bool) {
         if id <= self.last {
             self.end = self.end.max(top);
         }
         if self.after < id && id <= self.last {
-            self.slots[self.index(id)] = slot;
+            let index = self.index(id);
+            self.slots[index] = slot;
+            self.recalled |= u32::from(is_recalled) << index;
         }
     }
 
@@ -114,7 +121,7 @@ impl Page {
             let item = self.item_after(told)?;
             told = match item {
                 Item::Message { .. } => told.next(),
-                Item::Gap { to } => to,
+                Item::Gap { to, .. } => to,
             };
             Some(item)
         })
@@ -124,16 +131,21 @@ impl Page {
         if told >= self.end {
             return None;
         }
-        let readable = |id: &u64| {
-            let (at, bytes) = self.slots[self.index(MessageId(*id))];
-            (at != Offset::NONE).then_some(Item::Message { at, bytes })
+        let mut ids = (told.0 + 1..=self.last.0).map(MessageId);
+        let state = |id: &MessageId| {
+            let (at, _) = self.slots[self.index(*id)];
+            (at != Offset::NONE, self.recalled >> self.index(*id) & 1 == 1)
         };
-        let mut ids = told.0 + 1..=self.last.0;
-        match ids.find_map(|id| readable(&id).map(|item| (id, item))) {
-            Some((id, item)) if id == told.0 + 1 => Some(item),
-            Some((id, _)) => Some(Item::Gap { to: MessageId(id - 1) }),
-            None => Some(Item::Gap { to: self.end }),
+        let first = ids.next().map(|id| (id, state(&id)));
+        if let Some((id, (true, false))) = first {
+            let (at, bytes) = self.slots[self.index(id)];
+            return Some(Item::Message { at, bytes });
         }
+        let (_, kind) = first.unwrap_or_default();
+        let code = if kind.1 { Code::Recalled } else { Code::Lost };
+        let other = ids.find(|id| state(id) != kind);
+        let end = if kind.1 { self.last } else { self.end };
+        Some(Item::Gap { to: other.map_or(end, |id| MessageId(id.0 - 1)), code })
     }
 
     fn index(&self, id: MessageId) -> usize {
@@ -158,8 +170,9 @@ fn back(from: Offset, link: Offset) -> Offset {
     if link < from { link } else { Offset::NONE }
 }
 
-/// The id of a record that is a message of this channel.
-fn id_in(channel: ChannelId, record: &Record<'_>) -> Option<MessageId> {
+/// Of a record that is a message of this channel: its id, and that of the message which it edits.
+fn message_in(channel: ChannelId, record: &Record<'_>) -> Option<(MessageId, Option<MessageId>)> {
     let (body, _) = PushBody::ref_from_prefix(record.body).ok()?;
-    (body.channel == channel).then(|| MessageId::from(body.id))
+    let original = (body.kind == message_kind::EDIT).then(|| MessageId::from(body.refers_to));
+    (body.channel == channel).then(|| (MessageId::from(body.id), original))
 }

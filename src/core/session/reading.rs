@@ -57,11 +57,11 @@ impl<R: Reader> Front<R> {
     ) {
         let Some(session) = self.sessions.get_mut(&to.link) else { return };
         let State::Live(live) = &mut session.state else { return };
-        for (channel, grant) in &page {
-            live.delivery.granted(context, to.link, *channel, *grant);
+        let (count, after) = (page.len(), page.last().map(|(channel, _)| *channel));
+        for (channel, grant) in page {
+            live.delivery.granted(context, to.link, channel, grant);
         }
-        if page.len() == CHANNELS_PER_PAGE {
-            let after = page.last().map(|(channel, _)| *channel);
+        if count == CHANNELS_PER_PAGE {
             let mail = Mail::Subscribe { from: to, device: live.device, after };
             let home = Address::Shard(context.placement.home_of(live.device.uin));
             context.post.send(context.counters, home, mail);

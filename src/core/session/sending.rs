@@ -127,8 +127,8 @@ impl Live {
             return Err((Code::KeyAhead, 0));
         }
         let is_change = head.kind == message_kind::CHANGE;
-        let is_known = is_change || head.kind == message_kind::CONTENT;
-        if !is_known || head.version != BODY_VERSION {
+        let known = message_kind::CONTENT..=message_kind::EDIT;
+        if !known.contains(&head.kind) || head.version != BODY_VERSION {
             return Err((Code::KindUnknown, 0));
         }
         if !is_change && content.len() > context.config.content_bytes_max as usize {
@@ -139,6 +139,9 @@ impl Live {
         }
         if is_change && !self.is_change_of(head, content) {
             return Err((Code::ChangeInvalid, 0));
+        }
+        if !is_reference_valid(head, content) {
+            return Err((Code::ReferenceInvalid, 0));
         }
         self.sending.take(context)
     }
@@ -154,5 +157,17 @@ impl Live {
             && head.content_type.get() == content_type::OPAQUE
             && head.refers_to.get() == 0
             && (change.head.action != action::CREATE || head.channel == own())
+    }
+}
+
+/// Whether a recall or an edit is one: both name a message, and a recall says nothing else.
+fn is_reference_valid(head: &Send, content: &[u8]) -> bool {
+    match head.kind {
+        message_kind::RECALL => {
+            let is_empty = content.is_empty() && head.content_type.get() == content_type::OPAQUE;
+            is_empty && head.refers_to.get() != 0
+        }
+        message_kind::EDIT => head.refers_to.get() != 0,
+        _ => true,
     }
 }

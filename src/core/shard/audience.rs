@@ -91,7 +91,7 @@ impl Audiences {
     /// What a user may read of a group.
     pub(super) fn grant(&self, channel: ChannelId, uin: Uin) -> Option<Grant> {
         let audience = self.groups.get(&channel)?;
-        audience.grant?.clipped(*audience.users.get(&uin)?)
+        audience.grant.as_ref()?.clipped(*audience.users.get(&uin)?)
     }
 
     /// A session that wants to be told of what is new in the groups of its user.
@@ -152,7 +152,7 @@ impl Audiences {
 impl Audience {
     /// Takes a newer grant; says whether it is one.
     fn take_grant(&mut self, grant: Grant) -> bool {
-        if self.grant.is_some_and(|known| !grant.is_newer_than(&known)) {
+        if self.grant.as_ref().is_some_and(|known| !grant.is_newer_than(known)) {
             return false; // said again
         }
         self.grant = Some(grant);
@@ -166,7 +166,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         let Changed { channel, grant, version } = changed;
         let audiences = &mut self.home.audiences;
         let audience = audiences.groups.entry(channel).or_default();
-        if audience.grant.is_some_and(|known| known.incarnation < grant.incarnation) {
+        if audience.grant.as_ref().is_some_and(|known| known.incarnation < grant.incarnation) {
             // Another life of its history: nothing that was known of it holds.
             let listeners = std::mem::take(&mut audience.listeners);
             let (asking, told) = (audience.asking, audience.told);
@@ -194,7 +194,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         audience.place = upto;
         audiences.asked_count -= 1;
         for (uin, visible) in page {
-            self.home.take_member(context, channel, (uin, visible), grant);
+            self.home.take_member(context, channel, (uin, visible), &grant);
         }
         let audiences = &mut self.home.audiences;
         let audience = audiences.groups.get_mut(&channel).expect("it was there above");
@@ -266,7 +266,7 @@ impl Audiences {
     fn tell_some(&mut self, context: &mut Context<'_>, channel: ChannelId, room: usize) -> usize {
         let audience = self.groups.get_mut(&channel).expect("a group in a queue is there");
         let Told::Upto { after, again } = audience.told else { return 0 };
-        let grant = audience.grant.expect("there is something to tell");
+        let grant = audience.grant.as_ref().expect("there is something to tell");
         let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
         let (mut told, mut last) = (0, after);
         for (device, (to, visible)) in
@@ -294,7 +294,7 @@ impl Home {
         context: &mut Context<'_>,
         channel: ChannelId,
         (uin, visible): (Uin, Visible),
-        grant: Grant,
+        grant: &Grant,
     ) {
         let audience = self.audiences.groups.get_mut(&channel).expect("the caller has it");
         audience.users.insert(uin, visible);

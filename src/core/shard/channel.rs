@@ -1,12 +1,16 @@
 //! One channel as its shard keeps it in memory: the newest id, the way back, and what is durable.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use tern_protocol::{ChannelId, Incarnation, MessageId};
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U32, U64};
 
-use super::state::ChannelRow;
+use super::state::{ChannelRow, RecallRow};
 use crate::log::{Durable, Links, Offset};
 use crate::mail::{Grant, Proven};
+use crate::recalled::Recalled;
 
 /// A channel that has been opened.
 #[derive(Clone, Debug)]
@@ -22,6 +26,24 @@ pub(super) struct Channel {
     durable: MessageId,
     durable_at: Offset,
     restarted_at: MessageId,
+    /// `None` where nothing was recalled.
+    recalls: Option<Box<Recalls>>,
+}
+
+/// What was recalled of a channel.
+#[derive(Clone, Debug, Default)]
+struct Recalls {
+    /// By recalls that are durable.
+    durable: Arc<Recalled>,
+    /// Recalls that are not, oldest first.
+    unproven: VecDeque<UnprovenRecall>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct UnprovenRecall {
+    id: MessageId,
+    at: Offset,
+    recalled: MessageId,
 }
 
 impl Channel {
@@ -36,6 +58,7 @@ impl Channel {
             durable: MessageId(0),
             durable_at: Offset::NONE,
             restarted_at: MessageId(restarted_at),
+            recalls: None,
         }
     }
 
@@ -82,6 +105,47 @@ impl Channel {
     pub(super) fn proven(&mut self, id: MessageId, at: Offset) {
         debug_assert!(self.durable <= id && id <= self.newest);
         (self.durable, self.durable_at) = (id, at);
+        let Some(recalls) = &mut self.recalls else { return };
+        while let Some(recall) = recalls.unproven.pop_front_if(|recall| recall.id <= id) {
+            if recall.recalled >= self.oldest {
+                Arc::make_mut(&mut recalls.durable).insert(recall.recalled);
+            }
+        }
+    }
+
+    /// The newest message, which is at `at`, recalls another one.
+    pub(super) fn recall_appended(&mut self, at: Offset, recalled: MessageId) {
+        let recall = UnprovenRecall { id: self.newest, at, recalled };
+        self.recalls.get_or_insert_default().unproven.push_back(recall);
+    }
+
+    /// Whether this message was recalled, durably or not, and if not, by the record at which place.
+    pub(super) fn recall_of(&self, id: MessageId) -> Option<Offset> {
+        let recalls = self.recalls.as_ref()?;
+        if recalls.durable.contains(id) {
+            return Some(Offset::NONE);
+        }
+        let unproven = recalls.unproven.iter().find(|recall| recall.recalled == id);
+        unproven.map(|recall| recall.at)
+    }
+
+    /// Where a walk to an older message begins: a message from it on, and its place, or that of
+    /// the newest one before it that could be read.
+    pub(super) fn way_to(&self, id: MessageId) -> (MessageId, Offset) {
+        let (mut top, mut start) = (self.newest, (self.newest, Offset::NONE));
+        for at in self.spine.iter().rev() {
+            if top < id {
+                break;
+            }
+            start = (top, *at);
+            top = top.skip();
+        }
+        start
+    }
+
+    /// The newest id, durable or not.
+    pub(super) fn newest(&self) -> MessageId {
+        self.newest
     }
 
     /// The log's incarnation was raised: later messages may reuse ids that were shown.
@@ -96,6 +160,12 @@ impl Channel {
         let oldest = up_to.min(self.durable).next();
         let is_news = self.oldest < oldest;
         self.oldest = self.oldest.max(oldest);
+        if let Some(recalls) = &mut self.recalls {
+            Arc::make_mut(&mut recalls.durable).forget_before(self.oldest);
+            if recalls.durable.is_empty() && recalls.unproven.is_empty() {
+                self.recalls = None;
+            }
+        }
         is_news
     }
 
@@ -130,7 +200,27 @@ impl Channel {
         let (oldest, at) = (MessageId::from(row.oldest), *spine.last()?);
         (oldest.0 > 0 && oldest <= newest.next()).then_some(())?;
         let restarted_at = row.restarted_at.into();
-        Some(Self { spine, newest, oldest, durable: newest, durable_at: at, restarted_at })
+        let (durable, durable_at) = (newest, at);
+        Some(Self { spine, newest, oldest, durable, durable_at, restarted_at, recalls: None })
+    }
+
+    /// What was recalled, as rows of a checkpoint in their order.
+    pub(super) fn recall_rows(&self, channel: ChannelId) -> impl Iterator<Item = RecallRow> {
+        let words = self.recalls.iter().flat_map(|recalls| recalls.durable.words());
+        words.map(move |(first, bits)| RecallRow {
+            channel,
+            first: first.into(),
+            bits: bits.into(),
+        })
+    }
+
+    /// Takes such a row; `None` if it contradicts itself or the channel.
+    pub(super) fn restore_recalls(&mut self, row: &RecallRow) -> Option<()> {
+        let (first, bits) = (MessageId::from(row.first), row.bits.get());
+        let last = first.0.checked_add(u64::from(bits.checked_ilog2()?))?;
+        (last <= self.newest.0).then_some(())?;
+        let recalls = self.recalls.get_or_insert_default();
+        Arc::make_mut(&mut recalls.durable).insert_word(first, bits)
     }
 
     /// What may be read; `None` while nothing is durable.
@@ -144,8 +234,14 @@ impl Channel {
             at,
             incarnation,
             restarted_at: self.restarted_at.min(self.newest.next()),
+            recalled: self.recalled(),
             proven: Proven::by(proof, at),
         })
+    }
+
+    fn recalled(&self) -> Option<Arc<Recalled>> {
+        let recalls = self.recalls.as_ref().filter(|recalls| !recalls.durable.is_empty())?;
+        Some(Arc::clone(&recalls.durable))
     }
 
     /// Entries of the spine that the next id's skip link passes by: the trailing ones of the
@@ -171,5 +267,35 @@ mod tests {
             assert_eq!(links, expected, "links of id {id}");
             channel.appended(at(id));
         }
+    }
+
+    #[test]
+    fn a_walk_begins_at_the_message_or_near_behind_it() {
+        let mut channel = Channel::new(Incarnation(1));
+        for newest in 1..=300u64 {
+            channel.appended(Offset(newest * 100));
+            for id in 1..=newest {
+                let (top, at) = channel.way_to(MessageId(id));
+                assert!(top.0 >= id && top.skip().0 < id, "from {top} to {id} of {newest}");
+                assert_eq!(at, Offset(top.0 * 100));
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_recalled_is_told_once_it_is_durable_and_forgotten_with_the_message() {
+        let mut channel = Channel::new(Incarnation(1));
+        (1..=4).for_each(|id| _ = channel.appended(Offset(id * 100)));
+        channel.recall_appended(Offset(400), MessageId(2));
+        assert_eq!(channel.recall_of(MessageId(2)), Some(Offset(400)));
+        channel.proven(MessageId(3), Offset(300));
+        assert_eq!(channel.recalled(), None, "a power cut can still undo it");
+        channel.proven(MessageId(4), Offset(400));
+        let recalled = channel.recalled().expect("it is durable");
+        assert!(recalled.contains(MessageId(2)) && !recalled.contains(MessageId(4)));
+        assert_eq!(channel.recall_of(MessageId(2)), Some(Offset::NONE));
+        assert_eq!(channel.recall_of(MessageId(3)), None);
+        assert!(channel.expire(MessageId(2)));
+        assert_eq!((channel.recalled(), channel.recalls.is_none()), (None, true));
     }
 }

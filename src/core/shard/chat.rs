@@ -8,6 +8,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::Shard;
 use super::commit::Unproven;
 use super::group::Refusal;
+use super::recall;
 use crate::context::Context;
 use crate::dedup::{DedupEntry, DedupTable, Verdict};
 use crate::io::{ColdRecord, Effect, Waiter};
@@ -104,10 +105,26 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             Verdict::New if offer.channel().is_group() => {
                 self.offer_to_group(context, offer, entry.as_ref());
             }
-            Verdict::New if !self.channels.contains_key(&offer.channel()) => {
-                self.open(context, offer);
-            }
-            Verdict::New => self.append(context, &offer, entry.as_ref()),
+            Verdict::New => self.offer_direct(context, offer, entry.as_ref()),
+        }
+    }
+
+    /// A message to another user, or to oneself, under a new key, whose predecessor is there.
+    fn offer_direct(
+        &mut self,
+        context: &mut Context<'_>,
+        offer: Offer,
+        entry: Option<&DedupEntry>,
+    ) {
+        let refers = recall::refers(offer.view().0);
+        if !refers && !self.channels.contains_key(&offer.channel()) {
+            self.open(context, offer);
+        } else if let Some(at) = self.blocked_at(&offer) {
+            self.refuse_when_durable(context, offer, at, Code::NoSuchUser.into());
+        } else if refers {
+            self.offer_reference(context, offer, entry);
+        } else {
+            self.append(context, &offer, entry);
         }
     }
 
@@ -136,12 +153,14 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             return refuse(context, offer, Code::DiskFull, RETRY_LATE_MS);
         }
         let (head, content) = offer.view();
-        let kind = if head.kind == message_kind::CHANGE {
-            self.open_group(head.channel);
-            RecordKind::Change
-        } else {
-            RecordKind::Message
+        let kind = match head.kind {
+            message_kind::CHANGE => RecordKind::Change,
+            message_kind::RECALL => RecordKind::Recall,
+            _ => RecordKind::Message,
         };
+        if kind == RecordKind::Change {
+            self.open_group(head.channel);
+        }
         let channel = self.channels.get_mut(&head.channel).expect("only open channels come here");
         let links = channel.next_links(entry.map_or(Offset::NONE, |entry| entry.last));
         let body = push_body(offer, head, channel.next_id(), context);
@@ -157,9 +176,15 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             }
         };
         let id = channel.appended(at);
-        if kind == RecordKind::Change {
-            self.change_appended(context, offer, id, at);
+        match kind {
+            RecordKind::Change => self.change_appended(context, offer, id, at),
+            RecordKind::Recall => {
+                channel.recall_appended(at, head.refers_to.into());
+                context.counters.recalls += 1;
+            }
+            _ => {}
         }
+        context.counters.edits += u64::from(head.kind == message_kind::EDIT);
         let entry = DedupEntry::accept(entry, offer.key(), at);
         self.table.put(offer.device.uin, offer.device.device, entry, self.log.tail());
         context.counters.sends_appended += 1;
@@ -248,7 +273,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         Found::Unknown
     }
 
-    fn wait_for(&mut self, context: &mut Context<'_>, offer: Offer, at: Offset) {
+    pub(super) fn wait_for(&mut self, context: &mut Context<'_>, offer: Offer, at: Offset) {
         if self.cold.len() >= COLD_SENDS_MAX {
             return refuse(context, &offer, Code::Busy, RETRY_SOON_MS);
         }

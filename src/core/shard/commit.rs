@@ -67,6 +67,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
                 self.offer_unproven(context);
                 self.settle_home(context);
                 self.settle_pages(context);
+                self.settle_blocks(context);
                 self.notify(context);
             }
             Ok(_) => {}
@@ -107,6 +108,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         }
         self.refuse_home(context);
         self.refuse_pages(context);
+        self.refuse_blocks(context);
         self.refuse_waiting_sends(context);
     }
 }

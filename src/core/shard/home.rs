@@ -338,13 +338,13 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             }
             let user = self.home.users.entry(uin).or_default();
             let known = user.channels.entry(channel).or_default();
-            if known.is_some_and(|known| !grant.is_newer_than(&known)) {
+            if known.as_ref().is_some_and(|known| !grant.is_newer_than(known)) {
                 continue; // said again
             }
-            *known = Some(grant);
+            *known = Some(grant.clone());
             for state in &user.devices {
                 if let Presence::Online { session: to, subscribed: true } = state.presence {
-                    let mail = Mail::Deliver { to, channel, grant };
+                    let mail = Mail::Deliver { to, channel, grant: grant.clone() };
                     context.post.send(context.counters, Address::Front(to.worker), mail);
                 }
             }

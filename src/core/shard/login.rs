@@ -127,7 +127,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         };
         let readable = user.channels.range(range).filter_map(|(channel, grant)| {
             let group = || audiences.grant(*channel, device.uin);
-            Some((*channel, grant.or_else(group)?))
+            Some((*channel, grant.clone().or_else(group)?))
         });
         let page = readable.take(CHANNELS_PER_PAGE).collect();
         let mail = Mail::Channels { to: from, page };

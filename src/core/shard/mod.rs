@@ -10,6 +10,7 @@ pub mod records;
 pub mod state;
 
 mod audience;
+mod block;
 mod channel;
 mod chat;
 mod commit;
@@ -22,6 +23,7 @@ mod notify;
 mod open;
 mod park;
 mod rates;
+mod recall;
 mod recovery;
 
 pub use commit::DurableAck;
@@ -37,6 +39,7 @@ use crate::log::{Durable, Log, Offset};
 use crate::mail::{Device, Mail};
 use crate::placement::ShardId;
 use crate::time::Mono;
+use block::Blocks;
 use channel::Channel;
 use chat::Offer;
 use commit::Waiting;
@@ -61,6 +64,7 @@ pub struct Shard<L, T> {
     groups: FxHashMap<ChannelId, Group>,
     entering: FxHashMap<ChannelId, Entering>,
     page_promises: Vec<PagePromise>,
+    blocks: Blocks,
     parked: Parked,
     /// Sends that wait for a cold read.
     cold: Vec<Offer>,
@@ -102,6 +106,10 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             Mail::GroupInfo { from, device, channel, after } => {
                 self.handle_group_info(context, from, device, channel, after);
             }
+            Mail::Block { from, wish } => self.handle_block(context, from, wish),
+            Mail::AskBlocked { from, blocker, after } => {
+                self.handle_ask_blocked(context, from, blocker, after);
+            }
             Mail::AskMembers { from, channel, after } => {
                 self.handle_ask_members(context, from, channel, after);
             }
@@ -131,6 +139,8 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             Mail::SendAcked { .. }
             | Mail::SendRefused { .. }
             | Mail::GroupPage { .. }
+            | Mail::BlockDone { .. }
+            | Mail::BlockedPart { .. }
             | Mail::Attached { .. }
             | Mail::AttachRefused { .. }
             | Mail::Channels { .. }

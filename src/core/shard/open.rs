@@ -82,12 +82,16 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         if channel.is_group() {
             return self.newcomer_exists(context, channel, uin, exists);
         }
-        let Some(opening) = self.opening.get_mut(&channel) else { return };
+        let Some(opening) = self.opening.get(&channel) else { return };
         if opening.step != Step::Peer || opening.peer != uin {
             return; // an answer to a step taken twice
         }
         match exists {
+            Some(true) if opening.waiting.iter().any(|offer| self.blocked_at(offer).is_some()) => {
+                self.refuse_blocked(context, channel);
+            }
             Some(true) => {
+                let opening = self.opening.get_mut(&channel).expect("looked up above");
                 opening.step = Step::OpenerEnters;
                 self.take_step(context, channel);
             }
@@ -120,6 +124,20 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             (Step::OpenerEnters, None) if uin == opening.opener => self.opened(context, channel),
             (Step::PeerEnters, None) if uin == opening.peer => self.opened(context, channel),
             (Step::OpenerEnters | Step::PeerEnters, None) => {}
+        }
+    }
+
+    /// The peer blocks the opener, who is told the same, and after the same steps, as if the peer
+    /// did not exist.
+    fn refuse_blocked(&mut self, context: &mut Context<'_>, channel: ChannelId) {
+        let opening = self.opening.remove(&channel).expect("the caller has looked it up");
+        for offer in opening.waiting {
+            match self.blocked_at(&offer) {
+                Some(at) => {
+                    self.refuse_when_durable(context, offer, at, Code::NoSuchUser.into());
+                }
+                None => self.offer(context, offer), // of the one who blocks
+            }
         }
     }
 

@@ -31,4 +31,22 @@ pub struct EntryBody {
     pub server_time: U64,
 }
 
+/// Body of [`crate::log::RecordKind::Block`], in the log of the shard of the two users' direct
+/// channel.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct BlockBody {
+    /// Who blocks.
+    pub blocker: U64,
+    /// Whom.
+    pub blocked: U64,
+    /// When, in milliseconds since 1970 UTC.
+    pub server_time: U64,
+    /// See [`tern_protocol::frames::block`].
+    pub action: U32,
+    /// Zero.
+    pub reserved: U32,
+}
+
+const _: () = assert!(size_of::<BlockBody>() == 32);
 const _: () = assert!(size_of::<EpochBody>() == 24 && size_of::<EntryBody>() == 32);

@@ -8,6 +8,7 @@ use tern_protocol::{ChannelId, DeviceId, Incarnation, MessageId, SendKey, Uin};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::Shard;
+use super::block::Blocks;
 use super::channel::Channel;
 use super::commit::Waiting;
 use super::group::Group;
@@ -15,9 +16,10 @@ use super::home::Home;
 use super::lost::Losses;
 use super::notify::Telling;
 use super::park::Parked;
-use super::records::{EntryBody, EpochBody};
+use super::records::{BlockBody, EntryBody, EpochBody};
 use super::state::{
-    ChannelRow, DeviceRow, EntryRow, GroupRow, MemberRow, StateKind, TombstoneRow, WindowRow,
+    BlockRow, ChannelRow, DeviceRow, EntryRow, GroupRow, MemberRow, RecallRow, StateKind,
+    TombstoneRow, WindowRow,
 };
 use crate::dedup::{DedupEntry, DedupTable, Verdict};
 use crate::log::{Links, Log, Offset, Record, RecordKind};
@@ -35,6 +37,7 @@ pub struct Recovery<T> {
     incarnation: Incarnation,
     channels: FxHashMap<ChannelId, Channel>,
     groups: FxHashMap<ChannelId, Group>,
+    blocks: Blocks,
     home: Home,
     losses: Losses,
     /// Devices whose chain has a loss since they used an older epoch than their newest.
@@ -72,6 +75,7 @@ impl<T: DedupTable> Recovery<T> {
             incarnation: Incarnation(1),
             channels: FxHashMap::default(),
             groups: FxHashMap::default(),
+            blocks: Blocks::default(),
             home: Home::new(placement.shards()),
             losses: Losses::default(),
             torn: FxHashSet::default(),
@@ -103,6 +107,12 @@ impl<T: DedupTable> Recovery<T> {
             StateKind::Member => MemberRow::ref_from_bytes(row)
                 .ok()
                 .and_then(|row| self.groups.get_mut(&row.channel)?.restore(&self.placement, row)),
+            StateKind::Recall => RecallRow::ref_from_bytes(row)
+                .ok()
+                .and_then(|row| self.channels.get_mut(&row.channel)?.restore_recalls(row)),
+            StateKind::Block => {
+                BlockRow::ref_from_bytes(row).ok().and_then(|row| self.blocks.restore(row))
+            }
         };
         let what = || format!("the row of kind {kind:?} is not one");
         fits.ok_or_else(|| ReplayError { at, what: what() })
@@ -151,6 +161,13 @@ impl<T: DedupTable> Recovery<T> {
             RecordKind::Change => {
                 self.replay_message(at, record).and_then(|()| self.replay_change(record.body))
             }
+            RecordKind::Recall => {
+                self.replay_message(at, record).and_then(|()| self.replay_recall(at, record.body))
+            }
+            RecordKind::Block => BlockBody::ref_from_bytes(record.body)
+                .ok()
+                .and_then(|body| self.blocks.replay(body))
+                .ok_or_else(|| "a block that makes no sense".to_owned()),
             RecordKind::Epoch => EpochBody::ref_from_bytes(record.body)
                 .map(|body| self.home.replay_epoch(body))
                 .map_err(|_| "a login of the wrong length".to_owned()),
@@ -204,6 +221,18 @@ impl<T: DedupTable> Recovery<T> {
         let group = self.groups.entry(body.channel).or_default();
         group.apply(&self.placement, body.id.into(), body.sender.into(), &change);
         group.all_proven();
+        Ok(())
+    }
+
+    fn replay_recall(&mut self, at: Offset, record: &[u8]) -> Result<(), String> {
+        let (body, _) = PushBody::ref_from_prefix(record)
+            .map_err(|_| "a recall shorter than its fixed part".to_owned())?;
+        if body.refers_to.get() == 0 || body.refers_to.get() >= body.id.get() {
+            return Err("a recall of nothing before it".to_owned());
+        }
+        let channel = self.channels.get_mut(&body.channel).expect("its message was replayed");
+        channel.recall_appended(at, body.refers_to.into());
+        channel.proven(body.id.into(), at);
         Ok(())
     }
 
@@ -332,6 +361,7 @@ impl<T: DedupTable> Recovery<T> {
             channels: self.channels,
             opening: FxHashMap::default(),
             groups: self.groups,
+            blocks: self.blocks,
             entering: FxHashMap::default(),
             page_promises: Vec::new(),
             parked: Parked::default(),
@@ -360,8 +390,8 @@ impl Recovery<MemoryTable> {
     ) -> Result<(), E> {
         let mut channels: Vec<_> = self.channels.iter().collect();
         channels.sort_unstable_by_key(|(id, _)| **id);
-        for (id, channel) in channels {
-            let (row, spine) = channel.to_row(*id);
+        for (id, channel) in &channels {
+            let (row, spine) = channel.to_row(**id);
             emit(StateKind::Channel, &[row.as_bytes(), &spine])?;
         }
         for row in self.home.entry_rows() {
@@ -389,6 +419,11 @@ impl Recovery<MemoryTable> {
                 .member_rows(*id)
                 .try_for_each(|row| emit(StateKind::Member, &[row.as_bytes()]))?;
         }
-        Ok(())
+        for (id, channel) in channels {
+            channel
+                .recall_rows(*id)
+                .try_for_each(|row| emit(StateKind::Recall, &[row.as_bytes()]))?;
+        }
+        self.blocks.rows().try_for_each(|row| emit(StateKind::Block, &[row.as_bytes()]))
     }
 }

@@ -28,6 +28,10 @@ pub enum StateKind {
     Group = 0x46,
     /// Who is in a group, or was: [`MemberRow`].
     Member = 0x47,
+    /// Messages of a channel that were recalled: [`RecallRow`].
+    Recall = 0x48,
+    /// A user has blocked another: [`BlockRow`].
+    Block = 0x49,
 }
 
 impl StateKind {
@@ -41,6 +45,8 @@ impl StateKind {
             0x45 => Some(Self::Tombstone),
             0x46 => Some(Self::Group),
             0x47 => Some(Self::Member),
+            0x48 => Some(Self::Recall),
+            0x49 => Some(Self::Block),
             _ => None,
         }
     }
@@ -212,6 +218,33 @@ pub struct MemberRow {
     pub reserved: U32,
 }
 
+/// Messages of a channel that were recalled. Key: the channel, then the first id.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
+#[repr(C)]
+pub struct RecallRow {
+    /// Which channel.
+    pub channel: ChannelId,
+    /// A multiple of 64.
+    pub first: U64,
+    /// Bit i: the message `first + i` was recalled. Not 0.
+    pub bits: U64,
+}
+
+/// A user takes no messages from another in their direct channel. Key: both, the blocker first.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
+#[repr(C)]
+pub struct BlockRow {
+    /// Who blocks.
+    pub blocker: U64,
+    /// Whom.
+    pub blocked: U64,
+}
+
+const _: () = assert!(size_of::<RecallRow>() == 32 && size_of::<BlockRow>() == 16);
 const _: () = assert!(size_of::<GroupRow>() == 32 && size_of::<MemberRow>() == 64);
 const _: () = assert!(size_of::<ChannelRow>() == 48 && size_of::<EntryRow>() == 24);
 const _: () = assert!(size_of::<DeviceRow>() == 48 && size_of::<WindowRow>() == 40);

@@ -218,7 +218,10 @@ impl Device {
                 client.clone().login(world, self.uin, self.device);
             }
             Outgoing::Error { code, .. } => panic!("an honest device hears {code}"),
-            Outgoing::Welcome(_) | Outgoing::Identity(_) | Outgoing::Pong(_) => {}
+            Outgoing::Welcome(_)
+            | Outgoing::Identity(_)
+            | Outgoing::Blocked(_)
+            | Outgoing::Pong(_) => {}
         }
     }
 

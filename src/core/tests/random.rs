@@ -155,6 +155,7 @@ impl Device {
             }
             Outgoing::Error { code, .. } => panic!("an honest device hears {code}"),
             Outgoing::Welcome(_)
+            | Outgoing::Blocked(_)
             | Outgoing::Identity(_)
             | Outgoing::Channel(_)
             | Outgoing::Gap(_)

@@ -187,6 +187,15 @@ options! {
     token_adds "token-adds": Switch = "off" "on|off" []
         "Whether a user or device that is not known yet is added by its first token."
         "on: your own system decides alone who there is; users are never removed here, only disabled.";
+    recall_seconds "recall-seconds": u32 = "172800" "s" [0..=31_536_000]
+        "For how long after it was accepted a message can be recalled, by its author or who stands above the author in a group."
+        "A bit of memory for each recalled message that is kept; a long time lets people unsay what others rely on.";
+    edit_seconds "edit-seconds": u32 = "172800" "s" [0..=31_536_000]
+        "For how long after it was accepted its author can edit a message."
+        "Each edit is a message more; a long time lets people change what others rely on.";
+    blocks_per_user "blocks-per-user": usize = "1000" "users per user and shard" [1..=1_000_000]
+        "Others that a user may have blocked; each shard counts those whose direct channel it owns."
+        "Some hundred bytes of memory each.";
     login_ms_max "login-ms-max": u64 = "5000" "ms" [100..=600_000]
         "From connecting to a complete login; who takes longer is disconnected."
         "A connection's memory, about 30 KB, for that long per stranger.";
@@ -285,6 +294,9 @@ mod tests {
         assert_eq!(options.channels_per_hour, machine.channels_per_hour);
         assert_eq!(options.channels_per_user, machine.channels_per_user);
         assert_eq!(options.group_members_max, machine.group_members_max);
+        assert_eq!(u64::from(options.recall_seconds) * 1_000, machine.recall_ms_max);
+        assert_eq!(u64::from(options.edit_seconds) * 1_000, machine.edit_ms_max);
+        assert_eq!(options.blocks_per_user, machine.blocks_per_user);
         assert_eq!(options.login_ms_max, machine.login_ms_max);
         assert_eq!(options.resume_seconds * 1_000, machine.resume_ms);
         assert_eq!(options.window_messages, machine.window_messages);

@@ -35,6 +35,9 @@ pub(super) fn machine(options: &Options) -> Config {
         channels_per_hour: options.channels_per_hour,
         channels_per_user: options.channels_per_user,
         group_members_max: options.group_members_max,
+        recall_ms_max: u64::from(options.recall_seconds) * 1_000,
+        edit_ms_max: u64::from(options.edit_seconds) * 1_000,
+        blocks_per_user: options.blocks_per_user,
         login_ms_max: options.login_ms_max,
         resume_ms: options.resume_seconds * 1_000, // the option's limit is a week
         window_messages: options.window_messages,

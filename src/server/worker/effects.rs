@@ -179,6 +179,7 @@ fn encode_frame(frame: &Outgoing, buffer: &mut [u8; FRAME_BYTES]) -> usize {
         Outgoing::SendRefused(head) => encode(Kind::SendRefused, none, head, &[], buffer),
         Outgoing::Channel(head) => encode(Kind::Channel, none, head, &[], buffer),
         Outgoing::Gap(head) => encode(Kind::Gap, none, head, &[], buffer),
+        Outgoing::Blocked(head) => encode(Kind::Blocked, none, head, &[], buffer),
         Outgoing::Pong(head) => encode(Kind::Pong, none, head, &[], buffer),
         Outgoing::Error { code, kind, flags, retry_after_ms } => {
             let head = ErrorHead {

@@ -29,14 +29,14 @@ impl Truth {
     /// One more record; a message is returned, to be judged before [`add`](Self::add).
     pub fn read(&mut self, place: Place, record: Record<'_>) -> Option<Fact> {
         match record.kind {
-            RecordKind::Message | RecordKind::Change => Fact::of(record.body),
+            RecordKind::Message | RecordKind::Change | RecordKind::Recall => Fact::of(record.body),
             RecordKind::Epoch => {
                 let body = EpochBody::ref_from_bytes(record.body).ok()?;
                 let device = Device { uin: body.uin.into(), device: body.device.into() };
                 self.epochs.insert((device, body.epoch.into()), place);
                 None
             }
-            RecordKind::Entry => None,
+            RecordKind::Entry | RecordKind::Block => None,
         }
     }
 

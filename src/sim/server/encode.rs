@@ -19,6 +19,7 @@ pub fn encode(frame: &Outgoing) -> Bytes {
         Outgoing::SendRefused(head) => Frame::SendRefused(head),
         Outgoing::Channel(head) => Frame::Channel(head),
         Outgoing::Gap(head) => Frame::Gap(head),
+        Outgoing::Blocked(head) => Frame::Blocked(head),
         Outgoing::Pong(head) => Frame::Pong(head),
         Outgoing::Error { code, kind, flags, retry_after_ms } => {
             error = ErrorHead {

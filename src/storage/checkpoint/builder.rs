@@ -16,6 +16,7 @@ use tern_core::placement::{Placement, ShardId};
 use tern_core::shard::Recovery;
 use tern_protocol::{ChannelId, Incarnation, MessageId};
 
+use super::format::KINDS;
 use super::writer::Writer;
 use super::{Checkpoint, CheckpointError, CheckpointHeader, checkpoint_path};
 use crate::disk::Disk;
@@ -189,7 +190,7 @@ impl Building<'_> {
             start_number,
             incarnation: last.map_or(before, |segment| segment.header.incarnation),
             salt: random_id(),
-            rows: [0; 7],
+            rows: [0; KINDS.len()],
             bytes: 0,
             index: 0,
             confirmed_ms: self.confirmed_ms,

@@ -6,7 +6,8 @@
 use std::path::Path;
 
 use tern_core::shard::state::{
-    ChannelRow, DeviceRow, EntryRow, GroupRow, MemberRow, StateKind, TombstoneRow, WindowRow,
+    BlockRow, ChannelRow, DeviceRow, EntryRow, GroupRow, MemberRow, RecallRow, StateKind,
+    TombstoneRow, WindowRow,
 };
 use tern_protocol::Incarnation;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -32,7 +33,7 @@ pub(crate) const BLOCK_BYTES_MAX: usize = 16 * 1024;
 pub(crate) const INDEX_KIND: u8 = 0x01;
 
 /// Kinds of rows, in their order in the file.
-pub(crate) const KINDS: [StateKind; 7] = [
+pub(crate) const KINDS: [StateKind; 9] = [
     StateKind::Channel,
     StateKind::Entry,
     StateKind::Device,
@@ -40,7 +41,15 @@ pub(crate) const KINDS: [StateKind; 7] = [
     StateKind::Tombstone,
     StateKind::Group,
     StateKind::Member,
+    StateKind::Recall,
+    StateKind::Block,
 ];
+
+/// How many of them were there first; the counts of the others stand at the end of the header.
+const KINDS_FIRST: usize = 5;
+
+/// Where those counts begin, in bytes.
+const LATER_AT: usize = 176;
 
 /// What a checkpoint says of itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,7 +75,7 @@ pub struct CheckpointHeader {
     /// What its checksums are seeded with.
     pub salt: Id,
     /// Rows of each kind, in the order of the kinds.
-    pub rows: [u64; 7],
+    pub rows: [u64; KINDS.len()],
     /// Bytes of the file.
     pub bytes: u64,
     /// Place of the index.
@@ -94,7 +103,7 @@ struct Page {
     start: U64,
     start_number: U64,
     salt: Id,
-    rows: [U64; 5],
+    rows: [U64; KINDS_FIRST],
     bytes: U64,
     index: U64,
     confirmed_ms: U64,
@@ -102,8 +111,8 @@ struct Page {
     incarnation: U32,
     digest: U32,
     /// Rows of the kinds that came later.
-    rows_later: [U64; 2],
-    reserved_b: [u8; PAGE_BYTES - 196],
+    rows_later: [U64; KINDS.len() - KINDS_FIRST],
+    reserved_b: [u8; PAGE_BYTES - 4 - LATER_AT - 8 * (KINDS.len() - KINDS_FIRST)],
     /// CRC-32C of the whole page before it.
     crc: U32,
 }
@@ -133,8 +142,8 @@ impl CheckpointHeader {
             created_ms: U64::new(self.created_ms),
             incarnation: U32::new(self.incarnation.0),
             digest: U32::new(self.digest),
-            rows_later: std::array::from_fn(|kind| U64::new(self.rows[5 + kind])),
-            reserved_b: [0; PAGE_BYTES - 196],
+            rows_later: std::array::from_fn(|kind| U64::new(self.rows[KINDS_FIRST + kind])),
+            reserved_b: [0; PAGE_BYTES - 4 - LATER_AT - 8 * (KINDS.len() - KINDS_FIRST)],
             crc: U32::ZERO,
         };
         page.crc = U32::new(crc32c::crc32c(&page.as_bytes()[..PAGE_BYTES - 4]));
@@ -269,6 +278,15 @@ impl RowKey {
                 let (row, _) = MemberRow::ref_from_prefix(row).ok()?;
                 let (low, high) = row.channel.halves();
                 [low, high, row.uin.get()]
+            }
+            StateKind::Recall => {
+                let (row, _) = RecallRow::ref_from_prefix(row).ok()?;
+                let (low, high) = row.channel.halves();
+                [low, high, row.first.get()]
+            }
+            StateKind::Block => {
+                let (row, _) = BlockRow::ref_from_prefix(row).ok()?;
+                [row.blocker.get(), row.blocked.get(), 0]
             }
         }))
     }

@@ -45,7 +45,7 @@ impl Writer {
         Ok(Self {
             path: path.into(),
             file,
-            header: CheckpointHeader { rows: [0; 7], digest: 0, ..header },
+            header: CheckpointHeader { rows: [0; KINDS.len()], digest: 0, ..header },
             seed: crc32c::crc32c(&header.salt),
             out: Vec::with_capacity(WRITE_BYTES + BLOCK_BYTES_MAX),
             out_place: PAGE_BYTES as u64,

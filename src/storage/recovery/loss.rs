@@ -46,6 +46,8 @@ pub enum Lost {
     Mark,
     /// One change of a group, which is a message and state; its header is whole.
     Change(Links),
+    /// One recall, which is a message and state; its header is whole.
+    Recall(Links),
     /// One record of other state; its header is whole.
     State(RecordKind),
     /// Records of which nothing can be told.
@@ -61,7 +63,11 @@ impl Lost {
     pub(crate) fn may_be_state(&self) -> bool {
         match self {
             Self::Message(_) | Self::Mark | Self::Covered(_) => false,
-            Self::Change(_) | Self::State(_) | Self::Unproven | Self::Segment(_) => true,
+            Self::Change(_)
+            | Self::Recall(_)
+            | Self::State(_)
+            | Self::Unproven
+            | Self::Segment(_) => true,
         }
     }
 }
@@ -79,7 +85,7 @@ impl Loss {
         match &self.what {
             _ if self.at >= self.to => None,
             Lost::Mark | Lost::Covered(_) => None,
-            Lost::Message(links) | Lost::Change(links) => Some(Some(*links)),
+            Lost::Message(links) | Lost::Change(links) | Lost::Recall(links) => Some(Some(*links)),
             Lost::State(_) | Lost::Unproven | Lost::Segment(_) => Some(None),
         }
     }
@@ -90,8 +96,10 @@ impl fmt::Display for Loss {
         match &self.what {
             Lost::Message(_) => f.write_str("a message")?,
             Lost::Change(_) => f.write_str("a change of a group")?,
+            Lost::Recall(_) => f.write_str("a recall of a message")?,
             Lost::Mark => f.write_str("a mark of the log's own, which nobody misses,")?,
             Lost::State(RecordKind::Epoch) => f.write_str("the epoch of a login")?,
+            Lost::State(RecordKind::Block) => f.write_str("a block of a user by another")?,
             Lost::State(_) => f.write_str("a user's entry into a channel")?,
             Lost::Unproven => f.write_str("records of which nothing can be told")?,
             Lost::Segment(why) => write!(f, "a whole segment ({why})")?,

@@ -181,7 +181,7 @@ impl LogScan {
                 continue;
             };
             names.0.insert(at.0, (channel, id));
-            if let Lost::Message(links) | Lost::Change(links) = &loss.what {
+            if let Lost::Message(links) | Lost::Change(links) | Lost::Recall(links) = &loss.what {
                 self.name_links(channel, id, links, names);
             }
         }

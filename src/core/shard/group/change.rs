@@ -14,6 +14,7 @@ use crate::log::{Log, Offset};
 use crate::shard::Shard;
 use crate::shard::channel::Channel;
 use crate::shard::chat::Offer;
+use crate::shard::recall::refers;
 
 impl<L: Log, T: DedupTable> Shard<L, T> {
     /// A message or a change under a new key, whose predecessor is there.
@@ -28,7 +29,11 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             let last = group.map_or(Offset::NONE, |group| group.changed_at);
             return self.refuse_when_durable(context, offer, last, refusal);
         }
-        if offer.view().0.kind != message_kind::CHANGE {
+        let (head, _) = offer.view();
+        if refers(head) {
+            return self.offer_reference(context, offer, entry);
+        }
+        if head.kind != message_kind::CHANGE {
             return self.append(context, &offer, entry);
         }
         let newcomers = self.newcomers(&offer);
@@ -45,6 +50,9 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         let members_max = context.config.group_members_max;
         if head.kind != message_kind::CHANGE {
             let group = group.ok_or(Code::NotAMember)?;
+            if head.kind == message_kind::RECALL {
+                return Ok(group.may_recall(sender)?);
+            }
             return Ok(group.may_post(sender, context.now.wall)?);
         }
         let change = view(content);

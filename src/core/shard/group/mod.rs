@@ -161,6 +161,16 @@ impl Group {
         self.homes.get(&home).map_or(MessageId(0), |home| home.version)
     }
 
+    /// Whether a member may read this message, as far as it is there.
+    pub(super) fn shows(&self, uin: Uin, id: MessageId) -> bool {
+        self.member(uin).is_some_and(|member| member.visible.from <= id)
+    }
+
+    /// Where the newest change is, if it was appended since the start.
+    pub(super) fn changed_at(&self) -> Offset {
+        self.changed_at
+    }
+
     fn member(&self, uin: Uin) -> Option<&Member> {
         self.members.get(&uin).filter(|member| member.visible.is_open())
     }

@@ -31,6 +31,19 @@ impl Group {
         if member.muted_until > now { Err(Code::Muted) } else { Ok(()) }
     }
 
+    /// Whether `sender` may recall something now: it takes away and adds nothing, so who is muted
+    /// or may not post may do it.
+    pub(super) fn may_recall(&self, sender: Uin) -> Result<(), Code> {
+        self.member_or_code(sender).map(|_| ())
+    }
+
+    /// Whether `sender` is an admin, or the owner, and of a higher role than `other`, who may be
+    /// a member no longer.
+    pub(in crate::shard) fn stands_above(&self, sender: Uin, other: Uin) -> bool {
+        let role = |uin| self.member(uin).map_or(0, |member| member.role);
+        role(sender) >= role::ADMIN && role(sender) > role(other)
+    }
+
     /// Whether `sender` may make this change; a valid one, and not CREATE.
     pub(super) fn may_change(
         &self,

@@ -163,6 +163,7 @@ impl Plain {
                 StateKind::Entry => {}
                 StateKind::Tombstone => panic!("{what}: nothing is lost"),
                 StateKind::Group | StateKind::Member => panic!("{what}: no group was made"),
+                StateKind::Recall | StateKind::Block => panic!("{what}: nothing was taken back"),
             }
         }
         let users = || 1..=USERS;
