@@ -23,6 +23,10 @@ local KINDS = {
     [0x19] = "GROUP_PAGE",
     [0x20] = "PING",
     [0x21] = "PONG",
+    [0x30] = "BLOCK",
+    [0x31] = "BLOCKED",
+    [0x32] = "BLOCK_LIST",
+    [0x33] = "BLOCK_PAGE",
     [0x3e] = "ERROR",
     [0x3f] = "CLOSE",
 }
@@ -78,6 +82,7 @@ local CODES = {
     [0x0042] = "LOST",
     [0x0043] = "EXPIRED",
     [0x0044] = "NOT_VISIBLE",
+    [0x0045] = "RECALLED",
     [0x0050] = "LOGGED_OUT",
     [0x0051] = "DRAINING",
     [0x0052] = "OFFLINE",
@@ -86,6 +91,14 @@ local CODES = {
     [0x0061] = "TOO_MANY_REQUESTS",
     [0x0062] = "TOO_MANY_SESSIONS",
     [0x0063] = "TOO_MANY_DEVICES",
+    [0x0070] = "NO_SUCH_MESSAGE",
+    [0x0071] = "NOT_YOURS",
+    [0x0072] = "TOO_LATE",
+    [0x0073] = "NOT_CONTENT",
+    [0x0074] = "ALREADY_RECALLED",
+    [0x0075] = "REFERENCE_INVALID",
+    [0x0076] = "BLOCKS_FULL",
+    [0x0077] = "BLOCK_INVALID",
 }
 
 local tern = Proto("tern", "Tern instant messaging")
@@ -186,6 +199,15 @@ local f = {
     pong_sequence = ProtoField.uint32("tern.pong.sequence", "sequence", base.DEC),
     pong_heartbeat_ms = ProtoField.uint32("tern.pong.heartbeat_ms", "heartbeat_ms", base.DEC),
     pong_server_time = ProtoField.uint64("tern.pong.server_time", "server_time", base.DEC),
+    block_uin = ProtoField.uint64("tern.block.uin", "uin", base.DEC),
+    block_action = ProtoField.uint8("tern.block.action", "action", base.DEC),
+    blocked_uin = ProtoField.uint64("tern.blocked.uin", "uin", base.DEC),
+    blocked_action = ProtoField.uint8("tern.blocked.action", "action", base.DEC),
+    blocked_code = ProtoField.uint16("tern.blocked.code", "code", base.HEX, CODES),
+    blocked_retry_after_ms = ProtoField.uint32("tern.blocked.retry_after_ms", "retry_after_ms", base.DEC),
+    block_list_after = ProtoField.uint64("tern.block_list.after", "after", base.DEC),
+    block_page_after = ProtoField.uint64("tern.block_page.after", "after", base.DEC),
+    block_page_uins = ProtoField.bytes("tern.block_page.uins", "uins"),
     error_code = ProtoField.uint16("tern.error.code", "code", base.HEX, CODES),
     error_kind = ProtoField.uint8("tern.error.kind", "kind", base.HEX, KINDS),
     error_flags = ProtoField.uint8("tern.error.flags", "flags", base.DEC),
@@ -323,6 +345,22 @@ local LAYOUTS = {
         { "pong_sequence", 0, 4, "number" },
         { "pong_heartbeat_ms", 4, 4, "number" },
         { "pong_server_time", 8, 8, "number" },
+    } },
+    [0x30] = { fixed = 16, tail = "none", fields = {
+        { "block_uin", 0, 8, "number" },
+        { "block_action", 8, 1, "number" },
+    } },
+    [0x31] = { fixed = 16, tail = "none", fields = {
+        { "blocked_uin", 0, 8, "number" },
+        { "blocked_action", 8, 1, "number" },
+        { "blocked_code", 10, 2, "number" },
+        { "blocked_retry_after_ms", 12, 4, "number" },
+    } },
+    [0x32] = { fixed = 8, tail = "none", fields = {
+        { "block_list_after", 0, 8, "number" },
+    } },
+    [0x33] = { fixed = 8, tail = "block_page_uins", fields = {
+        { "block_page_after", 0, 8, "number" },
     } },
     [0x3e] = { fixed = 8, tail = "error_text", fields = {
         { "error_code", 0, 2, "number" },
