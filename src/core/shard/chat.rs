@@ -206,7 +206,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             Found::Unknown => {
                 self.refuse_when_durable(context, offer, last, Code::KeyUnknown.into())
             }
-            Found::Cold(at) => self.wait_for(context, offer, at),
+            Found::Cold(at) => self.wait_for(context, offer, (at, None)),
         }
     }
 
@@ -273,14 +273,21 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         Found::Unknown
     }
 
-    pub(super) fn wait_for(&mut self, context: &mut Context<'_>, offer: Offer, at: Offset) {
+    /// Keeps an offer until the record at this place is in memory: a message of this channel, if
+    /// that is known.
+    pub(super) fn wait_for(
+        &mut self,
+        context: &mut Context<'_>,
+        offer: Offer,
+        (at, channel): (Offset, Option<ChannelId>),
+    ) {
         if self.cold.len() >= COLD_SENDS_MAX {
             return refuse(context, &offer, Code::Busy, RETRY_SOON_MS);
         }
         context.counters.reads_cold += 1;
         self.cold.push(offer);
         let waiter = Waiter::Shard(self.id);
-        let record = ColdRecord { shard: self.id, at, channel: None };
+        let record = ColdRecord { shard: self.id, at, channel };
         context.effect(Effect::Warm { record, waiter });
     }
 

@@ -49,7 +49,10 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             Err(Unfit::Refused(code, at)) => {
                 self.refuse_when_durable(context, offer, at, code.into());
             }
-            Err(Unfit::Cold(at)) => self.wait_for(context, offer, at),
+            Err(Unfit::Cold(at)) => {
+                let channel = Some(offer.channel());
+                self.wait_for(context, offer, (at, channel));
+            }
         }
     }
 
