@@ -107,14 +107,15 @@ impl Profile {
         data.join(FOLDER).join(format!("{who}.toml"))
     }
 
-    /// The profile of a device in a data folder, whatever its file is called.
-    pub fn find(data: &Path, uin: u64, device: u32) -> Option<PathBuf> {
+    /// The profile of a device in a data folder, whatever its file is called, and where it stands.
+    pub fn find(data: &Path, uin: u64, device: u32) -> Option<(PathBuf, Self)> {
         let files = std::fs::read_dir(data.join(FOLDER)).ok()?.flatten().map(|file| file.path());
-        let is_its = |path: &PathBuf| {
-            path.extension().is_some_and(|extension| extension == "toml")
-                && Self::load(path).is_ok_and(|it| (it.uin, it.device) == (uin, device))
-        };
-        files.filter(is_its).min() // the same one each time, also beside a copy
+        files
+            .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+            .filter_map(|path| Some((Self::load(&path).ok()?, path)))
+            .filter(|(profile, _)| (profile.uin, profile.device) == (uin, device))
+            .map(|(profile, path)| (path, profile))
+            .min_by(|(one, _), (other, _)| one.cmp(other)) // the same one each time
     }
 
     /// Where a device keeps its outbox and cursors: beside its profile.
@@ -265,7 +266,7 @@ mod tests {
         let path = Profile::path(folder.path(), "another name");
         profile().save(&path).unwrap();
         std::fs::write(Profile::path(folder.path(), "no profile"), "x").unwrap();
-        assert_eq!(Profile::find(folder.path(), 10_001, 1), Some(path));
+        assert_eq!(Profile::find(folder.path(), 10_001, 1), Some((path, profile())));
         assert_eq!(Profile::find(folder.path(), 10_001, 2), None);
     }
 

@@ -56,7 +56,11 @@ impl Common {
     }
 
     /// The profile that a device has in the data folder, whatever its file is called.
-    pub(super) fn profile_of(&self, uin: u64, device: u32) -> Result<Option<PathBuf>, Exit> {
+    pub(super) fn profile_of(
+        &self,
+        uin: u64,
+        device: u32,
+    ) -> Result<Option<(PathBuf, Profile)>, Exit> {
         Ok(Profile::find(self.data()?.path(), uin, device))
     }
 

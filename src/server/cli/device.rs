@@ -107,7 +107,8 @@ fn list(name: Option<String>, common: &Common) -> Result<Exit, Exit> {
 }
 
 fn table(devices: &[DeviceEntry]) -> String {
-    let head = ["uin", "name", "device", "label", "state", "added"].map(str::to_owned).to_vec();
+    let head = ["uin", "name", "device", "label", "state", "added", "last login"];
+    let head = head.map(str::to_owned).to_vec();
     let rows = devices.iter().map(|device| {
         let state = if device.revoked { "revoked" } else { "good" };
         vec![
@@ -117,6 +118,10 @@ fn table(devices: &[DeviceEntry]) -> String {
             device.label.clone(),
             state.to_owned(),
             time(device.created_ms),
+            match device.last_login_ms {
+                0 => "never".to_owned(),
+                last_login_ms => time(last_login_ms),
+            },
         ]
     });
     columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
@@ -135,24 +140,27 @@ fn rename(name: String, device: String, to: Label, common: &Common) -> Result<Ex
 }
 
 fn rotate(name: String, device: String, common: &Common) -> Result<Exit, Exit> {
-    let rotated = match common.ask(&AccountRequest::DeviceRotate { name, device })? {
+    let mut rotated = match common.ask(&AccountRequest::DeviceRotate { name, device })? {
         AccountReply::Added(rotated) => rotated,
         other => return Err(strange(&other)),
     };
-    let (name, number) = (&rotated.name, rotated.device);
+    let number = rotated.device;
     let path = match common.profile_of(rotated.uin, number)? {
-        Some(path) => path,
-        None => common.fresh_profile(&format!("{name}.{}", rotated.label)).inspect_err(|_| {
-            let again = format!(
-                "the new secret is lost; then once more: tern device rotate {name:?} {number}"
-            );
-            fail(Exit::Failed, again);
-        })?,
+        Some((path, old)) => {
+            rotated.server = old.server; // it may say another way to the server
+            path
+        }
+        None => {
+            let name = &rotated.name;
+            common.fresh_profile(&format!("{name}.{}", rotated.label)).inspect_err(|_| {
+                let again = format!("the new secret is lost: tern device rotate {name:?} {number}");
+                fail(Exit::Failed, again);
+            })?
+        }
     };
     let words = format!(
-        "device {number}, {:?}, of user {name} (uin {}) has a new secret, and the old one is \
-         refused",
-        rotated.label, rotated.uin
+        "device {number}, {:?}, of user {} (uin {}) has a new secret, and the old one is refused",
+        rotated.label, rotated.name, rotated.uin
     );
     common.save(&rotated, path, &words)
 }

@@ -63,7 +63,7 @@ pub async fn handle<D: Directory>(
                 Some(name) => Some(Uin(accounts.user(&name).await?.uin)),
                 None => None,
             };
-            Ok(AccountReply::Devices(accounts.directory().devices(uin).await?))
+            Ok(AccountReply::Devices(accounts.devices(uin).await?))
         }
         AccountRequest::DeviceRevoke { name, device } => {
             Ok(AccountReply::Device(accounts.revoke(&name, &device).await?))

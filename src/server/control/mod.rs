@@ -10,6 +10,7 @@
 
 pub mod access;
 pub mod accounts;
+mod chores;
 pub mod client;
 mod connection;
 mod plane;

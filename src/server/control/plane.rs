@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::Server;
 use super::accounts::Whereabouts;
+use super::chores::{keep_keys, note_logins};
 use super::connection::Desk;
 use super::socket::SocketPath;
 use crate::directory::service::{Reply, Service};
@@ -27,10 +28,6 @@ const CONNECTIONS_MAX: usize = 64;
 
 /// Wait after a failed accept (too many open files, as a rule), so that it is not tried in a loop.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
-
-/// How often the file of the tokens' keys is looked at, in seconds: a key that was withdrawn is
-/// taken for no longer than that.
-const KEYS_LOOK_SECONDS: u64 = 2;
 
 /// Exit status of a process that a second signal ended: 128 and the number of SIGINT, as shells
 /// have it.
@@ -189,12 +186,16 @@ impl Plane {
         if let Some((tokens, hangup)) = accounts.tokens().cloned().zip(hangup) {
             tokio::spawn(keep_keys(tokens, hangup));
         }
+        tokio::spawn(note_logins(Arc::clone(&accounts)));
         tokio::spawn(questions.run(Arc::clone(&accounts), placement, reply));
         tokio::spawn(obey_signals(terminate, interrupt, Arc::clone(&server)));
         let desk = Desk { accounts: Arc::clone(&accounts), server, whereabouts };
         tokio::spawn(accept(listener, Arc::new(desk)));
         let _ = finished.await;
         let _ = std::fs::remove_file(folder.control_socket());
+        if let Err(error) = accounts.note_logins().await {
+            tracing::warn!(%error, "the newest logins are not noted");
+        }
         accounts.directory().close().await;
     }
 }
@@ -244,22 +245,6 @@ async fn obey_signals(mut terminate: Signal, mut interrupt: Signal, server: Arc<
     wait(&mut terminate, &mut interrupt).await;
     tracing::error!("a second signal came before all was in order; the logs recover at next start");
     std::process::exit(EXIT_AT_ONCE);
-}
-
-/// Reads the keys of tokens again on each SIGHUP, and when their file has changed.
-async fn keep_keys(tokens: Arc<Tokens>, mut hangup: Signal) {
-    let mut look = tokio::time::interval(Duration::from_secs(KEYS_LOOK_SECONDS));
-    loop {
-        let read = tokio::select! {
-            _ = hangup.recv() => Some(tokens.reload()),
-            _ = look.tick() => tokens.reload_if_changed(),
-        };
-        match read {
-            Some(Ok(keys)) => tracing::info!(keys, "the keys of tokens were read again"),
-            Some(Err(error)) => tracing::error!(%error, "the keys of tokens stay as they were"),
-            None => {}
-        }
-    }
 }
 
 async fn wait(terminate: &mut Signal, interrupt: &mut Signal) {

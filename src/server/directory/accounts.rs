@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustc_hash::FxHashMap;
 use tern_core::mail::Device;
 use tern_protocol::{Code, DeviceId, Uin, UnixMillis};
 
@@ -26,6 +27,10 @@ const USERS_MAX: usize = 65_536;
 /// Names of users and devices that are remembered, per generation: 16,384 of about 200 bytes, two
 /// generations, so 7 MB.
 const NAMES_MAX: usize = 16_384;
+
+/// Logins that wait to be noted: 65,536 of 24 bytes, so 2 MB. Further ones are not noted, which an
+/// operator sees as a device that logged in earlier than it did.
+const LOGINS_MAX: usize = 65_536;
 
 /// Devices of a user unless the operator chose: a family's worth of phones, tablets and computers,
 /// and room for what was lost and not revoked.
@@ -59,6 +64,7 @@ pub(super) struct Memory {
     credentials: Cache<Device, Credential>,
     users: Cache<Uin, ()>,
     pub(super) names: Cache<Bearer, Device>,
+    logins: FxHashMap<Device, UnixMillis>,
 }
 
 /// A device that was added, with the secret that only its profile will have.
@@ -85,6 +91,7 @@ impl<D: Directory> Accounts<D> {
             credentials: Cache::new(CREDENTIALS_MAX),
             users: Cache::new(USERS_MAX),
             names: Cache::new(NAMES_MAX),
+            logins: FxHashMap::default(),
         };
         Self { directory, limits, tokens, memory: Mutex::new(memory) }
     }
@@ -231,7 +238,9 @@ impl<D: Directory> Accounts<D> {
     pub async fn authenticate(&self, device: Device, secret: &Secret) -> Result<(), Code> {
         let good = |credential: &Credential| judge(Some(credential), secret) == Ok(());
         let credential = self.credential(device, good).await?;
-        judge(credential.as_ref(), secret)
+        judge(credential.as_ref(), secret)?;
+        self.saw(device);
+        Ok(())
     }
 
     /// What proves a device: as remembered, if that is `enough`, else as the store has it. What
@@ -258,6 +267,35 @@ impl<D: Directory> Accounts<D> {
                 memory.credentials.put(device, credential.clone());
             }
             return Ok(found);
+        }
+    }
+
+    /// The devices of a user, or of all.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn devices(&self, uin: Option<Uin>) -> Result<Vec<DeviceEntry>, DirectoryError> {
+        self.note_logins().await?;
+        self.directory.devices(uin).await
+    }
+
+    /// Writes down the logins since the last time, in one go: a login itself writes nothing.
+    ///
+    /// # Errors
+    /// When the store fails; they are lost then.
+    pub async fn note_logins(&self) -> Result<(), DirectoryError> {
+        let logins: Vec<_> = std::mem::take(&mut self.memory().logins).into_iter().collect();
+        match logins.is_empty() {
+            true => Ok(()),
+            false => self.directory.note_logins(&logins).await,
+        }
+    }
+
+    /// Remembers a login, to be noted later.
+    pub(super) fn saw(&self, device: Device) {
+        let mut memory = self.memory();
+        if memory.logins.len() < LOGINS_MAX || memory.logins.contains_key(&device) {
+            memory.logins.insert(device, now());
         }
     }
 
@@ -328,142 +366,4 @@ pub(super) fn now() -> UnixMillis {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Sqlite;
-    use super::*;
-
-    async fn accounts(folder: &tempfile::TempDir) -> Accounts<Sqlite> {
-        let path = folder.path().join("directory.sqlite");
-        let limits = Limits { devices_per_user: 5 };
-        Accounts::new(Sqlite::open(&path).await.expect("opened"), limits)
-    }
-
-    #[tokio::test]
-    async fn only_the_right_secret_of_the_right_device() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let accounts = accounts(&folder).await;
-        let name = "ann".parse().expect("a name");
-        let first = accounts.add_user(&name).await.expect("added");
-        let second = accounts.add_device(&name, None).await.expect("added");
-        for _ in 0..2 {
-            // the second time from memory
-            assert_eq!(accounts.authenticate(first.device, &first.secret).await, Ok(()));
-            assert_eq!(accounts.authenticate(second.device, &second.secret).await, Ok(()));
-            let wrong = accounts.authenticate(first.device, &second.secret).await;
-            assert_eq!(wrong, Err(Code::BadCredentials));
-        }
-        let nobody = Device { uin: Uin(1), device: DeviceId(1) };
-        let unknown = accounts.authenticate(nobody, &first.secret).await;
-        assert_eq!(unknown, Err(Code::BadCredentials), "the same answer");
-    }
-
-    #[tokio::test]
-    async fn disabling_and_revoking_take_effect_at_once() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let accounts = accounts(&folder).await;
-        let name = "ann".parse().expect("a name");
-        let first = accounts.add_user(&name).await.expect("added");
-        let second = accounts.add_device(&name, None).await.expect("added");
-        let check =
-            async |added: &AddedDevice| accounts.authenticate(added.device, &added.secret).await;
-        assert_eq!((check(&first).await, check(&second).await), (Ok(()), Ok(())));
-
-        accounts.set_disabled("ann", true).await.expect("disabled");
-        assert_eq!(check(&first).await, Err(Code::UserDisabled));
-        let wrong = accounts.authenticate(first.device, &second.secret).await;
-        assert_eq!(wrong, Err(Code::BadCredentials), "told to who has the secret only");
-        accounts.set_disabled("ann", false).await.expect("enabled");
-        assert_eq!(check(&first).await, Ok(()));
-
-        accounts.revoke("ann", "2").await.expect("revoked");
-        assert_eq!(check(&second).await, Err(Code::DeviceRevoked));
-        assert_eq!(check(&first).await, Ok(()), "the other device is as it was");
-        let error = accounts.revoke("ann", "9").await.expect_err("no such device");
-        assert!(matches!(error, DirectoryError::NoDevice(_)), "{error}");
-        let error = accounts.set_disabled("bob", true).await.expect_err("no such user");
-        assert!(matches!(error, DirectoryError::NoUser(_)), "{error}");
-    }
-
-    #[tokio::test]
-    async fn a_label_goes_before_a_number() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let accounts = accounts(&folder).await;
-        let name = "ann".parse().expect("a name");
-        accounts.add_user(&name).await.expect("added");
-        let label = Some("1x".parse().expect("a label"));
-        accounts.add_device(&name, label).await.expect("added");
-        let label = Some("9".parse().expect("a label"));
-        accounts.add_device(&name, label).await.expect("added");
-        assert_eq!(accounts.revoke("ann", "9").await.expect("revoked").device, 3);
-        assert_eq!(accounts.revoke("ann", "2").await.expect("revoked").label, "1x");
-    }
-
-    #[tokio::test]
-    async fn users_exist_or_not() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let accounts = accounts(&folder).await;
-        let ann = accounts.add_user(&"ann".parse().expect("a name")).await.expect("added");
-        for _ in 0..2 {
-            assert_eq!(accounts.exists(ann.device.uin).await, Some(true));
-            assert_eq!(accounts.exists(Uin(9)).await, Some(false));
-        }
-        accounts.directory().close().await;
-        assert_eq!(accounts.exists(Uin(9)).await, None, "it can't say now");
-    }
-
-    #[tokio::test]
-    async fn a_new_secret_ends_the_old_one_at_once() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let accounts = accounts(&folder).await;
-        let first = accounts.add_user(&"ann".parse().expect("a name")).await.expect("added");
-        let check = async |secret: &Secret| accounts.authenticate(first.device, secret).await;
-        assert_eq!(check(&first.secret).await, Ok(()));
-        let second = accounts.rotate("ann", "1").await.expect("rotated");
-        assert_eq!(second.device, first.device);
-        for _ in 0..2 {
-            assert_eq!(check(&first.secret).await, Err(Code::BadCredentials), "though remembered");
-            assert_eq!(check(&second.secret).await, Ok(()));
-        }
-        accounts.revoke("ann", "1").await.expect("revoked");
-        let error = accounts.rotate("ann", "1").await.expect_err("for ever");
-        assert!(matches!(error, DirectoryError::Revoked(_)), "{error}");
-    }
-
-    #[tokio::test]
-    async fn names_change_and_numbers_stay() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let accounts = accounts(&folder).await;
-        let ann = accounts.add_user(&"ann".parse().expect("a name")).await.expect("added");
-        accounts.add_user(&"bob".parse().expect("a name")).await.expect("added");
-        let to = |text: &str| text.parse().expect("a name");
-        let renamed = accounts.rename_user("ann", &to("Anna")).await.expect("renamed");
-        assert_eq!((renamed.uin, renamed.name.as_str()), (ann.device.uin.0, "Anna"));
-        assert_eq!(accounts.authenticate(ann.device, &ann.secret).await, Ok(()));
-        let error = accounts.rename_user("Anna", &to("bob")).await.expect_err("taken");
-        assert!(matches!(error, DirectoryError::NameTaken(_)), "{error}");
-        accounts.rename_user("Anna", &to("anna")).await.expect("another spelling is another name");
-
-        let phone = "phone".parse().expect("a label");
-        accounts.add_device(&to("anna"), None).await.expect("added");
-        let device = accounts.rename_device("anna", "2", &phone).await.expect("renamed");
-        assert_eq!((device.device, device.label.as_str()), (2, "phone"));
-        let error = accounts.rename_device("anna", "1", &phone).await.expect_err("taken");
-        assert!(matches!(error, DirectoryError::LabelTaken(_)), "{error}");
-    }
-
-    #[tokio::test]
-    async fn a_user_has_a_bounded_number_of_devices() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let accounts = accounts(&folder).await;
-        let name = "ann".parse().expect("a name");
-        accounts.add_user(&name).await.expect("added");
-        for _ in 2..=5 {
-            accounts.add_device(&name, None).await.expect("added");
-        }
-        let error = accounts.add_device(&name, None).await.expect_err("five already");
-        assert!(matches!(error, DirectoryError::TooManyDevices(5)), "{error}");
-        accounts.revoke("ann", "3").await.expect("revoked");
-        let sixth = accounts.add_device(&name, None).await.expect("one has gone");
-        assert_eq!(sixth.device.device.0, 6, "a refused one used no number up");
-    }
-}
+mod tests;

@@ -25,6 +25,7 @@ impl<D: Directory> Accounts<D> {
         let credential = self.credential(device, |_| true).await?;
         credential
             .map_or(Err(Code::BadCredentials), |credential| credential.standing.may_log_in())?;
+        self.saw(device);
         Ok(device)
     }
 

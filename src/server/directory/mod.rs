@@ -63,6 +63,9 @@ pub struct DeviceEntry {
     pub revoked: bool,
     /// When it was added, in milliseconds since 1970 UTC.
     pub created_ms: u64,
+    /// When it last logged in, in milliseconds since 1970 UTC; 0 if it never did. A session that
+    /// is resumed is no login.
+    pub last_login_ms: u64,
 }
 
 /// Whether a device may log in, if it has the secret.
@@ -251,6 +254,15 @@ pub trait Directory: Send + Sync + 'static {
         &self,
         device: Device,
         hash: &Hash,
+    ) -> impl Future<Output = Result<(), DirectoryError>> + Send;
+
+    /// Notes when devices logged in. A device that is not there is no error.
+    ///
+    /// # Errors
+    /// When the store fails; then none is noted.
+    fn note_logins(
+        &self,
+        logins: &[(Device, UnixMillis)],
     ) -> impl Future<Output = Result<(), DirectoryError>> + Send;
 
     /// Revokes a device, for ever.

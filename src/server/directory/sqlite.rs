@@ -155,13 +155,15 @@ impl Directory for Sqlite {
     async fn devices(&self, uin: Option<Uin>) -> Result<Vec<DeviceEntry>, DirectoryError> {
         let query = match uin {
             Some(uin) => sqlx::query(
-                "SELECT u.name, d.uin, d.device, d.label, d.revoked, d.created_ms \
+                "SELECT u.name, d.uin, d.device, d.label, d.revoked, d.created_ms, \
+                 d.last_login_ms \
                  FROM devices d JOIN users u ON u.uin = d.uin \
                  WHERE d.uin = ? ORDER BY d.device",
             )
             .bind(to_column(uin.0)),
             None => sqlx::query(
-                "SELECT u.name, d.uin, d.device, d.label, d.revoked, d.created_ms \
+                "SELECT u.name, d.uin, d.device, d.label, d.revoked, d.created_ms, \
+                 d.last_login_ms \
                  FROM devices d JOIN users u ON u.uin = d.uin ORDER BY d.uin, d.device",
             ),
         };
@@ -233,6 +235,19 @@ impl Directory for Sqlite {
             .execute(&self.pool)
             .await?;
         Ok(())
+    }
+
+    async fn note_logins(&self, logins: &[(Device, UnixMillis)]) -> Result<(), DirectoryError> {
+        let mut write = self.write().await?;
+        for (device, at) in logins {
+            sqlx::query("UPDATE devices SET last_login_ms = ? WHERE uin = ? AND device = ?")
+                .bind(to_column(at.0))
+                .bind(to_column(device.uin.0))
+                .bind(i64::from(device.device.0))
+                .execute(&mut *write)
+                .await?;
+        }
+        Ok(write.commit().await?)
     }
 
     async fn revoke(&self, device: Device) -> Result<(), DirectoryError> {
@@ -323,6 +338,7 @@ fn device(row: &SqliteRow) -> Result<DeviceEntry, DirectoryError> {
         label: row.try_get("label")?,
         revoked: row.try_get::<i64, _>("revoked")? != 0,
         created_ms: row.try_get::<i64, _>("created_ms")?.max(0).cast_unsigned(),
+        last_login_ms: row.try_get::<i64, _>("last_login_ms")?.max(0).cast_unsigned(),
     })
 }
 

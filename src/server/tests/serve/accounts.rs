@@ -130,6 +130,9 @@ async fn other_names_change_nobody() {
     let json = |args: &[&str]| serde_json::from_str::<serde_json::Value>(&say(args)).unwrap();
     let list = json(&["device", "list", "Anna", "--json"]);
     assert_eq!((&list[1]["label"], &list[1]["name"]), (&"tablet".into(), &"Anna".into()));
+    let last_login = |device: usize| list[device]["last_login_ms"].as_u64();
+    assert!(last_login(0) >= list[0]["created_ms"].as_u64(), "{list}");
+    assert_eq!(last_login(1), Some(0), "{list}");
     let why = refused(&data, &["device", "rename", "Anna", "1", "tablet"], 1);
     assert!(why.contains("already"), "{why}");
     let renamed = json(&["user", "rename", "Anna", "ann", "--json"]);
@@ -143,8 +146,9 @@ async fn other_names_change_nobody() {
     server.signal(Signal::TERM);
     server.end();
     say(&["device", "revoke", "ann", "tablet"]);
-    let rotated = json(&["device", "list", "ann", "--json"]);
-    assert_eq!(rotated[1]["revoked"], true, "without a server too");
+    let alone = json(&["device", "list", "ann", "--json"]);
+    assert_eq!(alone[1]["revoked"], true, "without a server too");
+    assert_eq!(alone[0]["last_login_ms"], list[0]["last_login_ms"], "noted before the end");
 }
 
 #[tokio::test]
