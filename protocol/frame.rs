@@ -6,8 +6,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::frames::{
     Block, BlockList, BlockPage, Blocked, ChannelState, Close, Cursor, ErrorHead, Fetch, Gap,
-    GroupInfo, GroupPage, Hello, Identity, LoggedIn, Login, Ping, Pong, PushBody, Resume, Send,
-    SendAck, SendRefused, TokenLogin, Welcome,
+    GroupInfo, GroupPage, Hello, Identity, LoggedIn, Login, Marks, MarksAsk, Ping, Pong, PushBody,
+    ReadMark, Receipts, ReceiptsAsk, Resume, Send, SendAck, SendRefused, TokenLogin, UnreadCount,
+    Welcome,
 };
 use crate::header::{Flags, HEADER_BYTES, Header};
 use crate::limits::PAYLOAD_BYTES_MAX;
@@ -64,6 +65,20 @@ pub enum Frame<'a> {
     BlockList(&'a BlockList),
     /// See [`Kind::BlockPage`]; with the uins.
     BlockPage(&'a BlockPage, &'a [u8]),
+    /// See [`Kind::Read`].
+    Read(&'a [ReadMark]),
+    /// See [`Kind::MarksAsk`].
+    MarksAsk(&'a MarksAsk),
+    /// See [`Kind::Marks`]; with the marks.
+    Marks(&'a Marks, &'a [u8]),
+    /// See [`Kind::ReceiptsAsk`].
+    ReceiptsAsk(&'a ReceiptsAsk),
+    /// See [`Kind::Receipts`].
+    Receipts(&'a Receipts),
+    /// See [`Kind::UnreadAsk`]; what comes behind the `id` of each is counted.
+    UnreadAsk(&'a [Cursor]),
+    /// See [`Kind::Unread`].
+    Unread(&'a [UnreadCount]),
     /// See [`Kind::Error`]; with its text.
     Error(&'a ErrorHead, &'a [u8]),
     /// See [`Kind::Close`]; with its text.
@@ -153,6 +168,13 @@ impl<'a> Frame<'a> {
             Kind::BlockPage => {
                 headed(kind, payload).map(|(head, rest)| Self::BlockPage(head, rest))?
             }
+            Kind::Read => Self::Read(list(kind, payload)?),
+            Kind::MarksAsk => Self::MarksAsk(whole(kind, payload)?),
+            Kind::Marks => headed(kind, payload).map(|(head, rest)| Self::Marks(head, rest))?,
+            Kind::ReceiptsAsk => Self::ReceiptsAsk(whole(kind, payload)?),
+            Kind::Receipts => Self::Receipts(whole(kind, payload)?),
+            Kind::UnreadAsk => Self::UnreadAsk(list(kind, payload)?),
+            Kind::Unread => Self::Unread(list(kind, payload)?),
             Kind::Error => headed(kind, payload).map(|(head, rest)| Self::Error(head, rest))?,
             Kind::Close => headed(kind, payload).map(|(head, rest)| Self::Close(head, rest))?,
             other => Self::Unknown(other, payload),
@@ -179,7 +201,9 @@ impl<'a> Frame<'a> {
             Self::Identity(fixed) => (fixed.as_bytes(), &[]),
             Self::Resume(fixed) => (fixed.as_bytes(), &[]),
             Self::LoggedIn(fixed) => (fixed.as_bytes(), &[]),
-            Self::Cursors(list) | Self::ReceiveAck(list) => (&[], list.as_bytes()),
+            Self::Cursors(list) | Self::ReceiveAck(list) | Self::UnreadAsk(list) => {
+                (&[], list.as_bytes())
+            }
             Self::Send(fixed, content) => (fixed.as_bytes(), content),
             Self::SendAck(fixed) => (fixed.as_bytes(), &[]),
             Self::SendRefused(fixed) => (fixed.as_bytes(), &[]),
@@ -195,6 +219,12 @@ impl<'a> Frame<'a> {
             Self::Blocked(fixed) => (fixed.as_bytes(), &[]),
             Self::BlockList(fixed) => (fixed.as_bytes(), &[]),
             Self::BlockPage(fixed, uins) => (fixed.as_bytes(), uins),
+            Self::Read(list) => (&[], list.as_bytes()),
+            Self::MarksAsk(fixed) => (fixed.as_bytes(), &[]),
+            Self::Marks(fixed, marks) => (fixed.as_bytes(), marks),
+            Self::ReceiptsAsk(fixed) => (fixed.as_bytes(), &[]),
+            Self::Receipts(fixed) => (fixed.as_bytes(), &[]),
+            Self::Unread(list) => (&[], list.as_bytes()),
             Self::Error(fixed, text) => (fixed.as_bytes(), text),
             Self::Close(fixed, text) => (fixed.as_bytes(), text),
             Self::Unknown(_, payload) => (&[], payload),
@@ -228,6 +258,13 @@ impl<'a> Frame<'a> {
             Self::Blocked(_) => Kind::Blocked,
             Self::BlockList(_) => Kind::BlockList,
             Self::BlockPage(..) => Kind::BlockPage,
+            Self::Read(_) => Kind::Read,
+            Self::MarksAsk(_) => Kind::MarksAsk,
+            Self::Marks(..) => Kind::Marks,
+            Self::ReceiptsAsk(_) => Kind::ReceiptsAsk,
+            Self::Receipts(_) => Kind::Receipts,
+            Self::UnreadAsk(_) => Kind::UnreadAsk,
+            Self::Unread(_) => Kind::Unread,
             Self::Error(..) => Kind::Error,
             Self::Close(..) => Kind::Close,
             Self::Unknown(kind, _) => *kind,
@@ -249,9 +286,11 @@ fn headed<T: FromBytes + KnownLayout + Immutable + Unaligned>(
     T::ref_from_prefix(payload).map_err(|_| DecodeError::Length { kind, bytes: payload.len() })
 }
 
-fn list(kind: Kind, payload: &[u8]) -> Result<&[Cursor], DecodeError> {
-    <[Cursor]>::ref_from_bytes(payload)
-        .map_err(|_| DecodeError::Length { kind, bytes: payload.len() })
+fn list<T: FromBytes + KnownLayout + Immutable + Unaligned>(
+    kind: Kind,
+    payload: &[u8],
+) -> Result<&[T], DecodeError> {
+    <[T]>::ref_from_bytes(payload).map_err(|_| DecodeError::Length { kind, bytes: payload.len() })
 }
 
 /// Bytes of a frame with this fixed part and this much behind it.

@@ -2,7 +2,7 @@
 
 use core::mem::size_of;
 
-use crate::frames::{Cursor, GroupMember, GroupPage, PushBody, TokenLogin};
+use crate::frames::{Cursor, GroupMember, GroupPage, Mark, Marks, PushBody, TokenLogin};
 use crate::group::CHANGE_BYTES_MAX;
 use crate::header::HEADER_BYTES;
 
@@ -56,6 +56,15 @@ pub const GROUP_PAGE_MEMBERS_MAX: usize = 256;
 /// Most uins in one BLOCK_PAGE: 512 of them are 4 KB.
 pub const BLOCK_PAGE_UINS_MAX: usize = 512;
 
+/// Most marks in one MARKS: 256 of them are 12 KB.
+pub const MARKS_PER_FRAME_MAX: usize = 256;
+
+/// Most channels that one UNREAD_ASK may ask for: a screenful of them, several times over.
+pub const UNREAD_CHANNELS_MAX: usize = 128;
+
+/// Unread messages of a channel beyond which nobody counts: people are shown "100+".
+pub const UNREAD_COUNT_MAX: u16 = 100;
+
 /// Longest text in an ERROR or CLOSE in bytes.
 pub const ERROR_TEXT_BYTES_MAX: usize = 256;
 
@@ -79,6 +88,7 @@ const _: () = {
             + GROUP_PAGE_MEMBERS_MAX * size_of::<GroupMember>()
             <= PAYLOAD_BYTES_MAX
     );
+    assert!(size_of::<Marks>() + MARKS_PER_FRAME_MAX * size_of::<Mark>() <= PAYLOAD_BYTES_MAX);
     assert!(size_of::<TokenLogin>() + TOKEN_BYTES_MAX <= PAYLOAD_BYTES_MAX);
     assert!(UNACKED_SENDS_MAX as usize <= u64::BITS as usize);
 };

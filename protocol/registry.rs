@@ -85,6 +85,13 @@ kinds! {
     0x19 GroupPage "GROUP_PAGE" ToClient Login "Answers GROUP_INFO; flag LAST with the last page.";
     0x20 Ping "PING" ToServer Login "The client's heartbeat.";
     0x21 Pong "PONG" ToClient Login "Answers a heartbeat with the time until the next.";
+    0x28 Read "READ" ToServer Login "The user has read each channel up to an id.";
+    0x29 MarksAsk "MARKS_ASK" ToServer Login "Asks how far the user, and those he writes to, have got, and to be told from then on.";
+    0x2a Marks "MARKS" ToClient Login "How far users have got in channels: delivered and read; flag LAST ends an answer.";
+    0x2b ReceiptsAsk "RECEIPTS_ASK" ToServer Login "Asks how many members of a group have a message.";
+    0x2c Receipts "RECEIPTS" ToClient Login "Answers RECEIPTS_ASK with counts.";
+    0x2d UnreadAsk "UNREAD_ASK" ToServer Login "Asks for each channel how much is unread behind an id.";
+    0x2e Unread "UNREAD" ToClient Login "How much is unread; flag LAST with what ends the answer to an UNREAD_ASK.";
     0x30 Block "BLOCK" ToServer Login "Takes no more messages from a user in direct channels, or does again.";
     0x31 Blocked "BLOCKED" ToClient Login "Answers BLOCK: durable, or why not.";
     0x32 BlockList "BLOCK_LIST" ToServer Login "Asks for the users that are blocked, a page at a time.";

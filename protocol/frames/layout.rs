@@ -2,8 +2,9 @@
 
 use super::{
     Block, BlockList, BlockPage, Blocked, ChannelState, Close, Cursor, ErrorHead, Fetch, Gap,
-    GroupInfo, GroupPage, Hello, Identity, LoggedIn, Login, Ping, Pong, PushBody, Resume, Send,
-    SendAck, SendRefused, TokenLogin, Welcome,
+    GroupInfo, GroupPage, Hello, Identity, LoggedIn, Login, Marks, MarksAsk, Ping, Pong, PushBody,
+    ReadMark, Receipts, ReceiptsAsk, Resume, Send, SendAck, SendRefused, TokenLogin, UnreadCount,
+    Welcome,
 };
 use crate::registry::Kind;
 
@@ -66,7 +67,7 @@ pub fn layout(kind: Kind) -> Option<Layout> {
         Kind::Identity => (Identity::FIELDS, Tail::None),
         Kind::Resume => (Resume::FIELDS, Tail::None),
         Kind::LoggedIn => (LoggedIn::FIELDS, Tail::None),
-        Kind::Cursors | Kind::ReceiveAck => (Cursor::FIELDS, Tail::Repeat),
+        Kind::Cursors | Kind::ReceiveAck | Kind::UnreadAsk => (Cursor::FIELDS, Tail::Repeat),
         Kind::Send => (Send::FIELDS, Tail::Bytes("content")),
         Kind::SendAck => (SendAck::FIELDS, Tail::None),
         Kind::SendRefused => (SendRefused::FIELDS, Tail::None),
@@ -82,6 +83,12 @@ pub fn layout(kind: Kind) -> Option<Layout> {
         Kind::Blocked => (Blocked::FIELDS, Tail::None),
         Kind::BlockList => (BlockList::FIELDS, Tail::None),
         Kind::BlockPage => (BlockPage::FIELDS, Tail::Bytes("uins")),
+        Kind::Read => (ReadMark::FIELDS, Tail::Repeat),
+        Kind::MarksAsk => (MarksAsk::FIELDS, Tail::None),
+        Kind::Marks => (Marks::FIELDS, Tail::Bytes("marks")),
+        Kind::ReceiptsAsk => (ReceiptsAsk::FIELDS, Tail::None),
+        Kind::Receipts => (Receipts::FIELDS, Tail::None),
+        Kind::Unread => (UnreadCount::FIELDS, Tail::Repeat),
         Kind::Error => (ErrorHead::FIELDS, Tail::Bytes("text")),
         Kind::Close => (Close::FIELDS, Tail::Bytes("text")),
         _ => return None,

@@ -9,6 +9,7 @@ mod groups;
 mod layout;
 mod messages;
 mod reading;
+mod receipts;
 mod session;
 
 pub use blocks::{Block, BlockList, BlockPage, Blocked, block};
@@ -16,6 +17,7 @@ pub use groups::{Change, GroupInfo, GroupMember, GroupPage, action, role, settin
 pub use layout::{Field, Layout, Tail, layout};
 pub use messages::{PushBody, Send, SendAck, SendRefused, content_type, message_kind};
 pub use reading::{ChannelState, Cursor, Fetch, Gap};
+pub use receipts::{Mark, Marks, MarksAsk, ReadMark, Receipts, ReceiptsAsk, UnreadCount};
 pub use session::{
     Close, ErrorHead, Hello, Identity, LoggedIn, Login, Network, Ping, Pong, Resume, TokenLogin,
     Welcome, capabilities,

@@ -16,6 +16,8 @@ pub mod capabilities {
     pub const GROUPS: u64 = 1 << 1;
     /// The server takes TOKEN_LOGIN.
     pub const TOKENS: u64 = 1 << 2;
+    /// READ, MARKS and what else is said of reading on.
+    pub const MARKS: u64 = 1 << 4;
     /// Messages of kinds RECALL and EDIT.
     pub const RECALLS: u64 = 1 << 8;
     /// The frames of blocks.

@@ -5,8 +5,9 @@ mod vectors;
 
 use tern_protocol::frames::{
     Block, BlockList, BlockPage, Blocked, Change, ChannelState, Close, Cursor, ErrorHead, Fetch,
-    Gap, GroupInfo, GroupMember, GroupPage, Hello, Identity, LoggedIn, Login, Network, Ping, Pong,
-    PushBody, Resume, Send, SendAck, SendRefused, TokenLogin, Welcome, action, block, capabilities,
+    Gap, GroupInfo, GroupMember, GroupPage, Hello, Identity, LoggedIn, Login, Mark, Marks,
+    MarksAsk, Network, Ping, Pong, PushBody, ReadMark, Receipts, ReceiptsAsk, Resume, Send,
+    SendAck, SendRefused, TokenLogin, UnreadCount, Welcome, action, block, capabilities,
     content_type, message_kind, role, settings,
 };
 use tern_protocol::group::{self, ChangeView};
@@ -301,6 +302,75 @@ fn pong() {
     let (sequence, heartbeat_ms) = (3.into(), 30_000.into());
     let pong = Pong { sequence, heartbeat_ms, server_time: TIME_MS.into() };
     same("pong", Flags::NONE, &Frame::Pong(&pong));
+}
+
+#[test]
+fn read() {
+    let (id, incarnation) = (41.into(), 2.into());
+    let loud = ReadMark { channel: direct(), id, incarnation, quiet: 0, reserved: [0; 3] };
+    let (channel, id, incarnation) = (ChannelId::group(77), 7.into(), 1.into());
+    let quiet = ReadMark { channel, id, incarnation, quiet: 1, reserved: [0; 3] };
+    same("read", Flags::NONE, &Frame::Read(&[loud, quiet]));
+}
+
+#[test]
+fn marks_ask() {
+    let ask = MarksAsk { life: TIME_MS.into(), since: 5.into() };
+    same("marks_ask", Flags::NONE, &Frame::MarksAsk(&ask));
+}
+
+#[test]
+fn marks() {
+    let head = Marks { life: TIME_MS.into(), as_of: 6.into() };
+    let mark = Mark {
+        channel: direct(),
+        uin: 10_002.into(),
+        delivered: 42.into(),
+        read: 41.into(),
+        incarnation: 2.into(),
+        reserved: 0.into(),
+    };
+    same("marks", Flags::LAST, &Frame::Marks(&head, mark.as_bytes()));
+}
+
+#[test]
+fn receipts_ask() {
+    let ask = ReceiptsAsk { channel: ChannelId::group(77), id: 9.into() };
+    same("receipts_ask", Flags::NONE, &Frame::ReceiptsAsk(&ask));
+}
+
+#[test]
+fn receipts() {
+    let receipts = Receipts {
+        channel: ChannelId::group(77),
+        id: 9.into(),
+        members: 80.into(),
+        delivered: 60.into(),
+        read: 30.into(),
+        reserved: 0.into(),
+    };
+    same("receipts", Flags::NONE, &Frame::Receipts(&receipts));
+}
+
+#[test]
+fn unread_ask() {
+    let (id, incarnation) = (41.into(), 2.into());
+    let list = [Cursor { channel: direct(), id, incarnation, reserved: 0.into() }];
+    same("unread_ask", Flags::NONE, &Frame::UnreadAsk(&list));
+}
+
+#[test]
+fn unread() {
+    let count = UnreadCount {
+        channel: direct(),
+        after: 41.into(),
+        newest: 256.into(),
+        count: 100.into(),
+        code: 0.into(),
+        more: 1,
+        reserved: [0; 3],
+    };
+    same("unread", Flags::LAST, &Frame::Unread(&[count]));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::{env, fs};
 
-use tern_protocol::frames::{Change, GroupMember, Layout, Tail, layout};
+use tern_protocol::frames::{Change, GroupMember, Layout, Mark, Tail, layout};
 use tern_protocol::limits;
 use tern_protocol::registry::{Direction, Needs};
 use tern_protocol::{Class, Code, Frame, Kind};
@@ -33,6 +33,8 @@ fn the_tables_in_spec_md_are_those_of_the_code() {
     new = fill(&new, "CHANGE", &drawing::frame(&change));
     let member = Layout { fields: GroupMember::FIELDS, tail: Tail::None };
     new = fill(&new, "MEMBER", &drawing::frame(&member));
+    let mark = Layout { fields: Mark::FIELDS, tail: Tail::None };
+    new = fill(&new, "MARK", &drawing::frame(&mark));
     if env::var_os(WRITE).is_some() {
         fs::write(SPEC, new).expect("SPEC.md can be written");
     } else if let Some((old, new)) = old.lines().zip(new.lines()).find(|(old, new)| old != new) {
@@ -122,6 +124,9 @@ fn limits_table() -> String {
         GROUP_NAME_BYTES_MAX,
         GROUP_PAGE_MEMBERS_MAX,
         BLOCK_PAGE_UINS_MAX,
+        MARKS_PER_FRAME_MAX,
+        UNREAD_CHANNELS_MAX,
+        UNREAD_COUNT_MAX,
         ERROR_TEXT_BYTES_MAX,
         SECRET_BYTES,
         TOKEN_BYTES_MAX,

@@ -118,6 +118,8 @@ pub enum Waiter {
     Link(LinkId),
     /// A shard's look-up of old keys.
     Shard(ShardId),
+    /// A session's count of what is unread.
+    Count(LinkId),
 }
 
 /// A frame to send, small enough to stand here whole.

@@ -35,6 +35,7 @@ pub mod recalled;
 pub mod mail;
 pub mod placement;
 mod post;
+pub mod progress;
 
 pub mod limiter;
 

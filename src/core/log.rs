@@ -38,6 +38,8 @@ pub enum RecordKind {
     Recall = 5,
     /// A user blocks another, or does so no more: [`crate::shard::records::BlockBody`].
     Block = 6,
+    /// What a user has read: [`crate::shard::records::MarksHead`] and its entries.
+    Read = 7,
 }
 
 impl RecordKind {
@@ -50,6 +52,7 @@ impl RecordKind {
             4 => Some(Self::Change),
             5 => Some(Self::Recall),
             6 => Some(Self::Block),
+            7 => Some(Self::Read),
             _ => None,
         }
     }

@@ -12,6 +12,7 @@ use crate::io::LinkId;
 use crate::limiter::Limiter;
 use crate::log::{Durable, Offset};
 use crate::placement::{ShardId, WorkerId};
+use crate::progress::MarksMail;
 use crate::recalled::Recalled;
 use crate::shard::DurableAck;
 use crate::time::Mono;
@@ -449,6 +450,8 @@ pub enum Mail {
         /// The number.
         sequence: u64,
     },
+    /// How far users have got.
+    Marks(MarksMail),
 }
 
 /// What becomes of mail when the mailbox of the other worker is full.
@@ -469,6 +472,7 @@ impl Mail {
         match self {
             Self::Send { .. } | Self::GroupInfo { .. } => WhenFull::Refuse,
             Self::Deliver { .. } => WhenFull::Coalesce,
+            Self::Marks(mail) => mail.when_full(),
             Self::SendAcked { .. }
             | Self::SendRefused { .. }
             | Self::GroupPage { .. }

@@ -4,13 +4,15 @@
 //! its kind ([`Mail::when_full`]).
 
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 
 use rustc_hash::FxHashMap;
 use tern_protocol::ChannelId;
 
 use crate::counters::Counters;
-use crate::mail::{Address, Grant, Mail, SessionRef, WhenFull};
+use crate::mail::{Address, Mail, SessionRef, WhenFull};
 use crate::placement::{Placement, WorkerId};
+use crate::progress::Topic;
 
 /// Pieces of mail waiting for another worker above which hints are merged: a turn's worth.
 const COALESCE_ABOVE: usize = 256;
@@ -31,8 +33,25 @@ struct Outbox {
     /// Requests posted and not answered yet; each has a place for its answer.
     open_requests: usize,
     /// Hints that came while the queue was long, the newest of each, in order of arrival.
-    hints: FxHashMap<(SessionRef, ChannelId), Grant>,
-    hints_order: VecDeque<(SessionRef, ChannelId)>,
+    hints: FxHashMap<About, (Address, Mail)>,
+    hints_order: VecDeque<About>,
+}
+
+/// What a hint is about.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum About {
+    Delivery(SessionRef, ChannelId),
+    Mark(Topic),
+}
+
+impl About {
+    fn of(mail: &mut Mail) -> Option<Self> {
+        match mail {
+            Mail::Deliver { to, channel, .. } => Some(Self::Delivery(*to, *channel)),
+            Mail::Marks(mail) => mail.as_hint().map(|(topic, _)| Self::Mark(topic)),
+            _ => None,
+        }
+    }
 }
 
 impl Post {
@@ -42,20 +61,17 @@ impl Post {
     }
 
     /// Posts mail that is never refused.
-    pub(crate) fn send(&mut self, counters: &mut Counters, to: Address, mail: Mail) {
+    pub(crate) fn send(&mut self, counters: &mut Counters, to: Address, mut mail: Mail) {
         debug_assert!(mail.when_full() != WhenFull::Refuse, "a request goes by `request`");
         let worker = self.worker_of(to);
         if worker == self.here {
             self.local.push_back((to, mail));
             return;
         }
-        match (to, mail) {
-            (_, Mail::Deliver { to, channel, grant })
-                if self.outbox(worker).queue.len() >= COALESCE_ABOVE =>
-            {
-                self.outbox(worker).coalesce(counters, (to, channel), grant);
-            }
-            (to, mail) => self.outbox(worker).queue.push_back((to, mail)),
+        let outbox = self.outbox(worker);
+        match About::of(&mut mail).filter(|_| outbox.queue.len() >= COALESCE_ABOVE) {
+            Some(about) => outbox.coalesce(counters, about, (to, mail)),
+            None => outbox.queue.push_back((to, mail)),
         }
     }
 
@@ -116,18 +132,33 @@ impl Post {
 }
 
 impl Outbox {
-    fn coalesce(&mut self, counters: &mut Counters, key: (SessionRef, ChannelId), grant: Grant) {
-        if self.hints.insert(key, grant).is_some() {
-            counters.mail_coalesced += 1;
-        } else {
-            self.hints_order.push_back(key);
+    fn coalesce(&mut self, counters: &mut Counters, about: About, hint: (Address, Mail)) {
+        match self.hints.entry(about) {
+            Entry::Occupied(mut older) => {
+                merge(&mut older.get_mut().1, hint.1);
+                counters.mail_coalesced += 1;
+            }
+            Entry::Vacant(place) => {
+                place.insert(hint);
+                self.hints_order.push_back(about);
+            }
         }
     }
 
     fn poll_hint(&mut self) -> Option<(Address, Mail)> {
-        let key = self.hints_order.pop_front()?;
-        let grant = self.hints.remove(&key).expect("each key in the order has its hint");
-        let (to, channel) = key;
-        Some((Address::Front(to.worker), Mail::Deliver { to, channel, grant }))
+        let about = self.hints_order.pop_front()?;
+        Some(self.hints.remove(&about).expect("each in the order has its hint"))
     }
+}
+
+/// Two hints about the same become one. Of what may be read the newer says all; how far somebody
+/// has got is told in parts.
+fn merge(older: &mut Mail, mut newer: Mail) {
+    if let (Mail::Marks(older), Mail::Marks(newer)) = (&mut *older, &mut newer)
+        && let (Some((_, known)), Some((_, told))) = (older.as_hint(), newer.as_hint())
+    {
+        known.merge(*told);
+        return;
+    }
+    *older = newer;
 }

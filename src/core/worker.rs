@@ -89,6 +89,7 @@ impl<L: Log, T: DedupTable, R: Reader> Worker<L, T, R> {
             }
             Input::Directory(answer) => front.handle_answer(&mut context, answer),
             Input::Warmed(Waiter::Link(link)) => front.handle_warmed(&mut context, link),
+            Input::Warmed(Waiter::Count(link)) => front.handle_count_warmed(link),
             Input::Warmed(Waiter::Shard(shard)) => shards.get(shard).handle_warmed(&mut context),
             Input::Kick { uin, device, code } => {
                 front.handle_kick(&mut context, uin, device, code);
@@ -99,7 +100,12 @@ impl<L: Log, T: DedupTable, R: Reader> Worker<L, T, R> {
                     }
                 }
             }
-            Input::Drain => front.handle_drain(&mut context),
+            Input::Drain => {
+                front.handle_drain(&mut context);
+                for shard in shards.all.iter_mut() {
+                    shard.handle_drain(&context);
+                }
+            }
             Input::Tick => {
                 front.handle_tick(&mut context);
                 for shard in shards.all.iter_mut() {
@@ -122,7 +128,8 @@ impl<L: Log, T: DedupTable, R: Reader> Worker<L, T, R> {
 
     /// Ends a turn: hands what was appended to the commit.
     pub fn commit(&mut self, now: Now) {
-        let (mut context, _, shards) = self.split(now);
+        let (mut context, front, shards) = self.split(now);
+        front.count_some(&mut context);
         for shard in shards.all.iter_mut() {
             shard.end_turn(&mut context);
         }

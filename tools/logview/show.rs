@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tern_core::log::{Record, RecordKind};
-use tern_core::shard::records::{BlockBody, EntryBody, EpochBody};
+use tern_core::shard::records::{BlockBody, EntryBody, EpochBody, MarkEntry, MarksHead};
 use tern_protocol::frames::{PushBody, block, content_type, message_kind};
 use zerocopy::FromBytes;
 
@@ -94,6 +94,10 @@ pub(crate) fn record_json(record: &Record<'_>) -> Value {
             json!({"blocker": body.blocker.to_string(), "blocked": body.blocked.to_string(),
                    "begins": begins(body), "server_time_ms": body.server_time.to_string()})
         }),
+        RecordKind::Read => marks(record).map(|(head, entries)| {
+            let marks: Vec<Value> = entries.iter().map(mark_json).collect();
+            json!({"uin": head.uin.to_string(), "marks": marks})
+        }),
     }
     .unwrap_or_else(|| json!({"body_hex": hex(record.body)}))
 }
@@ -113,12 +117,28 @@ pub(crate) fn record_line(record: &Record<'_>) -> String {
             let blocks = if begins(body) { "blocks" } else { "blocks no more" };
             format!("{} {blocks} {}", body.blocker, body.blocked)
         }),
+        RecordKind::Read => marks(record).map(|(head, entries)| {
+            let marks: Vec<String> =
+                entries.iter().map(|mark| format!("{} to {}", mark.channel, mark.read)).collect();
+            format!("{} has read {}", head.uin, marks.join(", "))
+        }),
     }
     .unwrap_or_else(|| format!("{} bytes that are no such body", record.body.len()))
 }
 
 fn begins(body: &BlockBody) -> bool {
     body.action.get() == u32::from(block::BEGIN)
+}
+
+fn marks<'a>(record: &Record<'a>) -> Option<(&'a MarksHead, &'a [MarkEntry])> {
+    let (head, entries) = MarksHead::ref_from_prefix(record.body).ok()?;
+    Some((head, <[MarkEntry]>::ref_from_bytes(entries).ok()?))
+}
+
+fn mark_json(mark: &MarkEntry) -> Value {
+    json!({"channel": mark.channel.to_string(), "delivered": mark.delivered.to_string(),
+           "read": mark.read.to_string(), "shown": mark.shown.to_string(),
+           "incarnation": mark.incarnation.get()})
 }
 
 /// A kind's name.
@@ -130,6 +150,7 @@ pub(crate) fn kind_name(kind: RecordKind) -> &'static str {
         RecordKind::Change => "change",
         RecordKind::Recall => "recall",
         RecordKind::Block => "block",
+        RecordKind::Read => "read",
     }
 }
 

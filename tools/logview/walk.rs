@@ -165,6 +165,7 @@ fn damaged_body(head: &Head, bytes: &[u8]) -> String {
         (RecordKind::Message, _) => "a message".into(),
         (RecordKind::Epoch, _) => "a login's epoch".into(),
         (RecordKind::Entry, _) => "an entry into a channel".into(),
+        (RecordKind::Read, _) => "what a user had read".into(),
     };
     let cut = if bytes.len() < head.bytes { ", cut off" } else { "" };
     format!("{what} of {} bytes whose header is whole and whose body is damaged{cut}", head.bytes)

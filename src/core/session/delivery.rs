@@ -78,6 +78,16 @@ impl Delivery {
         self.views.insert(channel, view);
     }
 
+    /// What the session may read of a channel.
+    pub(super) fn grant(&self, channel: ChannelId) -> Option<&Grant> {
+        self.views.get(&channel)?.grant.as_ref()
+    }
+
+    /// Up to which id the device has consumed a channel.
+    pub(super) fn acked_to(&self, channel: ChannelId) -> Option<MessageId> {
+        self.views.get(&channel).map(|view| view.acked)
+    }
+
     /// More may be read. Tells the client what it must know before the first push.
     pub(super) fn granted(
         &mut self,
@@ -106,7 +116,7 @@ impl Delivery {
         self.make_ready(channel);
     }
 
-    /// The device has consumed up to `id`, in this incarnation.
+    /// The device has consumed up to `id`, in this incarnation. Says whether that is news.
     ///
     /// # Errors
     /// If that was never pushed to it.
@@ -115,14 +125,14 @@ impl Delivery {
         channel: ChannelId,
         id: MessageId,
         incarnation: Incarnation,
-    ) -> Result<(), Code> {
+    ) -> Result<bool, Code> {
         let view = self.views.get_mut(&channel).filter(|view| id <= view.sent);
         let view = view.ok_or(Code::NotGranted)?;
         view.named = incarnation;
         let (messages, bytes) = view.ack(id.min(view.pushed));
         self.unacked_messages -= messages;
         self.unacked_bytes -= bytes;
-        Ok(())
+        Ok(messages > 0)
     }
 
     /// The device asks for `from` to `to` again: delivery goes back to there. What of it is past

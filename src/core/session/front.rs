@@ -1,7 +1,7 @@
 //! All sessions of a worker: which one a frame, a piece of mail or a deadline is for.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
@@ -26,6 +26,8 @@ pub(crate) struct Front<R> {
     pub(super) sessions: FxHashMap<LinkId, Session>,
     /// One armed deadline a session, looked at when it comes and set anew if it had moved.
     deadlines: BinaryHeap<Reverse<(Mono, LinkId)>>,
+    /// Sessions whose unread messages are counted, in turn.
+    pub(super) counting: VecDeque<LinkId>,
     /// Sessions that are logged in.
     pub(super) live: usize,
     draining: bool,
@@ -41,6 +43,7 @@ impl<R: Reader> Front<R> {
             reader,
             sessions: FxHashMap::default(),
             deadlines: BinaryHeap::new(),
+            counting: VecDeque::new(),
             live: 0,
             draining: false,
         }
@@ -116,7 +119,14 @@ impl<R: Reader> Front<R> {
             Frame::Cursors(list) => self.cursors(context, link, list, flags.has(Flags::LAST)),
             Frame::Send(head, content) => self.send(context, link, head, content, bytes),
             Frame::ReceiveAck(list) => self.receive_ack(context, link, list),
-            Frame::Fetch(_) | Frame::Ping(_) | Frame::Block(_) | Frame::BlockList(_)
+            Frame::Fetch(_)
+            | Frame::Ping(_)
+            | Frame::Block(_)
+            | Frame::BlockList(_)
+            | Frame::Read(_)
+            | Frame::MarksAsk(_)
+            | Frame::ReceiptsAsk(_)
+            | Frame::UnreadAsk(_)
                 if !self.may_ask(context, link, frame.kind()) =>
             {
                 Ok(())
@@ -126,6 +136,10 @@ impl<R: Reader> Front<R> {
             Frame::Block(block) => self.block(context, link, block),
             Frame::BlockList(list) => self.block_list(context, link, list),
             Frame::Ping(ping) => self.ping(context, link, ping),
+            Frame::Read(list) => self.read(context, link, list),
+            Frame::MarksAsk(ask) => self.marks_ask(context, link, ask),
+            Frame::ReceiptsAsk(ask) => self.receipts_ask(context, link, ask),
+            Frame::UnreadAsk(list) => self.unread_ask(context, link, list),
             Frame::Close(..) => Err(Code::LoggedOut),
             Frame::Welcome(_)
             | Frame::Identity(_)
@@ -139,6 +153,9 @@ impl<R: Reader> Front<R> {
             | Frame::Blocked(_)
             | Frame::BlockPage(..)
             | Frame::Pong(_)
+            | Frame::Marks(..)
+            | Frame::Receipts(_)
+            | Frame::Unread(_)
             | Frame::Error(..)
             | Frame::Unknown(..) => Err(Code::WrongDirection),
         }
@@ -218,6 +235,7 @@ impl<R: Reader> Front<R> {
                 context.counters.sessions_fenced += u64::from(self.sessions.contains_key(&to.link));
                 self.end(context, to.link, code);
             }
+            Mail::Marks(mail) => self.handle_marks_mail(context, mail),
             Mail::Send { .. }
             | Mail::GroupInfo { .. }
             | Mail::Block { .. }
@@ -286,6 +304,9 @@ impl<R: Reader> Front<R> {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
+        if !self.counting.is_empty() {
+            return Some((Mono(0), "unread messages are counted"));
+        }
         self.deadlines.peek().map(|Reverse((at, _))| (*at, "a session may have gone silent"))
     }
 

@@ -9,6 +9,7 @@ use tern_protocol::{Code, Epoch, Flags, Kind};
 use super::blocking::Blocking;
 use super::delivery::Delivery;
 use super::front::{Front, Verdict};
+use super::marking::Marking;
 use super::rates::Sending;
 use super::{Live, State};
 use crate::context::Context;
@@ -43,6 +44,7 @@ impl<R: Reader> Front<R> {
         let offered = datagrams
             | tokens
             | capabilities::GROUPS
+            | capabilities::MARKS
             | capabilities::RECALLS
             | capabilities::BLOCKS;
         let welcome = Welcome {
@@ -141,7 +143,7 @@ impl<R: Reader> Front<R> {
         let (sending, asks) = (Sending::new(rates), Limiter::default());
         let (subscribed, delivery) = (false, Delivery::new(session.takes_datagrams));
         self.live += 1;
-        let (asks_group, blocking) = (false, Blocking::default());
+        let (asks_group, blocking, marking) = (false, Blocking::default(), Marking::default());
         session.state = State::Live(Live {
             device,
             epoch,
@@ -150,6 +152,7 @@ impl<R: Reader> Front<R> {
             subscribed,
             asks_group,
             blocking,
+            marking,
             delivery,
         });
         if resumed {

@@ -5,10 +5,12 @@
 //! device only after its user's home shard said so; a frame out of turn closes it.
 
 mod blocking;
+mod counting;
 mod delivery;
 mod front;
 mod greeting;
 mod grouping;
+mod marking;
 mod page;
 mod rates;
 mod reading;
@@ -24,6 +26,7 @@ use crate::mail::Device;
 use crate::time::Mono;
 use blocking::Blocking;
 use delivery::Delivery;
+use marking::Marking;
 use rates::Sending;
 
 /// One connection's session.
@@ -71,6 +74,7 @@ struct Live {
     /// Whether a page of a group's members is under way.
     asks_group: bool,
     blocking: Blocking,
+    marking: Marking,
     delivery: Delivery,
 }
 

@@ -42,9 +42,9 @@ pub(super) enum Item {
 
 /// Where a walk back through a channel stands: `at` is the message `top`, or the newest one
 /// before it that could be read when the link was made.
-struct Walk {
-    top: MessageId,
-    at: Offset,
+pub(super) struct Walk {
+    pub(super) top: MessageId,
+    pub(super) at: Offset,
 }
 
 impl Page {
@@ -155,7 +155,7 @@ impl Page {
 
 impl Walk {
     /// From the message `id` at `at` on to the next one of interest.
-    fn go_on(&mut self, id: MessageId, at: Offset, links: Links, last: MessageId) {
+    pub(super) fn go_on(&mut self, id: MessageId, at: Offset, links: Links, last: MessageId) {
         let (top, link) = if id.skip() >= last {
             (id.skip(), links.skip)
         } else {
@@ -166,7 +166,7 @@ impl Walk {
 }
 
 /// A link of the record at `from`: what does not lead back leads nowhere.
-fn back(from: Offset, link: Offset) -> Offset {
+pub(super) fn back(from: Offset, link: Offset) -> Offset {
     if link < from { link } else { Offset::NONE }
 }
 

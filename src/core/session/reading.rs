@@ -58,9 +58,11 @@ impl<R: Reader> Front<R> {
         let Some(session) = self.sessions.get_mut(&to.link) else { return };
         let State::Live(live) = &mut session.state else { return };
         let (count, after) = (page.len(), page.last().map(|(channel, _)| *channel));
+        let all: Vec<ChannelId> = page.iter().map(|(channel, _)| *channel).collect();
         for (channel, grant) in page {
             live.delivery.granted(context, to.link, channel, grant);
         }
+        live.tell_all_delivered(context, &all);
         if count == CHANNELS_PER_PAGE {
             let mail = Mail::Subscribe { from: to, device: live.device, after };
             let home = Address::Shard(context.placement.home_of(live.device.uin));
@@ -98,6 +100,9 @@ impl<R: Reader> Front<R> {
             let acked =
                 live.delivery.acked(cursor.channel, cursor.id.into(), cursor.incarnation.into());
             context.counters.receive_acks += u64::from(acked.is_ok());
+            if acked == Ok(true) {
+                live.tell_delivered(context, cursor.channel);
+            }
         }
         if context.counters.receive_acks - before < list.len() as u64 {
             context.counters.frames_refused += 1;

@@ -94,6 +94,17 @@ impl Audiences {
         audience.grant.as_ref()?.clipped(*audience.users.get(&uin)?)
     }
 
+    /// What may be read of a group by those who may read all.
+    pub(super) fn whole_grant(&self, channel: ChannelId) -> Option<Grant> {
+        self.groups.get(&channel)?.grant.clone()
+    }
+
+    /// Whether a user at home here is a member of a group now.
+    pub(super) fn is_member(&self, channel: ChannelId, uin: Uin) -> bool {
+        let visible = self.groups.get(&channel).and_then(|audience| audience.users.get(&uin));
+        visible.is_some_and(Visible::is_open)
+    }
+
     /// A session that wants to be told of what is new in the groups of its user.
     pub(super) fn listen(
         &mut self,

@@ -178,6 +178,12 @@ impl Home {
         self.audiences.unlisten(device, user.groups());
     }
 
+    /// What a user may read of a channel.
+    pub(super) fn grant(&self, channel: ChannelId, uin: Uin) -> Option<Grant> {
+        let known = self.users.get(&uin)?.channels.get(&channel)?;
+        known.clone().or_else(|| self.audiences.grant(channel, uin))
+    }
+
     pub(super) fn exchange_ended(&self) -> bool {
         self.heard.iter().all(|heard| heard.exchange_ended)
     }
@@ -186,6 +192,16 @@ impl Home {
 impl User {
     fn groups(&self) -> impl Iterator<Item = ChannelId> {
         self.channels.range(..=ChannelId::group(u64::MAX)).map(|(channel, _)| *channel)
+    }
+
+    /// Whether he has entered the channel.
+    pub(super) fn is_in(&self, channel: ChannelId) -> bool {
+        self.channels.contains_key(&channel)
+    }
+
+    /// Whether this is the session of one of his devices.
+    pub(super) fn is_session(&self, session: SessionRef) -> bool {
+        self.devices.iter().any(|state| state.session() == Some(session))
     }
 
     pub(super) fn device(&mut self, device: DeviceId) -> &mut DeviceState {

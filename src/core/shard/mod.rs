@@ -19,6 +19,7 @@ mod group;
 mod home;
 mod login;
 mod lost;
+mod marks;
 mod notify;
 mod open;
 mod park;
@@ -45,6 +46,7 @@ use chat::Offer;
 use commit::Waiting;
 use group::{Entering, Group, PagePromise};
 use home::{Home, Login};
+use marks::Marks;
 use notify::Telling;
 use open::Opening;
 use park::Parked;
@@ -76,6 +78,7 @@ pub struct Shard<L, T> {
     /// Whether home shards were told of everything there was at start.
     exchange_begun: bool,
     home: Home,
+    marks: Marks,
     /// Messages that were their device's newest that could be read when another one, with a key
     /// that nobody knows, was lost; none stands for devices without such a message. What comes
     /// later links to them, past what is lost.
@@ -136,6 +139,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
                 self.handle_notify(context, from, sequence, change);
             }
             Mail::Confirm { from, sequence, .. } => self.handle_confirm(context, from, sequence),
+            Mail::Marks(mail) => self.handle_marks_mail(context, mail),
             Mail::SendAcked { .. }
             | Mail::SendRefused { .. }
             | Mail::GroupPage { .. }
@@ -157,6 +161,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         self.repeat_entering(context);
         self.repeat_asks(context);
         self.repeat_notifies(context);
+        self.expire_counts(context);
     }
 
     /// Ends a turn: what it appended goes to the commit as one batch.
@@ -167,6 +172,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         self.drain_expired(context);
         self.confirm_notifies(context);
         self.serve_audiences(context);
+        self.serve_marks(context);
         self.log.commit();
         self.handle_durable(context);
     }
@@ -181,6 +187,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             self.home.audiences.is_busy().then_some((Mono(0), "sessions are told of a group")),
             self.home.audiences.deadline().map(|at| (at, "members are asked for again")),
             self.notify_deadline().map(|at| (at, "unconfirmed notifies are repeated")),
+            self.marks_deadline(),
         ]
         .into_iter()
         .flatten()

@@ -14,11 +14,12 @@ use super::commit::Waiting;
 use super::group::Group;
 use super::home::Home;
 use super::lost::Losses;
+use super::marks::Marks;
 use super::notify::Telling;
 use super::park::Parked;
 use super::records::{BlockBody, EntryBody, EpochBody};
 use super::state::{
-    BlockRow, ChannelRow, DeviceRow, EntryRow, GroupRow, MemberRow, RecallRow, StateKind,
+    BlockRow, ChannelRow, DeviceRow, EntryRow, GroupRow, MarkRow, MemberRow, RecallRow, StateKind,
     TombstoneRow, WindowRow,
 };
 use crate::dedup::{DedupEntry, DedupTable, Verdict};
@@ -39,6 +40,7 @@ pub struct Recovery<T> {
     groups: FxHashMap<ChannelId, Group>,
     blocks: Blocks,
     home: Home,
+    marks: Marks,
     losses: Losses,
     /// Devices whose chain has a loss since they used an older epoch than their newest.
     torn: FxHashSet<Device>,
@@ -77,6 +79,7 @@ impl<T: DedupTable> Recovery<T> {
             groups: FxHashMap::default(),
             blocks: Blocks::default(),
             home: Home::new(placement.shards()),
+            marks: Marks::default(),
             losses: Losses::default(),
             torn: FxHashSet::default(),
             newest: None,
@@ -112,6 +115,9 @@ impl<T: DedupTable> Recovery<T> {
                 .and_then(|row| self.channels.get_mut(&row.channel)?.restore_recalls(row)),
             StateKind::Block => {
                 BlockRow::ref_from_bytes(row).ok().and_then(|row| self.blocks.restore(row))
+            }
+            StateKind::Read => {
+                MarkRow::ref_from_bytes(row).ok().and_then(|row| self.marks.restore(row))
             }
         };
         let what = || format!("the row of kind {kind:?} is not one");
@@ -174,6 +180,9 @@ impl<T: DedupTable> Recovery<T> {
             RecordKind::Entry => EntryBody::ref_from_bytes(record.body)
                 .map(|body| self.home.replay_entry(body))
                 .map_err(|_| "an entry of the wrong length".to_owned()),
+            RecordKind::Read => {
+                self.marks.replay(record.body).ok_or_else(|| "marks that are none".to_owned())
+            }
         };
         fits.map_err(|what| ReplayError { at, what })
     }
@@ -371,6 +380,7 @@ impl<T: DedupTable> Recovery<T> {
             telling,
             exchange_begun: false,
             home: self.home,
+            marks: self.marks,
             doubts,
             removed: FxHashSet::default(),
             expiry_goes_on: false,
@@ -424,6 +434,7 @@ impl Recovery<MemoryTable> {
                 .recall_rows(*id)
                 .try_for_each(|row| emit(StateKind::Recall, &[row.as_bytes()]))?;
         }
-        self.blocks.rows().try_for_each(|row| emit(StateKind::Block, &[row.as_bytes()]))
+        self.blocks.rows().try_for_each(|row| emit(StateKind::Block, &[row.as_bytes()]))?;
+        self.marks.rows().try_for_each(|row| emit(StateKind::Read, &[row.as_bytes()]))
     }
 }

@@ -8,6 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use tern_protocol::ChannelId;
 
+use super::records::MarkEntry;
 use crate::log::{Links, Offset};
 
 /// What a row is about.
@@ -32,6 +33,8 @@ pub enum StateKind {
     Recall = 0x48,
     /// A user has blocked another: [`BlockRow`].
     Block = 0x49,
+    /// How far a user has got in a channel: [`MarkRow`].
+    Read = 0x4a,
 }
 
 impl StateKind {
@@ -47,6 +50,7 @@ impl StateKind {
             0x47 => Some(Self::Member),
             0x48 => Some(Self::Recall),
             0x49 => Some(Self::Block),
+            0x4a => Some(Self::Read),
             _ => None,
         }
     }
@@ -245,6 +249,20 @@ pub struct BlockRow {
 }
 
 const _: () = assert!(size_of::<RecallRow>() == 32 && size_of::<BlockRow>() == 16);
+
+/// How far a user at home in this shard has got in a channel. Key: the channel, then the uin.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
+#[repr(C)]
+pub struct MarkRow {
+    /// Who.
+    pub uin: U64,
+    /// Where, and how far.
+    pub mark: MarkEntry,
+}
+
+const _: () = assert!(size_of::<MarkRow>() == 56);
 const _: () = assert!(size_of::<GroupRow>() == 32 && size_of::<MemberRow>() == 64);
 const _: () = assert!(size_of::<ChannelRow>() == 48 && size_of::<EntryRow>() == 24);
 const _: () = assert!(size_of::<DeviceRow>() == 48 && size_of::<WindowRow>() == 40);

@@ -36,7 +36,7 @@ impl Truth {
                 self.epochs.insert((device, body.epoch.into()), place);
                 None
             }
-            RecordKind::Entry | RecordKind::Block => None,
+            RecordKind::Entry | RecordKind::Block | RecordKind::Read => None,
         }
     }
 

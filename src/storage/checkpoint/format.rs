@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use tern_core::shard::state::{
-    BlockRow, ChannelRow, DeviceRow, EntryRow, GroupRow, MemberRow, RecallRow, StateKind,
+    BlockRow, ChannelRow, DeviceRow, EntryRow, GroupRow, MarkRow, MemberRow, RecallRow, StateKind,
     TombstoneRow, WindowRow,
 };
 use tern_protocol::Incarnation;
@@ -33,7 +33,7 @@ pub(crate) const BLOCK_BYTES_MAX: usize = 16 * 1024;
 pub(crate) const INDEX_KIND: u8 = 0x01;
 
 /// Kinds of rows, in their order in the file.
-pub(crate) const KINDS: [StateKind; 9] = [
+pub(crate) const KINDS: [StateKind; 10] = [
     StateKind::Channel,
     StateKind::Entry,
     StateKind::Device,
@@ -43,6 +43,7 @@ pub(crate) const KINDS: [StateKind; 9] = [
     StateKind::Member,
     StateKind::Recall,
     StateKind::Block,
+    StateKind::Read,
 ];
 
 /// How many of them were there first; the counts of the others stand at the end of the header.
@@ -287,6 +288,11 @@ impl RowKey {
             StateKind::Block => {
                 let (row, _) = BlockRow::ref_from_prefix(row).ok()?;
                 [row.blocker.get(), row.blocked.get(), 0]
+            }
+            StateKind::Read => {
+                let (row, _) = MarkRow::ref_from_prefix(row).ok()?;
+                let (low, high) = row.mark.channel.halves();
+                [low, high, row.uin.get()]
             }
         }))
     }

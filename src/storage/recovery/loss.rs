@@ -48,6 +48,8 @@ pub enum Lost {
     Change(Links),
     /// One recall, which is a message and state; its header is whole.
     Recall(Links),
+    /// What one user had read meanwhile; its header is whole. Read markers may go back.
+    Read,
     /// One record of other state; its header is whole.
     State(RecordKind),
     /// Records of which nothing can be told.
@@ -62,7 +64,7 @@ impl Lost {
     /// Whether it may have held state.
     pub(crate) fn may_be_state(&self) -> bool {
         match self {
-            Self::Message(_) | Self::Mark | Self::Covered(_) => false,
+            Self::Message(_) | Self::Mark | Self::Read | Self::Covered(_) => false,
             Self::Change(_)
             | Self::Recall(_)
             | Self::State(_)
@@ -80,11 +82,11 @@ impl Loss {
     }
 
     /// Whether a replay is told of it, and then the links of what was lost, as far as known.
-    /// Nobody misses a mark, and of what a checkpoint covers the state is known.
+    /// Nobody misses a mark, what was read may go back, and of what a checkpoint covers the state is known.
     pub(crate) fn told(&self) -> Option<Option<Links>> {
         match &self.what {
             _ if self.at >= self.to => None,
-            Lost::Mark | Lost::Covered(_) => None,
+            Lost::Mark | Lost::Read | Lost::Covered(_) => None,
             Lost::Message(links) | Lost::Change(links) | Lost::Recall(links) => Some(Some(*links)),
             Lost::State(_) | Lost::Unproven | Lost::Segment(_) => Some(None),
         }
@@ -98,6 +100,7 @@ impl fmt::Display for Loss {
             Lost::Change(_) => f.write_str("a change of a group")?,
             Lost::Recall(_) => f.write_str("a recall of a message")?,
             Lost::Mark => f.write_str("a mark of the log's own, which nobody misses,")?,
+            Lost::Read => f.write_str("what a user had read, which he can say again,")?,
             Lost::State(RecordKind::Epoch) => f.write_str("the epoch of a login")?,
             Lost::State(RecordKind::Block) => f.write_str("a block of a user by another")?,
             Lost::State(_) => f.write_str("a user's entry into a channel")?,

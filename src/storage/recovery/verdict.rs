@@ -252,6 +252,7 @@ fn loss(segment: &Segment, gap: &Gap) -> Loss {
         Some(Head { kind: RecordKind::Message, links, .. }) => Lost::Message(links),
         Some(Head { kind: RecordKind::Change, links, .. }) => Lost::Change(links),
         Some(Head { kind: RecordKind::Recall, links, .. }) => Lost::Recall(links),
+        Some(Head { kind: RecordKind::Read, .. }) => Lost::Read,
         Some(Head { kind, .. }) => Lost::State(kind),
         None if bytes < CORE_RECORD_BYTES_MIN as u64 => Lost::Mark,
         None => Lost::Unproven,

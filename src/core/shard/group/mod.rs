@@ -171,6 +171,12 @@ impl Group {
         self.changed_at
     }
 
+    /// What a member may read, and how many members there are besides; `None` for who is none.
+    pub(super) fn seen_by(&self, uin: Uin) -> Option<(Visible, u32)> {
+        let others = self.count.saturating_sub(1);
+        Some((self.member(uin)?.visible, others as u32)) // fits: far fewer than 2^32 users
+    }
+
     fn member(&self, uin: Uin) -> Option<&Member> {
         self.members.get(&uin).filter(|member| member.visible.is_open())
     }

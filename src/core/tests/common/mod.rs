@@ -5,6 +5,7 @@
 #![allow(dead_code)] // each test file uses a part
 
 pub mod groups;
+pub mod marks;
 pub mod plain;
 
 use std::collections::{BTreeMap, HashSet};

@@ -164,6 +164,7 @@ impl Plain {
                 StateKind::Tombstone => panic!("{what}: nothing is lost"),
                 StateKind::Group | StateKind::Member => panic!("{what}: no group was made"),
                 StateKind::Recall | StateKind::Block => panic!("{what}: nothing was taken back"),
+                StateKind::Read => panic!("{what}: nobody read anything"),
             }
         }
         let users = || 1..=USERS;
