@@ -19,7 +19,7 @@ use super::delivery::Delivery;
 use super::front::{Front, Verdict, error};
 use super::page::{Walk, back};
 use crate::context::Context;
-use crate::io::{Effect, LinkId, Waiter};
+use crate::io::{ColdRecord, Effect, LinkId, Waiter};
 use crate::log::{Offset, ReadError, Reader};
 use crate::mail::Grant;
 use crate::placement::ShardId;
@@ -63,7 +63,7 @@ enum Step {
     /// There is more to look at.
     More,
     /// Waits for this record.
-    Cold(ShardId, Offset),
+    Cold(ColdRecord),
 }
 
 impl<R: Reader> Front<R> {
@@ -113,10 +113,10 @@ impl<R: Reader> Front<R> {
                     live.marking.counting = None;
                 }
                 Step::More => self.counting.push_back(link),
-                Step::Cold(shard, at) => {
+                Step::Cold(record) => {
                     context.counters.reads_cold += 1;
-                    counting.waited_for = at;
-                    context.effect(Effect::Warm { shard, at, waiter: Waiter::Count(link) });
+                    counting.waited_for = record.at;
+                    context.effect(Effect::Warm { record, waiter: Waiter::Count(link) });
                 }
             }
         }
@@ -166,7 +166,8 @@ impl Counting {
                 *room -= 1;
                 context.counters.unread_looked_at += 1;
                 if let Err(at) = tally.look(reader, self.uin, self.waited_for) {
-                    return Step::Cold(tally.shard, at);
+                    let (shard, channel) = (tally.shard, Some(tally.channel));
+                    return Step::Cold(ColdRecord { shard, at, channel });
                 }
             }
             let more = tally.count > UNREAD_COUNT_MAX || tally.is_cut();
