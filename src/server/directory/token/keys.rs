@@ -30,6 +30,10 @@ const ED25519_BYTES: usize = 32;
 /// Where a PEM block begins.
 const PEM_BEGIN: &str = "-----BEGIN ";
 
+/// The PEM blocks that hold a public key and nothing else; a certificate would bring promises
+/// (an end, a purpose) that nobody checks here.
+const PEM_LABELS: [&str; 2] = ["PUBLIC KEY-----", "RSA PUBLIC KEY-----"];
+
 /// What is said of a private key, in whichever form.
 const PRIVATE: &str = "a private key has no business here; write the public one";
 
@@ -203,13 +207,18 @@ fn key((jwk, algorithm): (&Jwk, Algorithm)) -> Result<Key, String> {
 /// All public keys of a PEM text; none of them has an id.
 fn pem(text: &str) -> Result<Vec<Key>, String> {
     let blocks = text.split(PEM_BEGIN).skip(1);
-    blocks.map(|block| pem_key(&format!("{PEM_BEGIN}{block}"))).collect()
+    blocks.map(pem_key).collect()
 }
 
+/// The key of a block that lost its beginning to the cut.
 fn pem_key(block: &str) -> Result<Key, String> {
     if block.contains("PRIVATE KEY") {
         return Err(PRIVATE.to_owned());
     }
+    if !PEM_LABELS.iter().any(|label| block.starts_with(label)) {
+        return Err("a PEM block is something else than a public key".to_owned());
+    }
+    let block = format!("{PEM_BEGIN}{block}");
     let (ed, rsa) = (DecodingKey::from_ed_pem, DecodingKey::from_rsa_pem);
     match (ed(block.as_bytes()), rsa(block.as_bytes())) {
         (Ok(key), _) => Key::new(None, Algorithm::EdDSA, key),

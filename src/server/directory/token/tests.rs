@@ -273,6 +273,8 @@ fn what_is_wrong_with_a_file_of_keys_is_said() {
     let signs = set(json!({ "kty": "OKP", "crv": "Ed25519", "x": x, "key_ops": ["encrypt"] }));
     assert!(said(&signs).contains("none is an Ed25519 or RSA"));
     assert!(said(&RSA_PEM.repeat(65)).contains("65 keys"));
+    let certificate = RSA_PEM.replace("PUBLIC KEY", "CERTIFICATE");
+    assert!(said(&certificate).contains("something else than a public key"));
     assert!(said("hello").contains("JSON Web Key Set"));
     assert!(said(&" ".repeat(2 << 20)).contains("more than"));
     std::fs::remove_file(issuer.file()).expect("removed");

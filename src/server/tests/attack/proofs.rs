@@ -1,15 +1,18 @@
 //! What does not prove a device: secrets, tokens of the operator's login and resumes of sessions
 //! that are wrong in one way each. Each gets its code, and none a session.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::{Value, json};
 use tern_protocol::limits::TOKEN_BYTES_MAX;
 use tern_protocol::{Code, DeviceId, Frame, Kind, Uin};
 
 use crate::frames::{At, hear_error, must_end, peer_at};
+use crate::support::dial::Dial;
 use crate::support::issuer::{
     self, Issuer, RSA_PEM, claims_of, ed, rs256, seconds_from_now, sign_by_hmac, unsigned, with,
 };
-use crate::support::peer::Peer;
+use crate::support::peer::{End, Peer};
 use crate::support::random::Random;
 use crate::support::scaled;
 use crate::support::server::Account;
@@ -185,4 +188,73 @@ fn a_server_without_keys_takes_no_token() {
     let frame = words::token_login(NOBODY.0, NOBODY.1, token.as_bytes());
     must_end(&mut peer, &frame, Code::TokensNotTaken, "no keys");
     stage.finish(1, "");
+}
+
+/// What a login that is under way while the secret changes came to.
+enum Came {
+    In(Peer),
+    Out(End),
+}
+
+fn log_in(stage: &Stage, account: &Account) -> Came {
+    let mut peer = peer_at(stage, account, At::Greeted);
+    peer.say(&words::login(account));
+    let in_ = peer.until("an answer", |peer| match peer.end() {
+        Some(_) => Some(false),
+        None => peer.try_hear(Kind::LoggedIn).map(|_| true),
+    });
+    match in_ {
+        true => Came::In(peer),
+        false => Came::Out(peer.ended()),
+    }
+}
+
+/// Logins by the old secret never stop while it is changed; once the command has said that it was,
+/// none of them is in.
+#[test]
+fn no_login_slips_past_a_change_of_the_secret() {
+    let stage = Stage::start("rotate", &[]);
+    let mut account = stage.server.user("mallory");
+    let (mut tried, mut accepted) = (0, 0);
+    for _ in 0..scaled(2) {
+        let (mut away, before) = Peer::device(stage.server.address, &Dial::default(), &account);
+        let changed = AtomicBool::new(false);
+        let old = account;
+        let last = std::thread::scope(|scope| {
+            let logins = [(); 3].map(|()| {
+                scope.spawn(|| {
+                    let (mut last, mut count) = (None, 0);
+                    while !changed.load(Ordering::Acquire) {
+                        last = Some(log_in(&stage, &old));
+                        count += 1;
+                    }
+                    (last, count)
+                })
+            });
+            stage.server.tern(&["device", "rotate", "mallory", "1"]);
+            changed.store(true, Ordering::Release);
+            logins.map(|login| login.join().expect("it only logs in"))
+        });
+        account = stage.server.account("mallory");
+        assert_ne!(account.secret, old.secret);
+        for (last, count) in last {
+            tried += count;
+            let end = match last.expect("a second is long enough for a login") {
+                Came::In(mut peer) => peer.ended(),
+                Came::Out(end) => end,
+            };
+            let known = [Code::SecretChanged, Code::BadCredentials, Code::Fenced, Code::TooSlow];
+            assert!(known.map(End::Code).contains(&end), "{end:?}");
+        }
+        assert!([Code::Fenced, Code::SecretChanged].map(End::Code).contains(&away.ended()));
+        let mut late = peer_at(&stage, &old, At::Greeted);
+        late.say(&words::resume(&old, before.epoch.get(), before.token));
+        assert_eq!(hear_error(&mut late), (Code::ResumeUnknown, Kind::Resume));
+        late.say(&words::login(&old));
+        accepted += u32::from(late.ended() != End::Code(Code::BadCredentials));
+    }
+    let Came::In(mut peer) = log_in(&stage, &account) else { panic!("the new secret is good") };
+    peer.round_trip(1);
+    assert_eq!(accepted, 0);
+    stage.finish(tried, format!("accepted={accepted}"));
 }

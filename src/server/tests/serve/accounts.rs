@@ -116,6 +116,34 @@ async fn a_new_secret_ends_the_session_of_the_old_one_and_lets_in_alone() {
     assert_eq!(settled(&mut first).await, disabled, "only now: the other device was spared");
 }
 
+/// What the command said it did holds after a kill at the next moment.
+#[tokio::test]
+async fn an_old_secret_and_a_revoked_device_stay_out_after_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let server = added(&data);
+    let old = Profile::load(&Profile::path(&data, "ann")).unwrap().secret;
+    done(&data, &["device", "rotate", "ann", "1"]);
+    done(&data, &["device", "revoke", "ann", "2"]);
+    server.signal(Signal::KILL);
+    server.end();
+    let server = Server::start(&data, &[]);
+    let here = |profile: &mut Profile| profile.server.clone_from(&server.address);
+    let cases: [(&str, Option<&str>, Code); 2] =
+        [("ann", Some(&old), Code::BadCredentials), ("ann.2", None, Code::DeviceRevoked)];
+    for (who, secret, code) in cases {
+        let (_client, mut events) = connect(&data, who, |profile| {
+            here(profile);
+            if let Some(secret) = secret {
+                secret.clone_into(&mut profile.secret);
+            }
+        });
+        assert_eq!(settled(&mut events).await, State::Ended(End::Refused(code)), "{who}");
+    }
+    let (_ann, mut events) = connect(&data, "ann", here);
+    assert!(matches!(settled(&mut events).await, State::Online { .. }));
+}
+
 #[tokio::test]
 async fn other_names_change_nobody() {
     let folder = tempfile::tempdir().unwrap();
