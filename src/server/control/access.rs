@@ -79,7 +79,10 @@ fn ask_server(mut client: Client, request: &AccountRequest) -> Result<AccountRep
         | Reply::Status(_)
         | Reply::Stopping
         | Reply::Backup(_)
-        | Reply::Keys(_)) => Err(AccessError::Server(ClientError::Strange(format!("{other:?}")))),
+        | Reply::Keys(_)
+        | Reply::Bearer(..)) => {
+            Err(AccessError::Server(ClientError::Strange(format!("{other:?}"))))
+        }
     }
 }
 

@@ -10,7 +10,8 @@ use tokio::net::UnixStream;
 use super::accounts::{Whereabouts, handle_live};
 use super::protocol::{REQUEST_BYTES_MAX, Reply, Request, Response};
 use super::{Server, Stop};
-use crate::directory::{Accounts, Directory};
+use crate::directory::token::Bearer;
+use crate::directory::{Accounts, Directory, now};
 
 /// How long a connection may say nothing, in seconds; a command asks at once.
 const SILENT_SECONDS_MAX: u64 = 60;
@@ -72,6 +73,7 @@ impl<D: Directory> Desk<D> {
             },
             Request::BackupState => Response::Ok(Reply::Backup(self.server.backup_state())),
             Request::ReloadTokens => self.reload_tokens(),
+            Request::CheckToken(token) => self.check_token(&token.0),
             Request::Account(request) => {
                 let Self { accounts, server, whereabouts } = self;
                 match handle_live(accounts, server, whereabouts, request).await {
@@ -83,14 +85,27 @@ impl<D: Directory> Desk<D> {
     }
 
     fn reload_tokens(&self) -> Response {
-        match self.accounts.tokens().map(|tokens| tokens.reload()) {
-            Some(Ok(keys)) => Response::Ok(Reply::Keys(keys)),
-            Some(Err(error)) => Response::Refused(format!("{error}; the keys of before stay")),
-            None => Response::Refused(
-                "this server takes no tokens; start it with the option token-keys".to_owned(),
-            ),
+        let Some(tokens) = self.accounts.tokens() else { return no_tokens() };
+        match tokens.reload() {
+            Ok(keys) => Response::Ok(Reply::Keys(keys)),
+            Err(error) => Response::Refused(format!("{error}; the keys of before stay")),
         }
     }
+
+    fn check_token(&self, token: &str) -> Response {
+        let Some(tokens) = self.accounts.tokens() else { return no_tokens() };
+        match tokens.check(token.as_bytes(), now()) {
+            Ok(Bearer { name, label }) => Response::Ok(Reply::Bearer(name, label)),
+            Err(refusal) => {
+                Response::Refused(format!("{}: the token is not taken: {refusal}", refusal.code()))
+            }
+        }
+    }
+}
+
+fn no_tokens() -> Response {
+    let reason = "this server takes no tokens; start it with the option token-keys";
+    Response::Refused(reason.to_owned())
 }
 
 /// Whether the other process belongs to the server's user, or to root.

@@ -30,8 +30,22 @@ pub enum Request {
     BackupState,
     /// Read the keys of tokens again.
     ReloadTokens,
+    /// Whose is this token?
+    CheckToken(TokenText),
     /// About users and devices; works without a server too.
     Account(AccountRequest),
+}
+
+/// A token as it was given; who has it is its bearer.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TokenText(pub String);
+
+impl std::fmt::Debug for TokenText {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenText(…)")
+    }
 }
 
 /// What a command asks about users and devices.
@@ -125,6 +139,8 @@ pub enum Reply {
     Backup(Option<BackupState>),
     /// To [`Request::ReloadTokens`]: how many keys there are.
     Keys(usize),
+    /// To [`Request::CheckToken`], if it is good: the names of user and device.
+    Bearer(Name, Label),
     /// To [`Request::Account`].
     Account(AccountReply),
 }

@@ -360,7 +360,8 @@ pub(super) fn not_now(error: &DirectoryError) -> Code {
     Code::Busy
 }
 
-pub(super) fn now() -> UnixMillis {
+/// The time of this machine; 0 before 1970.
+pub(crate) fn now() -> UnixMillis {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     UnixMillis(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
 }

@@ -15,7 +15,10 @@ impl<D: Directory> Accounts<D> {
     /// The code of refusal; `BUSY` when the store fails.
     pub async fn identify(&self, claimed: Device, token: &[u8]) -> Result<Device, Code> {
         let tokens = self.tokens.as_ref().ok_or(Code::TokensNotTaken)?;
-        let bearer = tokens.check(token, now())?;
+        let bearer = tokens.check(token, now()).map_err(|refusal| {
+            tracing::debug!(%refusal, "a token is not taken");
+            refusal.code()
+        })?;
         let device = self.device_of(&bearer, tokens.rules().adds).await?;
         let is = |claimed: u64, is: u64| claimed == 0 || claimed == is;
         if !is(claimed.uin.0, device.uin.0) || !is(claimed.device.0.into(), device.device.0.into())

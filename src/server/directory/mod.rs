@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use tern_core::mail::Device;
 use tern_protocol::{DeviceId, Uin, UnixMillis};
 
+pub(crate) use accounts::now;
 pub use accounts::{Accounts, AddedDevice, Limits};
 pub use copy::Jump;
 pub use name::{Label, Name, NameError};

@@ -3,7 +3,7 @@
 use tern_tidy::{Tree, manifest, report};
 
 /// The lowest version of a package that is free of the holes known of it, and which these are.
-const FLOORS: [(&str, &str, &str); 9] = [
+const FLOORS: [(&str, &str, &str); 10] = [
     ("quinn-proto", "0.11.15", "RUSTSEC-2026-0185: unbounded reassembly of gapped fragments"),
     ("rustls", "0.23.18", "RUSTSEC-2024-0399: panic in the acceptor"),
     ("rustls-webpki", "0.103.13", "RUSTSEC-2026-0104: panic on a revocation list"),
@@ -12,6 +12,7 @@ const FLOORS: [(&str, &str, &str); 9] = [
     ("bytes", "1.11.1", "RUSTSEC-2026-0007: overflow in reserve"),
     ("crossbeam-epoch", "0.9.20", "RUSTSEC-2026-0204: bad pointer in fmt"),
     ("mio", "0.8.11", "RUSTSEC-2024-0019: tokens of named pipes"),
+    ("jsonwebtoken", "10.3.0", "GHSA-h395-gr6q-cpjc: a time that is no number is overlooked"),
     ("zerocopy", "0.7.31", "RUSTSEC-2023-0074: unsound methods of Ref"),
 ];
 

@@ -1,13 +1,13 @@
 //! What a signed token claims: for whom it was made, when it is good, and who bears it.
 //!
 //! Comes in: the claims of a token whose signature is good, and the time. Goes out: the names of
-//! a user and a device, or the code of refusal. A claim that is there and not of its form is
+//! a user and a device, or why not. A claim that is there and not of its form is
 //! refused, never overlooked.
 
 use serde_json::{Map, Value};
-use tern_protocol::{Code, UnixMillis};
+use tern_protocol::UnixMillis;
 
-use super::{Bearer, Rules};
+use super::{Bearer, Refusal, Rules};
 
 /// Milliseconds of a second: claims count seconds.
 const SECOND_MS: f64 = 1_000.0;
@@ -17,12 +17,15 @@ pub(super) type Claims = Map<String, Value>;
 
 impl Rules {
     /// Who bears the token, if it was made for this server and is good now.
-    pub(super) fn judge(&self, claims: &Claims, now: UnixMillis) -> Result<Bearer, Code> {
-        if !self.is_from_issuer(claims) || !self.is_for_audience(claims) {
-            return Err(Code::TokenInvalid);
+    pub(super) fn judge(&self, claims: &Claims, now: UnixMillis) -> Result<Bearer, Refusal> {
+        if !self.is_from_issuer(claims) {
+            return Err(wrong("iss"));
+        }
+        if !self.is_for_audience(claims) {
+            return Err(Refusal::Audience);
         }
         self.check_time(claims, now)?;
-        self.bearer(claims).ok_or(Code::TokenInvalid)
+        self.bearer(claims)
     }
 
     fn is_from_issuer(&self, claims: &Claims) -> bool {
@@ -42,26 +45,33 @@ impl Rules {
         }
     }
 
-    fn check_time(&self, claims: &Claims, now: UnixMillis) -> Result<(), Code> {
+    fn check_time(&self, claims: &Claims, now: UnixMillis) -> Result<(), Refusal> {
         // Exact to the millisecond for the next 285,000 years.
         let (now, skew) = (now.0 as f64 / SECOND_MS, self.skew_seconds as f64);
-        let expires = claims.get("exp").and_then(Value::as_f64).ok_or(Code::TokenInvalid)?;
+        let expires = claims.get("exp").and_then(Value::as_f64).ok_or_else(|| wrong("exp"))?;
         if now - skew >= expires {
-            return Err(Code::TokenExpired);
+            return Err(Refusal::Expired);
         }
         match claims.get("nbf").map(Value::as_f64) {
-            Some(None) => Err(Code::TokenInvalid),
-            Some(Some(begins)) if now + skew < begins => Err(Code::TokenEarly),
+            Some(None) => Err(wrong("nbf")),
+            Some(Some(begins)) if now + skew < begins => Err(Refusal::Early),
             _ => Ok(()),
         }
     }
 
-    fn bearer(&self, claims: &Claims) -> Option<Bearer> {
-        let text = |claim: &str| text_of(claims.get(claim)?);
-        let name = format!("{}{}", self.user_prefix, text(&self.user_claim)?);
-        let label = text(&self.device_claim)?;
-        Some(Bearer { name: name.parse().ok()?, label: label.parse().ok()? })
+    fn bearer(&self, claims: &Claims) -> Result<Bearer, Refusal> {
+        let Self { user_claim, user_prefix, device_claim, .. } = self;
+        let text = |claim| claims.get(claim).and_then(text_of).ok_or_else(|| wrong(claim));
+        let name = format!("{user_prefix}{}", text(user_claim)?);
+        Ok(Bearer {
+            name: name.parse().map_err(|_| wrong(user_claim))?,
+            label: text(device_claim)?.parse().map_err(|_| wrong(device_claim))?,
+        })
     }
+}
+
+fn wrong(claim: &str) -> Refusal {
+    Refusal::Claim(claim.to_owned())
 }
 
 /// A claim as text; a whole number as its digits.

@@ -1,12 +1,13 @@
 //! Tokens of the operator's own system: whose they are, if they are good.
 //!
 //! Comes in: a JSON Web Token as a client said it, and the operator's rules. Goes out: the names
-//! of a user and a device, or the code of refusal. A token is checked by the key's own algorithm,
+//! of a user and a device, or why not. A token is checked by the key's own algorithm,
 //! whatever its header says. The keys are read from a file at start, and again whenever the file
 //! changes or the operator asks; a file that can't be read leaves the keys as they were.
 
 mod claims;
 mod keys;
+mod refusal;
 mod ring;
 
 use std::fmt;
@@ -16,11 +17,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use jsonwebtoken::{Header, Validation, decode, decode_header};
-use tern_protocol::{Code, UnixMillis};
+use tern_protocol::UnixMillis;
+use tern_protocol::limits::TOKEN_BYTES_MAX;
 
 use claims::Claims;
 use keys::Keys;
 pub use keys::KeysError;
+pub use refusal::Refusal;
 
 use super::{Label, Name};
 
@@ -122,27 +125,30 @@ impl Tokens {
     /// Whose the token is, at this time.
     ///
     /// # Errors
-    /// The code of refusal.
-    pub fn check(&self, token: &[u8], now: UnixMillis) -> Result<Bearer, Code> {
-        let header = decode_header(token).map_err(|_| Code::TokenInvalid)?;
+    /// Why it is not taken.
+    pub fn check(&self, token: &[u8], now: UnixMillis) -> Result<Bearer, Refusal> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(Refusal::TooLong);
+        }
+        let header = decode_header(token).map_err(|_| Refusal::Form)?;
         if header.crit.is_some() {
-            return Err(Code::TokenInvalid); // names what must be understood; nothing is
+            return Err(Refusal::Critical);
         }
         let claims = self.signed(token, &header)?;
         self.rules.judge(&claims, now)
     }
 
     /// The claims, if one of the keys has signed them.
-    fn signed(&self, token: &[u8], header: &Header) -> Result<Claims, Code> {
+    fn signed(&self, token: &[u8], header: &Header) -> Result<Claims, Refusal> {
         let keys = Arc::clone(&self.read().keys);
         let id = header.kid.as_deref();
-        if !keys.knows(id) {
-            return Err(Code::TokenKeyUnknown);
+        if let Some(id) = id.filter(|_| !keys.knows(id)) {
+            return Err(Refusal::UnknownKey(id.to_owned()));
         }
         keys.candidates(id, header.alg)
             .find_map(|key| decode(token, &key.key, &signature_alone(key.algorithm)).ok())
             .map(|decoded| decoded.claims)
-            .ok_or(Code::TokenInvalid)
+            .ok_or(Refusal::Signature)
     }
 
     /// Each holder leaves it whole at every step, so a panic elsewhere spoils nothing.

@@ -7,6 +7,7 @@ use crate::directory::accounts::now;
 use issuer::{
     AUDIENCE, ISSUER, Issuer, RSA_PEM, claims_of, ed, rs256, sign_by_hmac, unsigned, with, without,
 };
+use tern_protocol::Code;
 
 #[path = "../../tests/support/issuer.rs"]
 #[allow(dead_code, reason = "the tests of the binary use the rest")]
@@ -30,6 +31,11 @@ fn tokens(issuer: &Issuer) -> Tokens {
     Tokens::open(rules(issuer)).expect("keys")
 }
 
+/// What a client would hear.
+fn check(tokens: &Tokens, token: impl AsRef<[u8]>, now: UnixMillis) -> Result<Bearer, Code> {
+    tokens.check(token.as_ref(), now).map_err(|refusal| refusal.code())
+}
+
 fn claims() -> Value {
     claims_of("ann", "phone")
 }
@@ -43,9 +49,7 @@ fn good_tokens_of_both_algorithms_are_taken() {
     let issuer = Issuer::new();
     let tokens = tokens(&issuer);
     assert_eq!(tokens.count(), 2, "the other two are for other things");
-    let check = |header: &Value, claims: &Value| {
-        tokens.check(issuer.sign(header, claims).as_bytes(), now())
-    };
+    let check = |header: &Value, claims: &Value| check(&tokens, issuer.sign(header, claims), now());
     assert_eq!(check(&ed(), &claims()), ann());
     assert_eq!(check(&rs256(), &claims()), ann());
     assert_eq!(check(&without(ed(), "kid"), &claims()), ann());
@@ -97,10 +101,11 @@ fn each_wrong_thing_is_refused_by_its_code() {
         ("two parts", "e30.e30".to_owned(), INVALID),
         ("four parts", format!("{}.x", sign(&ed(), &claims())), INVALID),
         ("no signature", unsigned(&ed(), &claims()), INVALID),
+        ("too long", format!("{}.", "A".repeat(TOKEN_BYTES_MAX)), INVALID),
         ("claims that are a list", sign(&ed(), &json!([claims()])), INVALID),
     ];
     for (what, token, code) in &cases {
-        assert_eq!(tokens.check(token.as_bytes(), now()), Err(*code), "{what}");
+        assert_eq!(check(&tokens, token, now()), Err(*code), "{what}");
     }
     println!("TEST S-12 token-matrix n={} accepted=0", cases.len());
 }
@@ -112,22 +117,22 @@ fn a_token_is_good_in_its_time_and_the_allowance_alone() {
     let at = |seconds: u64| UnixMillis(seconds * 1_000);
     let times = with(with(claims(), "nbf", json!(10_000)), "exp", json!(20_000));
     let token = issuer.sign(&ed(), &times);
-    let check = |now: UnixMillis| tokens.check(token.as_bytes(), now);
+    let at_time = |now: UnixMillis| check(&tokens, &token, now);
     for good in [at(9_940), at(10_000), at(20_000), at(20_059), UnixMillis(20_059_999)] {
-        assert_eq!(check(good), ann(), "{good:?}");
+        assert_eq!(at_time(good), ann(), "{good:?}");
     }
     for early in [UnixMillis(0), at(1), UnixMillis(9_939_999)] {
-        assert_eq!(check(early), Err(Code::TokenEarly), "{early:?}");
+        assert_eq!(at_time(early), Err(Code::TokenEarly), "{early:?}");
     }
     for late in [at(20_060), at(1 << 40), UnixMillis(u64::MAX)] {
-        assert_eq!(check(late), Err(Code::TokenExpired), "{late:?}");
+        assert_eq!(at_time(late), Err(Code::TokenExpired), "{late:?}");
     }
     let fraction = issuer.sign(&ed(), &with(claims(), "exp", json!(20_000.5)));
-    assert_eq!(tokens.check(fraction.as_bytes(), UnixMillis(20_060_400)), ann());
-    let over = tokens.check(fraction.as_bytes(), UnixMillis(20_060_500));
+    assert_eq!(check(&tokens, &fraction, UnixMillis(20_060_400)), ann());
+    let over = check(&tokens, &fraction, UnixMillis(20_060_500));
     assert_eq!(over, Err(Code::TokenExpired));
     let past = issuer.sign(&ed(), &with(claims(), "exp", json!(-1)));
-    assert_eq!(tokens.check(past.as_bytes(), at(100)), Err(Code::TokenExpired));
+    assert_eq!(check(&tokens, &past, at(100)), Err(Code::TokenExpired));
 }
 
 /// The old tricks: no signature at all, the public key as the secret of an HMAC, and one key's
@@ -140,7 +145,7 @@ fn no_other_algorithm_is_taken_whatever_the_header_says() {
         issuer.publish(&keys);
         let tokens = tokens(&issuer);
         let mut refused = |token: &str, what: &str| {
-            assert_eq!(tokens.check(token.as_bytes(), now()), Err(Code::TokenInvalid), "{what}");
+            assert_eq!(check(&tokens, token, now()), Err(Code::TokenInvalid), "{what}");
             tried += 1;
         };
         for none in ["none", "None", "NONE", "nOnE", ""] {
@@ -179,18 +184,36 @@ fn no_bit_of_a_token_may_be_changed() {
     let mut tried = 0;
     for header in [ed(), rs256()] {
         let token = issuer.sign(&header, &claims()).into_bytes();
-        assert_eq!(tokens.check(&token, now()), ann());
+        assert_eq!(check(&tokens, &token, now()), ann());
         for at in 0..token.len() {
             for bit in 0..8 {
                 let mut changed = token.clone();
                 changed[at] ^= 1 << bit;
-                assert!(tokens.check(&changed, now()).is_err(), "bit {bit} of byte {at}");
+                assert!(check(&tokens, &changed, now()).is_err(), "bit {bit} of byte {at}");
                 tried += 1;
             }
-            assert!(tokens.check(&token[..at], now()).is_err(), "cut to {at} bytes");
+            assert!(check(&tokens, &token[..at], now()).is_err(), "cut to {at} bytes");
         }
     }
     println!("TEST S-12 token-bits n={tried} accepted=0");
+}
+
+#[test]
+fn the_operator_is_told_why() {
+    let issuer = Issuer::new();
+    let tokens = tokens(&issuer);
+    let why = |header: Value, claims: Value| {
+        let token = issuer.sign(&header, &claims);
+        tokens.check(token.as_bytes(), now()).expect_err("not taken").to_string()
+    };
+    let unknown = why(with(ed(), "kid", json!("new")), claims());
+    assert_eq!(unknown, "there is no key with the `kid` \"new\"");
+    assert!(why(ed(), with(claims(), "iss", json!("x"))).contains("\"iss\""));
+    assert!(why(ed(), with(claims(), "aud", json!("x"))).contains("token-audience"));
+    assert!(why(ed(), without(claims(), "device")).contains("\"device\""));
+    assert!(why(ed(), with(claims(), "sub", json!("a/b"))).contains("\"sub\""));
+    assert!(why(ed(), with(claims(), "nbf", json!("x"))).contains("\"nbf\""));
+    assert!(why(rs256(), with(claims(), "exp", json!(1))).contains("expired"));
 }
 
 #[test]
@@ -198,7 +221,7 @@ fn issuer_and_audience_are_the_operators_choice() {
     let issuer = Issuer::new();
     let open = Rules { issuer: None, audience: None, ..rules(&issuer) };
     let tokens = Tokens::open(open).expect("keys");
-    let check = |claims: &Value| tokens.check(issuer.sign(&ed(), claims).as_bytes(), now());
+    let check = |claims: &Value| check(&tokens, issuer.sign(&ed(), claims), now());
     let anyone = without(with(claims(), "iss", json!("anyone")), "aud");
     assert_eq!(check(&anyone), ann());
     for audience in [json!(AUDIENCE), json!([]), json!(5), Value::Null] {
@@ -227,7 +250,7 @@ fn keys_are_read_again_and_a_bad_file_leaves_them() {
     let issuer = Issuer::new();
     let tokens = tokens(&issuer);
     let (by_ed, by_rsa) = (issuer.sign(&ed(), &claims()), issuer.sign(&rs256(), &claims()));
-    let check = |token: &str| tokens.check(token.as_bytes(), now());
+    let check = |token: &str| check(&tokens, token, now());
     assert!(tokens.reload_if_changed().is_none(), "nothing changed");
 
     issuer.publish(RSA_PEM);

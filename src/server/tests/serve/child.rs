@@ -78,7 +78,7 @@ impl Drop for Server {
     }
 }
 
-fn tern(data: &Path, args: &[&str]) -> Command {
+pub(crate) fn tern(data: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(TERN);
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("TERN_")) {

@@ -2,10 +2,13 @@
 //! is added, which keys count from when on, and what ends a session.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use serde_json::json;
 use tern_client::machine::{End, Event, Identity, Proof, SendOutcome, State};
 use tern_client::profile::Profile;
 use tern_client::store::MemoryStore;
@@ -13,8 +16,8 @@ use tern_client::{Client, Events, Options};
 use tern_protocol::{ChannelId, Code, DeviceId, Uin};
 
 use crate::accounts::settled;
-use crate::child::{Server, done, refused};
-use crate::issuer::{self, Issuer, claims_of, ed};
+use crate::child::{Server, done, refused, tern};
+use crate::issuer::{self, Issuer, claims_of, ed, with};
 
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -146,6 +149,29 @@ async fn a_new_set_of_keys_counts_from_when_its_file_is_there() {
     let operator = ChannelId::direct(ann_is.0, Uin(10_001));
     let sent = ann.send(operator, 0, "hello").await.expect("withdrawing a key ends no session");
     assert!(matches!(sent, SendOutcome::Acked { .. }), "{sent:?}");
+}
+
+#[test]
+fn the_operator_is_told_what_becomes_of_a_token() {
+    let stage = Stage::start();
+    let check = |token: &str, format: &[&str]| {
+        let mut command = tern(&stage.data, &[&["tokens", "check"], format].concat());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(format!("{token}\n").as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let good = stage.issuer.sign(&ed(), &claims_of("ann", "phone"));
+    let (code, said, _) = check(&good, &["--json"]);
+    assert_eq!((code, said.as_str()), (Some(0), "{\"device\":\"phone\",\"user\":\"ann\"}\n"));
+    let expired = with(claims_of("ann", "phone"), "exp", json!(1));
+    let (code, said, why) = check(&stage.issuer.sign(&ed(), &expired), &[]);
+    assert_eq!((code, said.as_str()), (Some(1), ""));
+    assert!(why.contains("TOKEN_EXPIRED") && why.contains("\"exp\""), "{why}");
+    let users = done(&stage.data, &["user", "list"]);
+    assert!(!users.contains("ann"), "nobody is added by a look: {users}");
 }
 
 /// The file is changed so that its looks stay the same: only being asked makes the server read.
