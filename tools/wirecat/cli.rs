@@ -9,7 +9,7 @@ use tern_wirecat::show::filter::{self, Filter, Wanted};
 
 /// Decodes a packet capture of Tern, with the secrets of a TLS key log.
 ///
-/// `tern serve --key-log FILE` writes the secrets of all connections of a server, and a client
+/// `tern serve --keylog FILE` writes the secrets of all connections of a server, and a client
 /// those of its own where SSLKEYLOGFILE names a file.
 #[derive(Parser, Debug)]
 #[command(name = "wirecat", version)]

@@ -23,6 +23,8 @@ mod stop;
 mod tokens;
 mod user;
 
+use std::io::IsTerminal;
+
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -135,7 +137,9 @@ fn log_to_stderr() {
         .into_iter()
         .find_map(|variable| EnvFilter::try_from_env(variable).ok())
         .unwrap_or_else(|| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
+    lines.with_writer(std::io::stderr).init();
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ limits     {} bytes a message; {} messages/s a device, {} at once; {} new channe
         options.sends_burst,
         options.channels_per_hour,
     );
-    if let Some(path) = options.key_log.path() {
+    if let Some(path) = options.keylog.path() {
         let path = path.display();
         text += &format!(
             "WARNING    NOTHING IS PRIVATE: the secrets of all connections go to {path}\n"

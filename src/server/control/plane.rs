@@ -224,8 +224,11 @@ async fn accept<D: Directory>(listener: UnixListener, desk: Arc<Desk<D>>) {
             Ok((stream, _)) => {
                 let desk = Arc::clone(&desk);
                 tokio::spawn(async move {
-                    if let Err(error) = desk.serve(stream).await {
-                        tracing::warn!(%error, "a control connection ended");
+                    match desk.serve(stream).await {
+                        // Who asked did not wait for the answer.
+                        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+                        Err(error) => tracing::warn!(%error, "a control connection ended"),
+                        Ok(()) => {}
                     }
                     drop(place);
                 });

@@ -235,7 +235,7 @@ options! {
     spin_us "spin-us": u32 = "0" "µs" [0..=1_000_000]
         "How long an idle worker polls its socket before it sleeps; a wake-up costs about 35 µs."
         "Processor time while there is nothing to do.";
-    key_log "key-log": OptionalPath = "" "FILE" []
+    keylog "keylog": OptionalPath = "" "FILE" []
         "Appends the TLS secrets of all connections to this file, for packet analysis; empty: off."
         "Whoever reads the file reads all traffic.";
 }

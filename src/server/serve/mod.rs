@@ -278,7 +278,7 @@ impl Running {
 
         let peers = peers::folder(&options.shared_memory, &data, &log_folder.id())?;
         let known_peers = take_peers(&peers)?;
-        let tls = tls::server_config(identity.chain, identity.key, options.key_log.path())?;
+        let tls = tls::server_config(identity.chain, identity.key, options.keylog.path())?;
         let logs = recover(log_folder, options, &doors, &stops, tell)?;
         let (notes, records, took) = (logs.0.notes.clone(), logs.0.records, logs.1);
         let (machines, logs) = logs.0.machines(&settings::machine(options), placement);

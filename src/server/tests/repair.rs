@@ -82,7 +82,7 @@ fn a_shard_that_lost_state_waits_for_a_person() {
     assert_eq!(server.figures().get("logs_failed_now"), 1);
     let busy = run(&data, &["repair", "--accept"]);
     assert_eq!(busy.status.code(), Some(5), "while a server runs: {busy:?}");
-    assert!(!send(&server, "not taken").status.success());
+    assert!(!send_from(&server, "ann", "bob", "2s", "not taken").status.success());
     server.stop();
 
     let listed = run(&data, &["repair"]);

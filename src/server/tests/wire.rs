@@ -246,7 +246,7 @@ fn a_capture_of_a_conversation_is_decoded_completely() {
     };
     let keys = tempfile::tempdir().unwrap();
     let keys = keys.path().join("keys");
-    let stage = Stage::new(bad, &["--key-log", keys.to_str().unwrap()]);
+    let stage = Stage::new(bad, &["--keylog", keys.to_str().unwrap()]);
     let accounts = [stage.server.user("ann"), stage.server.user("bob")];
     let channel = accounts[0].channel_with(&accounts[1]);
     let [mut ann, mut bob] = accounts.map(|account| Device::connect(stage.link.address, account));

@@ -97,7 +97,7 @@ pub fn server_config(
         tracing::warn!(
             file = %path.display(),
             "NO TRAFFIC OF THIS SERVER IS PRIVATE: the TLS secrets of all connections go to this \
-             file, and whoever reads it reads every message; run without --key-log for real users"
+             file, and whoever reads it reads every message; run without --keylog for real users"
         );
         config.key_log = Arc::new(KeyLog::open(path)?);
     }

@@ -346,7 +346,7 @@ impl Stage {
             self.folder.as_os_str(),
             "--datagrams".as_ref(),
             if self.plan.datagrams { "on" } else { "off" }.as_ref(),
-            "--key-log".as_ref(),
+            "--keylog".as_ref(),
             if self.plan.capture { keys.as_os_str() } else { "".as_ref() },
         ];
         let who = Name { role: SERVER, life: self.server.lives };
