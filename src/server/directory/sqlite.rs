@@ -184,15 +184,21 @@ impl Directory for Sqlite {
     }
 
     async fn credential(&self, device: Device) -> Result<Option<Credential>, DirectoryError> {
+        // A device that is not there has a row too, so that it takes as long to find out.
+        let (salt, hash) = Hash::of_nobody().to_hex();
         let row = sqlx::query(
-            "SELECT d.salt, d.secret_hash, d.revoked, u.disabled \
-             FROM devices d JOIN users u ON u.uin = d.uin WHERE d.uin = ? AND d.device = ?",
+            "SELECT 0 AS nobody, d.salt, d.secret_hash, d.revoked, u.disabled \
+             FROM devices d JOIN users u ON u.uin = d.uin WHERE d.uin = ? AND d.device = ? \
+             UNION ALL SELECT 1, ?, ?, 0, 0 ORDER BY nobody LIMIT 1",
         )
         .bind(to_column(device.uin.0))
         .bind(i64::from(device.device.0))
-        .fetch_optional(&self.pool)
+        .bind(salt)
+        .bind(hash)
+        .fetch_one(&self.pool)
         .await?;
-        row.as_ref().map(credential).transpose()
+        let (credential, nobody) = (credential(&row)?, row.try_get::<i64, _>("nobody")?);
+        Ok((nobody == 0).then_some(credential))
     }
 
     async fn set_disabled(&self, uin: Uin, disabled: bool) -> Result<(), DirectoryError> {

@@ -1,6 +1,7 @@
 //! Who is let in and who is not, from when on, and what is remembered of it.
 
 use std::task::Poll;
+use std::time::Instant;
 
 use super::super::Sqlite;
 use super::*;
@@ -28,6 +29,50 @@ async fn only_the_right_secret_of_the_right_device() {
     let nobody = Device { uin: Uin(1), device: DeviceId(1) };
     let unknown = accounts.authenticate(nobody, &first.secret).await;
     assert_eq!(unknown, Err(Code::BadCredentials), "the same answer");
+}
+
+/// S-12. The times are printed, not judged: they are this machine's.
+#[tokio::test]
+async fn a_wrong_secret_and_an_unknown_device_go_one_way() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let accounts = accounts(&folder).await;
+    let ann = accounts.add_user(&"ann".parse().expect("a name")).await.expect("added").device;
+    let (wrong, nobody) = (Secret::random(), Device { uin: Uin(9), ..ann });
+    let mut micros = [Vec::new(), Vec::new()];
+    for round in 0..tern_random::soaked(2_000) {
+        for place in 0..2 {
+            let which = (round as usize + place) % 2; // neither is always the first
+            let start = Instant::now();
+            let answer = accounts.authenticate([ann, nobody][which], &wrong).await;
+            micros[which].push(start.elapsed().as_secs_f64() * 1e6);
+            assert_eq!(answer, Err(Code::BadCredentials));
+        }
+    }
+    let medians = micros.each_mut().map(|micros| {
+        micros.sort_by(f64::total_cmp);
+        micros[micros.len() / 2]
+    });
+    println!(
+        "TEST S-12 one-answer n={} accepted=0 medians wrong_us={:.1} unknown_us={:.1} welch_t={:.1}",
+        2 * micros[0].len(),
+        medians[0],
+        medians[1],
+        welch(&micros[0], &micros[1])
+    );
+}
+
+/// How many standard errors lie between two means, without the slowest tenth of each: those
+/// waited for the scheduler. Sorted.
+fn welch(one: &[f64], other: &[f64]) -> f64 {
+    let figures = |times: &[f64]| {
+        let times = &times[..times.len() * 9 / 10];
+        let count = times.len() as f64;
+        let mean = times.iter().sum::<f64>() / count;
+        let squares: f64 = times.iter().map(|time| (time - mean).powi(2)).sum();
+        (mean, squares / (count - 1.0) / count)
+    };
+    let ((one, of_one), (other, of_other)) = (figures(one), figures(other));
+    (one - other) / (of_one + of_other).sqrt()
 }
 
 #[tokio::test]

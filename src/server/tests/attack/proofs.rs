@@ -22,6 +22,10 @@ use crate::support::words;
 /// Bits that are flipped of each kind of proof.
 const FLIPS: u32 = 60;
 
+/// Cases between two heartbeats of the device that is attacked: a second, where a heartbeat is
+/// due every ten.
+const CASES_PER_BEAT: usize = 64;
+
 /// A device whose user a token may name.
 const NOBODY: (Uin, DeviceId) = (Uin(0), DeviceId(0));
 
@@ -152,7 +156,10 @@ fn s12_no_wrong_proof_is_let_in() {
 
     let mut cases = secrets(&mut random, &good, &phone, &other);
     cases.extend(tokens(&mut random, &issuer, numbers));
-    for Case { what, frame, code } in &cases {
+    for (place, Case { what, frame, code }) in cases.iter().enumerate() {
+        if place % CASES_PER_BEAT == 0 {
+            own.round_trip(1);
+        }
         let mut peer = peer_at(&stage, &good, At::Greeted);
         match *code {
             Code(0) => must_end_somehow(&mut peer, frame, what),
