@@ -196,7 +196,9 @@ fn sends_that_are_not_allowed_are_refused_and_leave_no_trace() {
         (Send { predecessor: 1.into(), ..head }, Code::KeyInvalid),
         (Send { predecessor: u32::MAX.into(), ..head }, Code::KeyInvalid),
         (Send { kind: 2, ..head }, Code::ChangeInvalid),
-        (Send { kind: 3, ..head }, Code::KindUnknown),
+        (Send { kind: 3, ..head }, Code::ReferenceInvalid),
+        (Send { kind: 4, ..head }, Code::ReferenceInvalid),
+        (Send { kind: 0x7f, ..head }, Code::KindUnknown),
         (Send { kind: 0, ..head }, Code::KindUnknown),
         (Send { version: 2, ..head }, Code::KindUnknown),
     ];
