@@ -34,6 +34,6 @@ pub mod store;
 mod driver;
 
 pub use driver::{
-    Client, Closed, ConnectError, Events, Group, GroupError, NotTaken, Options, Problem, Trust,
-    certificate_pin, quic_settings, server_code,
+    BlockError, Client, Closed, ConnectError, Events, Group, GroupError, NotTaken, Options,
+    Problem, Trust, certificate_pin, quic_settings, server_code,
 };

@@ -5,6 +5,7 @@
 //! into frames and back, and one thread that writes the store. [`Client`] is the application's
 //! hand, [`Events`] its ear.
 
+mod blocks;
 mod framing;
 mod groups;
 mod keeper;
@@ -21,16 +22,17 @@ use std::{fmt, io};
 
 use bytes::Bytes;
 use tern_protocol::frames::Network;
-use tern_protocol::{ChannelId, Code, Uin};
+use tern_protocol::{ChannelId, Code, MessageId, Uin};
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot};
 
 use crate::group::GroupPage;
 use crate::machine::{
-    Event, Identity, Position, Proof, SavedSend, SendId, SendOutcome, SendResult, Tuning,
+    BlockPage, Event, Identity, Position, Proof, SavedSend, SendId, SendOutcome, SendResult, Tuning,
 };
 use crate::profile::Profile;
 use crate::store::{Store, StoreError};
 
+pub use blocks::BlockError;
 pub use groups::{Group, GroupError};
 pub use link::{Problem, server_code};
 pub use tls::{Trust, certificate_pin};
@@ -173,6 +175,27 @@ pub(crate) enum Command {
         content: Bytes,
         reply: oneshot::Sender<SendResult>,
     },
+    Recall {
+        channel: ChannelId,
+        id: MessageId,
+        reply: oneshot::Sender<SendResult>,
+    },
+    Edit {
+        channel: ChannelId,
+        id: MessageId,
+        content_type: u16,
+        content: Bytes,
+        reply: oneshot::Sender<SendResult>,
+    },
+    Block {
+        uin: Uin,
+        begins: bool,
+        reply: oneshot::Sender<Result<(), Code>>,
+    },
+    BlockList {
+        after: Uin,
+        reply: oneshot::Sender<Result<BlockPage, Code>>,
+    },
     GroupInfo {
         channel: ChannelId,
         after: Uin,
@@ -312,6 +335,8 @@ impl Client {
             | Event::HistoryRestarted { .. }
             | Event::GroupPage(_)
             | Event::GroupRefused { .. }
+            | Event::Blocked { .. }
+            | Event::BlockPage(_)
             | Event::Identity { .. }
             | Event::State(_)
             | Event::ServerError { .. } => {}

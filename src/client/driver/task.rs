@@ -21,7 +21,7 @@ use super::link::{Link, LinkEvent, Target, Tell};
 use super::transport::{self, local_address};
 use super::{Command, ConnectError, Options, Problem, Shared, Trust};
 use crate::group::GroupPage;
-use crate::machine::{Effect, Event, Input, Machine, Mono, SendId, SendResult, State};
+use crate::machine::{BlockPage, Effect, Event, Input, Machine, Mono, SendId, SendResult, State};
 use crate::store::{Store, StoreError};
 
 /// Events that the application has not taken, beyond which nothing more is read. The server's
@@ -45,6 +45,8 @@ struct Task {
     waiting: HashMap<SendId, oneshot::Sender<SendResult>>,
     /// Who waits for a page of a group, in the order of asking.
     asking: VecDeque<oneshot::Sender<Result<GroupPage, Code>>>,
+    /// Who waits for an answer about blocks, in the order of asking.
+    blocking: VecDeque<BlockReply>,
     /// Sends that were unsettled when last looked at.
     unsettled: usize,
     ended: bool,
@@ -68,6 +70,12 @@ struct TargetOptions {
     network: Network,
     /// The last round-trip time in ms of each kind of network.
     rtts_ms: HashMap<u8, u32>,
+}
+
+/// Who waits for an answer about blocks.
+enum BlockReply {
+    Wish(oneshot::Sender<Result<(), Code>>),
+    Page(oneshot::Sender<Result<BlockPage, Code>>),
 }
 
 /// What woke the task.
@@ -108,6 +116,7 @@ pub(super) fn spawn(
         shared,
         waiting: HashMap::new(),
         asking: VecDeque::new(),
+        blocking: VecDeque::new(),
         unsettled,
         ended: false,
         keep: Some(keep),
@@ -224,8 +233,29 @@ impl Task {
                 self.asking.push_back(reply);
                 self.say(Input::GroupInfo { channel, after });
             }
+            Command::Recall { channel, id, reply } if !self.ended => {
+                self.waiting.insert(self.machine.next_send(), reply);
+                self.say(Input::Recall { channel, id, tag: 0 });
+            }
+            Command::Edit { channel, id, content_type, content, reply } if !self.ended => {
+                self.waiting.insert(self.machine.next_send(), reply);
+                self.say(Input::Edit { channel, id, content_type, content, tag: 0 });
+            }
+            Command::Block { uin, begins, reply } if !self.ended => {
+                self.blocking.push_back(BlockReply::Wish(reply));
+                self.say(Input::Block { uin, begins });
+            }
+            Command::BlockList { after, reply } if !self.ended => {
+                self.blocking.push_back(BlockReply::Page(reply));
+                self.say(Input::BlockList { after });
+            }
             // Who asked hears that it is over by the loss of the way to answer.
-            Command::Change { .. } | Command::GroupInfo { .. } => {}
+            Command::Change { .. }
+            | Command::GroupInfo { .. }
+            | Command::Recall { .. }
+            | Command::Edit { .. }
+            | Command::Block { .. }
+            | Command::BlockList { .. } => {}
             Command::Settled(send) => self.say(Input::Settled(send)),
             Command::Delivered(position) => self.say(Input::Delivered(position)),
             Command::Prove(proof) => self.say(Input::Prove(proof)),
@@ -353,10 +383,13 @@ impl Task {
             Event::Result(result) if self.answer(result) => return,
             Event::GroupPage(page) => return self.answer_page(Ok(page)),
             Event::GroupRefused { code, .. } => return self.answer_page(Err(code)),
+            Event::Blocked { refused, .. } => return self.answer_block(refused),
+            Event::BlockPage(page) => return self.answer_block_page(page),
             Event::State(State::Ended(_)) => {
                 self.ended = true;
                 self.waiting.clear();
                 self.asking.clear();
+                self.blocking.clear();
                 event
             }
             other => other,
@@ -386,12 +419,26 @@ impl Task {
         }
     }
 
+    /// The machine answers what is asked of blocks in the order of asking; who asked may have gone.
+    fn answer_block(&mut self, refused: Option<Code>) {
+        if let Some(BlockReply::Wish(reply)) = self.blocking.pop_front() {
+            let _ = reply.send(refused.map_or(Ok(()), Err));
+        }
+    }
+
+    fn answer_block_page(&mut self, page: Result<BlockPage, Code>) {
+        if let Some(BlockReply::Page(reply)) = self.blocking.pop_front() {
+            let _ = reply.send(page);
+        }
+    }
+
     /// Brings what was said across and what was changed to the disk.
     async fn end(mut self) {
         self.remember_rtt();
         self.shared.room.close();
         self.waiting.clear();
         self.asking.clear();
+        self.blocking.clear();
         let closed = self.link.take().map(|link| link.close(None));
         self.closing.extend(closed);
         drop(self.link_events); // so that no connection waits to be heard

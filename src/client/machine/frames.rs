@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use tern_protocol::frame::{encode, frame_bytes};
 use tern_protocol::frames::{
-    Close, Cursor, Fetch, GroupInfo, Hello, Login, Network, Ping, Resume, Send, TokenLogin,
+    Block, BlockList, Close, Cursor, Fetch, GroupInfo, Hello, Login, Network, Ping, Resume, Send,
+    TokenLogin, block,
 };
 use tern_protocol::header::HEADER_BYTES;
 use tern_protocol::limits::{CURSORS_PER_FRAME_MAX, MAGIC, SECRET_BYTES, VERSION};
@@ -64,7 +65,7 @@ pub(crate) fn send(send: &SavedSend, key: SendKey, predecessor: SendCounter) -> 
         content_type: send.content_type.into(),
         kind: send.kind,
         version: BODY_VERSION,
-        refers_to: 0.into(),
+        refers_to: send.refers_to.into(),
     };
     frame(Kind::Send, &head, &send.content)
 }
@@ -80,6 +81,15 @@ pub(crate) fn fetch(channel: ChannelId, from: MessageId, to: MessageId) -> Bytes
 
 pub(crate) fn group_info(channel: ChannelId, after: Uin) -> Bytes {
     frame(Kind::GroupInfo, &GroupInfo { channel, after: after.into() }, &[])
+}
+
+pub(crate) fn block(uin: Uin, begins: bool) -> Bytes {
+    let action = if begins { block::BEGIN } else { block::END };
+    frame(Kind::Block, &Block { uin: uin.into(), action, reserved: [0; 7] }, &[])
+}
+
+pub(crate) fn block_list(after: Uin) -> Bytes {
+    frame(Kind::BlockList, &BlockList { after: after.into() }, &[])
 }
 
 pub(crate) fn close(code: Code) -> Bytes {

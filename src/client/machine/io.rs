@@ -101,6 +101,41 @@ pub enum Input {
         /// The application's own mark.
         tag: u64,
     },
+    /// The application takes a message back. Numbered and answered as a message is.
+    Recall {
+        /// Where it stands.
+        channel: ChannelId,
+        /// Which.
+        id: MessageId,
+        /// The application's own mark.
+        tag: u64,
+    },
+    /// The application puts another content in the place of a message's. Numbered and answered as
+    /// a message is.
+    Edit {
+        /// Where it stands.
+        channel: ChannelId,
+        /// Which; the original, also for a second edit.
+        id: MessageId,
+        /// See [`tern_protocol::frames::content_type`].
+        content_type: u16,
+        /// What it says from now on.
+        content: Bytes,
+        /// The application's own mark.
+        tag: u64,
+    },
+    /// The user takes no more messages from another, or does again.
+    Block {
+        /// Whom.
+        uin: Uin,
+        /// Whether the block begins, or ends.
+        begins: bool,
+    },
+    /// The application asks whom the user has blocked: a page of them, above a uin.
+    BlockList {
+        /// The page begins with the first above this uin; 0 for the first page.
+        after: Uin,
+    },
     /// The application asks who is in a group: a page of its members, above a uin.
     GroupInfo {
         /// Which.
@@ -185,6 +220,8 @@ pub struct SavedSend {
     pub channel: ChannelId,
     /// See [`tern_protocol::frames::content_type`].
     pub content_type: u16,
+    /// The message that a recall or an edit is about; else 0.
+    pub refers_to: MessageId,
     /// What.
     pub content: Bytes,
 }
@@ -237,6 +274,17 @@ pub enum Event {
         /// Why.
         code: Code,
     },
+    /// Answers [`Input::Block`]: durable, or why not.
+    Blocked {
+        /// Whom.
+        uin: Uin,
+        /// Whether the block begins, or ends.
+        begins: bool,
+        /// Why not.
+        refused: Option<Code>,
+    },
+    /// Answers [`Input::BlockList`], or tells why not.
+    BlockPage(Result<BlockPage, Code>),
     /// The numbers that the token stands for. An application that knew none keeps them for its
     /// next start, beside the store: both belong to this device.
     Identity {
@@ -254,6 +302,15 @@ pub enum Event {
         /// The kind of the frame.
         kind: Kind,
     },
+}
+
+/// Some of those whom the user has blocked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BlockPage {
+    /// In ascending order.
+    pub uins: Vec<Uin>,
+    /// Whether there are no more.
+    pub is_last: bool,
 }
 
 /// A message as it came.
@@ -280,6 +337,17 @@ pub struct Message {
 }
 
 impl Message {
+    /// The message that this one takes back, if it is a recall. Whoever has it takes it out of
+    /// sight; a device that was late was told of a gap instead.
+    pub fn recalls(&self) -> Option<MessageId> {
+        (self.kind == message_kind::RECALL).then_some(self.refers_to)
+    }
+
+    /// The message whose content this one replaces, if it is an edit.
+    pub fn edits(&self) -> Option<MessageId> {
+        (self.kind == message_kind::EDIT).then_some(self.refers_to)
+    }
+
     /// The change of a group that the message is, if it is one.
     pub fn change(&self) -> Option<GroupChange> {
         if self.kind != message_kind::CHANGE {

@@ -9,7 +9,8 @@
 //!    [`Input::Tick`].
 //!
 //! Rooms: `link` opens and loses the connection, `outbox` brings sends to their answers,
-//! `mailbox` brings pushes to the application, `groups` asks who is in one, `beat` notices silence.
+//! `mailbox` brings pushes to the application, `groups` asks who is in one, `blocks` whom the
+//! user does not want to hear, `beat` notices silence.
 
 mod counters;
 mod io;
@@ -24,6 +25,7 @@ mod outbox;
 mod channel;
 mod mailbox;
 
+mod blocks;
 mod groups;
 
 mod backoff;
@@ -36,21 +38,22 @@ mod random;
 mod tests;
 
 use bytes::Bytes;
-use tern_protocol::frames::{GroupPage, Network, content_type, message_kind};
-use tern_protocol::{ChannelId, Code, Flags, Frame};
+use tern_protocol::frames::{GroupPage, Network, message_kind};
+use tern_protocol::{Code, Flags, Frame, Uin};
 
 use backoff::Backoff;
+use blocks::Blocks;
 use groups::Groups;
 use link::{Phase, Session};
 use mailbox::Mailbox;
 use out::Out;
-use outbox::Outbox;
+use outbox::{Outbox, What};
 use random::Random;
 
 pub use counters::Counters;
 pub use io::{
-    Change, Effect, End, Event, Identity, Input, Message, Position, Proof, Saved, SavedSend,
-    SendId, SendOutcome, SendResult, State, Ticket, UNMADE,
+    BlockPage, Change, Effect, End, Event, Identity, Input, Message, Position, Proof, Saved,
+    SavedSend, SendId, SendOutcome, SendResult, State, Ticket, UNMADE,
 };
 pub use time::Mono;
 pub use tuning::Tuning;
@@ -66,6 +69,7 @@ pub struct Machine {
     outbox: Outbox,
     mailbox: Mailbox,
     groups: Groups,
+    blocks: Blocks,
     backoff: Backoff,
     random: Random,
     out: Out,
@@ -86,6 +90,7 @@ impl Machine {
             outbox: Outbox::new((identity.uin, identity.device), saved.sends, &tuning),
             mailbox: Mailbox::new(saved.cursors),
             groups: Groups::default(),
+            blocks: Blocks::default(),
             identity,
             tuning,
             network,
@@ -107,13 +112,24 @@ impl Machine {
             Input::Frame(frame) => self.handle_frame(now, &frame),
             Input::Disconnected { code } => self.handle_disconnected(now, code),
             Input::Send { channel, content_type, content, tag } => {
-                let what = (message_kind::CONTENT, channel, content_type);
-                self.send(what, content, tag);
+                let kind = message_kind::CONTENT;
+                self.send(What { kind, channel, content_type, ..What::default() }, content, tag);
             }
             Input::Change { channel, content, tag } => {
-                let what = (message_kind::CHANGE, channel.unwrap_or(UNMADE), content_type::OPAQUE);
-                self.send(what, content, tag);
+                let (kind, channel) = (message_kind::CHANGE, channel.unwrap_or(UNMADE));
+                self.send(What { kind, channel, ..What::default() }, content, tag);
             }
+            Input::Recall { channel, id: refers_to, tag } => {
+                let kind = message_kind::RECALL;
+                let what = What { kind, channel, refers_to, ..What::default() };
+                self.send(what, Bytes::new(), tag);
+            }
+            Input::Edit { channel, id: refers_to, content_type, content, tag } => {
+                let kind = message_kind::EDIT;
+                self.send(What { kind, channel, refers_to, content_type }, content, tag);
+            }
+            Input::Block { uin, begins } => self.blocks.wish(uin, begins),
+            Input::BlockList { after } => self.blocks.ask_page(after),
             Input::GroupInfo { channel, after } => self.groups.ask(channel, after),
             Input::Settled(send) => self.outbox.settle(send, &mut self.out),
             Input::Delivered(position) => self.mailbox.consume(position, &mut self.out),
@@ -131,7 +147,7 @@ impl Machine {
         self.out.end_turn();
     }
 
-    fn send(&mut self, what: (u8, ChannelId, u16), content: Bytes, tag: u64) {
+    fn send(&mut self, what: What, content: Bytes, tag: u64) {
         let live = self.is_live();
         self.outbox.send(what, content, tag, live, &mut self.out);
     }
@@ -168,6 +184,7 @@ impl Machine {
             (self.outbox.next_flow(now), "retry after refusal"),
             (self.mailbox.ack_due(), "ack of what was consumed"),
             (self.mailbox.fetch_due(&self.tuning), "hole in a channel"),
+            (self.blocks.due(), "a block that could not be changed"),
         ]
         .into_iter()
         .filter_map(|(when, why)| Some((when?, why)))
@@ -212,13 +229,19 @@ impl Machine {
             Frame::GroupPage(head, rest) if self.is_live() => {
                 self.handle_page(now, (head, rest), flags.has(Flags::LAST));
             }
+            Frame::BlockPage(head, rest) if self.is_live() => {
+                let (after, is_last) = (Uin::from(head.after), flags.has(Flags::LAST));
+                if self.blocks.handle_page(after, rest, is_last, &mut self.out).is_err() {
+                    self.bad_frame(now);
+                }
+            }
             frame if self.is_live() => self.handle_live_frame(now, bytes, frame),
             _ => self.bad_frame(now),
         }
     }
 
     fn handle_live_frame(&mut self, now: Mono, bytes: &Bytes, frame: Frame<'_>) {
-        let Self { tuning, out, mailbox, outbox, random, .. } = self;
+        let Self { tuning, out, mailbox, outbox, blocks, random, .. } = self;
         let handled = match frame {
             Frame::SendAck(ack) => {
                 outbox.handle_ack(ack, out);
@@ -232,6 +255,10 @@ impl Machine {
                 mailbox.handle_push(now, bytes, (body, content), tuning, out)
             }
             Frame::Gap(gap) => mailbox.handle_gap(now, gap, tuning, out),
+            Frame::Blocked(answer) => {
+                let wait_ms = random.between(1, tuning.retry_jitter_ms);
+                blocks.handle_answer(now, answer, wait_ms, out)
+            }
             Frame::Channel(state) => mailbox.handle_state(state, out),
             Frame::Pong(pong) => {
                 if let Phase::Live { beat, .. } = &mut self.phase {
@@ -304,6 +331,7 @@ impl Machine {
         self.outbox.admit(&mut self.out);
         self.outbox.transmit(now, &mut self.out);
         self.groups.flow(&mut self.out);
+        self.blocks.flow(now, &mut self.out);
         self.mailbox.ack(now, &self.tuning, &mut self.out);
         if self.outbox.needs_epoch() && self.outbox.lengths().0 == 0 {
             self.renew_epoch(now);

@@ -16,10 +16,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use tern_protocol::frames::{SendAck, SendRefused};
+use tern_protocol::frames::{SendAck, SendRefused, content_type, message_kind};
 use tern_protocol::group::{self, ChangeView};
 use tern_protocol::limits::CONTENT_BYTES_MAX;
-use tern_protocol::{ChannelId, Class, Code, DeviceId, Epoch, SendCounter, SendKey, Uin};
+use tern_protocol::{
+    ChannelId, Class, Code, DeviceId, Epoch, MessageId, SendCounter, SendKey, Uin,
+};
 
 use super::frames;
 use super::io::{Change, Event, SavedSend, SendId, SendOutcome, SendResult, Ticket, UNMADE};
@@ -61,6 +63,27 @@ pub(crate) struct Outbox {
     is_free: bool,
     /// Round trip of the path in ms.
     rtt_ms: u64,
+}
+
+/// What a send is, besides its content.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct What {
+    pub(crate) kind: u8,
+    pub(crate) channel: ChannelId,
+    pub(crate) content_type: u16,
+    pub(crate) refers_to: MessageId,
+}
+
+impl Default for What {
+    /// For what says nothing of a field.
+    fn default() -> Self {
+        Self {
+            kind: message_kind::CONTENT,
+            channel: UNMADE,
+            content_type: content_type::OPAQUE,
+            refers_to: MessageId(0),
+        }
+    }
 }
 
 /// An admitted send.
@@ -158,7 +181,7 @@ impl Outbox {
     /// The application sends. Stored without a key if it can't be admitted at once.
     pub(crate) fn send(
         &mut self,
-        (kind, channel, content_type): (u8, ChannelId, u16),
+        What { kind, channel, content_type, refers_to }: What,
         content: Bytes,
         tag: u64,
         live: bool,
@@ -175,6 +198,7 @@ impl Outbox {
             kind,
             channel,
             content_type,
+            refers_to,
             content,
         });
         if live {

@@ -17,8 +17,8 @@ use super::{Store, StoreError};
 use crate::machine::{Change, Position, Saved, SavedSend, SendId};
 
 /// Number of this format; raised when an older client could not read it. Before 2 each send was
-/// content.
-const FORMAT: u64 = 2;
+/// content, before 3 none referred to another message.
+const FORMAT: u64 = 3;
 
 /// The oldest format that is read as this one; the number in the file is raised then.
 const FORMAT_OLDEST: u64 = 1;
@@ -32,7 +32,8 @@ const SENDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("sends");
 const CURSORS: TableDefinition<'_, [u8; 16], (u64, u32)> = TableDefinition::new("cursors");
 const RTTS: TableDefinition<'_, u8, u32> = TableDefinition::new("rtts");
 
-/// The fixed part of a send's row; the content follows.
+/// The fixed part of a send's row; the content follows, behind the 8 bytes of the message's id to
+/// which it refers if it is a recall or an edit.
 ///
 /// ```text
 ///   0        8       12       16      18      20               36     38   39   40
@@ -213,12 +214,23 @@ fn encode(send: &SavedSend) -> Vec<u8> {
         kind: send.kind,
         by: send.refused_member,
     };
-    [row.as_bytes(), &send.content].concat()
+    let refers_to = U64::from(send.refers_to);
+    let refers_to = if refers(send.kind) { refers_to.as_bytes() } else { &[] };
+    [row.as_bytes(), refers_to, &send.content].concat()
+}
+
+/// Whether a message of this kind refers to another.
+fn refers(kind: u8) -> bool {
+    matches!(kind, message_kind::RECALL | message_kind::EDIT)
 }
 
 fn decode(id: SendId, bytes: &[u8]) -> Result<SavedSend, StoreError> {
-    let (row, content) =
-        Row::ref_from_prefix(bytes).map_err(|_| StoreError::Damaged(format!("send {}", id.0)))?;
+    let damaged = || StoreError::Damaged(format!("send {}", id.0));
+    let (row, rest) = Row::ref_from_prefix(bytes).map_err(|_| damaged())?;
+    let (refers_to, content) = match refers(row.kind) {
+        true => U64::read_from_prefix(rest).map_err(|_| damaged())?,
+        false => (U64::ZERO, rest),
+    };
     let set = row.set.get();
     let key = SendKey { epoch: row.epoch.into(), counter: row.counter.into() };
     Ok(SavedSend {
@@ -230,6 +242,7 @@ fn decode(id: SendId, bytes: &[u8]) -> Result<SavedSend, StoreError> {
         kind: if row.kind == 0 { message_kind::CONTENT } else { row.kind },
         channel: row.channel,
         content_type: row.content_type.get(),
+        refers_to: refers_to.into(),
         content: Bytes::copy_from_slice(content),
     })
 }
@@ -249,6 +262,7 @@ mod tests {
             kind: message_kind::CONTENT,
             channel: ChannelId::direct(Uin(1), Uin(2)),
             content_type: 1,
+            refers_to: MessageId(0),
             content: Bytes::from_static(content.as_bytes()),
         }
     }
@@ -291,6 +305,18 @@ mod tests {
         let saved = store.load().unwrap();
         assert_eq!(saved.sends, [refused, send(300, "")]);
         assert_eq!(saved.cursors, [cursor(2, 6), cursor(3, 1)]);
+    }
+
+    #[test]
+    fn a_recall_and_an_edit_keep_what_they_refer_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let refers_to = MessageId(1 << 40);
+        let recall = SavedSend { kind: message_kind::RECALL, refers_to, ..send(1, "") };
+        let edit = SavedSend { kind: message_kind::EDIT, refers_to, ..send(2, "other words") };
+        let mut store = open(&folder);
+        store.apply(&[Change::Send(recall.clone()), Change::Send(edit.clone())]).unwrap();
+        drop(store);
+        assert_eq!(open(&folder).load().unwrap().sends, [recall, edit]);
     }
 
     #[test]

@@ -92,10 +92,7 @@ fn show(session: &Session, peer: &str, channel: ChannelId, event: &Event) -> Opt
 }
 
 fn message_line(me: Uin, peer: &str, channel: ChannelId, message: &Message) -> String {
-    let text = match message.change() {
-        Some(change) => format!("* {}", sentence(&change)),
-        None => session::one_line(&message.content),
-    };
+    let text = spoken(message);
     let from = if message.sender == me {
         format!("you, on device {}", message.device)
     } else if message.position.channel == channel {
@@ -104,6 +101,19 @@ fn message_line(me: Uin, peer: &str, channel: ChannelId, message: &Message) -> S
         format!("{} in {}", message.sender, message.position.channel)
     };
     format!("{from}: {text}\n")
+}
+
+/// What a message says, or does to the group or to an older message, in one line.
+pub(super) fn spoken(message: &Message) -> String {
+    let text = session::one_line(&message.content);
+    if let Some(id) = message.recalls() {
+        return format!("* recalled {id}");
+    }
+    match (message.change(), message.edits()) {
+        (Some(change), _) => format!("* {}", sentence(&change)),
+        (None, Some(id)) => format!("* edited {id}: {text}"),
+        (None, None) => text,
+    }
 }
 
 fn result_line(result: &SendResult) -> String {

@@ -5,6 +5,7 @@
 
 mod account;
 mod backup;
+mod block;
 mod chat;
 mod demo;
 mod device;
@@ -13,6 +14,7 @@ mod folder;
 mod group;
 mod options;
 mod output;
+mod recall;
 mod recv;
 mod repair;
 mod restore;
@@ -65,6 +67,16 @@ enum Command {
     Send(send::Args),
     /// Print messages as they come, and go on where the last time stopped
     Recv(recv::Args),
+    /// Take back a message that was sent
+    Recall(recall::Args),
+    /// Say otherwise what a message that was sent says
+    Edit(recall::EditArgs),
+    /// Take no more messages from a user, outside of groups
+    Block(block::Args),
+    /// Take messages from a blocked user again
+    Unblock(block::Args),
+    /// List whom a user has blocked
+    Blocked(block::ListArgs),
     /// Make groups, change them, show who is in one
     Group(group::Args),
     /// Add users, list and rename them, shut them out and let them in; a running server follows at
@@ -118,6 +130,11 @@ fn run(command: Command) -> Exit {
         Command::Chat(args) => chat::run(args),
         Command::Send(args) => send::run(args),
         Command::Recv(args) => recv::run(args),
+        Command::Recall(args) => recall::run(args),
+        Command::Edit(args) => recall::run_edit(args),
+        Command::Block(args) => block::run(args, true),
+        Command::Unblock(args) => block::run(args, false),
+        Command::Blocked(args) => block::run_list(args),
         Command::Group(args) => group::run(args),
         Command::User(args) => user::run(args),
         Command::Device(args) => device::run(args),

@@ -15,7 +15,8 @@ use tokio::time::Instant;
 
 use super::Exit;
 use super::chat::session::{self, Session, SessionArgs};
-use super::group::{change_json, sentence};
+use super::chat::spoken;
+use super::group::change_json;
 
 /// The command line of `tern recv`.
 #[derive(Debug, clap::Args)]
@@ -77,11 +78,8 @@ fn out_of_time(args: &Args, printed: u64) -> Exit {
 }
 
 fn line(message: &Message) -> String {
-    let Message { position, sender, device, key, server_time, content, .. } = message;
-    let text = match message.change() {
-        Some(change) => format!("* {}", sentence(&change)),
-        None => session::one_line(content),
-    };
+    let Message { position, sender, device, key, server_time, .. } = message;
+    let text = spoken(message);
     format!("{} {} {sender} {device} {key} {server_time} {text}\n", position.channel, position.id)
 }
 
@@ -101,6 +99,13 @@ fn json(message: &Message) -> String {
         object["change"] = change_json(&change);
         return format!("{object}\n");
     }
+    if let Some(id) = message.recalls() {
+        object["recalls"] = id.to_string().into();
+        return format!("{object}\n");
+    }
+    if let Some(id) = message.edits() {
+        object["edits"] = id.to_string().into();
+    }
     let text = std::str::from_utf8(content).ok();
     match text.filter(|_| message.content_type == content_type::TEXT) {
         Some(text) => object["text"] = text.into(),
@@ -114,6 +119,7 @@ mod tests {
     use super::*;
 
     use tern_client::machine::Position;
+    use tern_protocol::frames::message_kind;
     use tern_protocol::{
         ChannelId, DeviceId, Epoch, Incarnation, MessageId, SendCounter, SendKey, Uin, UnixMillis,
     };
@@ -139,6 +145,21 @@ mod tests {
             line(&message(b"two\nlines")),
             "10001-10002 7 10002 3 4.5 18446744073709551615 two\\nlines\n"
         );
+    }
+
+    #[test]
+    fn what_is_taken_back_or_said_otherwise_names_its_message() {
+        let of = |kind, content| {
+            let refers_to = MessageId(5);
+            Message { kind, refers_to, ..message(content) }
+        };
+        let (recall, edit) = (of(message_kind::RECALL, b""), of(message_kind::EDIT, b"new"));
+        assert!(line(&recall).ends_with(" * recalled 5\n"), "{}", line(&recall));
+        assert!(line(&edit).ends_with(" * edited 5: new\n"), "{}", line(&edit));
+        let object: serde_json::Value = serde_json::from_str(&json(&recall)).unwrap();
+        assert_eq!((&object["recalls"], object.get("text")), (&"5".into(), None));
+        let object: serde_json::Value = serde_json::from_str(&json(&edit)).unwrap();
+        assert_eq!((&object["edits"], &object["text"]), (&"5".into(), &"new".into()));
     }
 
     #[test]

@@ -90,6 +90,8 @@ async fn listen(client: Arc<Client>, mut events: Events, view: Arc<Mutex<View>>)
             | Event::Identity { .. }
             | Event::ServerError { .. }
             | Event::GroupPage(_)
+            | Event::Blocked { .. }
+            | Event::BlockPage(_)
             | Event::GroupRefused { .. } => {}
         }
         client.confirm(&event);

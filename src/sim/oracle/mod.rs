@@ -332,6 +332,8 @@ impl Oracle {
             | Event::State(_)
             | Event::Identity { .. }
             | Event::GroupPage(_)
+            | Event::Blocked { .. }
+            | Event::BlockPage(_)
             | Event::GroupRefused { .. } => Ok(()),
         };
         self.judge("honesty", verdict);

@@ -7,6 +7,7 @@
 pub mod groups;
 pub mod marks;
 pub mod plain;
+pub mod recalls;
 
 use std::collections::{BTreeMap, HashSet};
 

@@ -127,7 +127,8 @@ impl Session {
             Event::State(State::Ended(end)) => return Err(ended(*end)),
             Event::State(State::Connecting | State::Online { .. }) => {}
             // What was said before somebody joined is nobody's loss.
-            Event::Gap { code, .. } if *code == Code::NotVisible => {}
+            // Nor is what was taken back before it came.
+            Event::Gap { code, .. } if [Code::NotVisible, Code::Recalled].contains(code) => {}
             Event::Gap { channel, from, to, code } => {
                 let sentence = code.sentence();
                 note(&format!("messages {from} to {to} of {channel} never come: {sentence}"));
@@ -145,6 +146,8 @@ impl Session {
             | Event::Result(_)
             | Event::Identity { .. }
             | Event::GroupPage(_)
+            | Event::Blocked { .. }
+            | Event::BlockPage(_)
             | Event::GroupRefused { .. } => {}
         }
         Ok(())

@@ -138,6 +138,8 @@ fn words_of(event: &Event) -> Option<Report> {
         Event::State(State::Connecting)
         | Event::Identity { .. }
         | Event::GroupPage(_)
+        | Event::Blocked { .. }
+        | Event::BlockPage(_)
         | Event::GroupRefused { .. } => return None,
         Event::State(State::Online { resumed, .. }) => Report::Online { resumed: *resumed },
         Event::State(State::Offline { code, .. }) => Report::Offline { why: code.map(label) },
