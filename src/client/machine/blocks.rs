@@ -103,21 +103,18 @@ impl Blocks {
         Ok(())
     }
 
-    /// The server does not do it, now or for good. Whether anything was under way.
-    pub(crate) fn refused(&mut self, now: Mono, code: Code, wait_ms: u64, out: &mut Out) -> bool {
-        let Some(ask) = self.asks.front().copied().filter(|_| self.is_under_way) else {
-            return false;
-        };
+    /// The server does not do what is under way, now or for good.
+    pub(crate) fn refused(&mut self, now: Mono, code: Code, wait_ms: u64, out: &mut Out) {
+        let Some(ask) = self.asks.front().copied().filter(|_| self.is_under_way) else { return };
         if code.class() == Class::Retry {
             (self.is_under_way, self.again) = (false, Some(now.after_ms(wait_ms)));
-            return true;
+            return;
         }
         let event = match ask {
             Ask::Wish { uin, begins } => Event::Blocked { uin, begins, refused: Some(code) },
             Ask::Page { .. } => Event::BlockPage(Err(code)),
         };
         self.answered(event, out);
-        true
     }
 
     fn answered(&mut self, event: Event, out: &mut Out) {

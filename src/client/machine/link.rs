@@ -149,18 +149,19 @@ impl Machine {
             }
             Phase::Live { .. }
                 if kind == Kind::GroupInfo && self.groups.refused(code, &mut self.out) => {}
-            Phase::Live { .. }
-                if matches!(kind, Kind::Block | Kind::BlockList)
-                    && self.block_refused(now, code, error.retry_after_ms.get()) => {}
+            Phase::Live { .. } if [Kind::Block, Kind::BlockList].contains(&kind) => {
+                self.block_refused(now, code, error.retry_after_ms.get());
+            }
             Phase::Live { .. } => self.out.tell(Event::ServerError { code, kind }),
             _ => self.refused(now, code, error.retry_after_ms.get()),
         }
     }
 
-    fn block_refused(&mut self, now: Mono, code: Code, retry_after_ms: u32) -> bool {
+    /// The server does not act on a question about blocks.
+    fn block_refused(&mut self, now: Mono, code: Code, retry_after_ms: u32) {
         let jitter_ms = self.random.between(1, self.tuning.retry_jitter_ms);
         let wait_ms = u64::from(retry_after_ms).saturating_add(jitter_ms);
-        self.blocks.refused(now, code, wait_ms, &mut self.out)
+        self.blocks.refused(now, code, wait_ms, &mut self.out);
     }
 
     pub(super) fn handle_close(&mut self, now: Mono, close: &Close) {

@@ -36,9 +36,8 @@ pub(super) fn run(Args { args, user }: Args, begins: bool) -> Exit {
     session::run(async move {
         let mut session = args.session.open()?;
         let (uin, client) = (args.session.user(&user)?, session.client.clone());
-        let asked = async move {
-            if begins { client.block(uin).await } else { client.unblock(uin).await }
-        };
+        let asked =
+            async move { if begins { client.block(uin).await } else { client.unblock(uin).await } };
         let done = session.during(asked, args.timeout).await;
         session.client.close().await;
         done?.map_err(exit)?;

@@ -294,7 +294,7 @@ fn table(group: &Group) -> String {
 impl Session {
     /// Waits for an answer while the connection comes and goes. What comes for the device
     /// meanwhile is left for the next `tern recv` or `tern chat`.
-    async fn during<T>(
+    pub(super) async fn during<T>(
         &mut self,
         answer: impl Future<Output = T>,
         timeout: Option<Duration>,

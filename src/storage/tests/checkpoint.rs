@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 
 use support::chat::{Chat, checkpoints_at, open_rows, rows_of_copy, upkeep_rig};
 use support::{Rig, Running, SHARD};
+use tern_core::shard::state::StateKind;
 use tern_random::{seed_from_env, soaked};
 use tern_storage::{MappedLog, RecoverError};
 
@@ -16,7 +17,10 @@ use tern_storage::{MappedLog, RecoverError};
 fn fill(chat: &mut Chat, running: &Running, log: &mut MappedLog, segments: u64) {
     let goal = running.storage.stats(SHARD).segments + segments;
     while running.storage.stats(SHARD).segments < goal {
-        let at = chat.act(running, log, 20_000);
+        let at = match chat.random.below(8) {
+            0 => chat.take_back(running, log),
+            _ => chat.act(running, log, 20_000),
+        };
         running.make_durable(log, at);
     }
 }
@@ -48,6 +52,9 @@ fn a_checkpoint_and_the_log_behind_it_are_the_whole_log() {
             assert!(with.checkpoint.is_some() && without.checkpoint.is_none(), "seed {seed}");
             assert!(with.records < without.records, "the checkpoint spares something");
             assert_eq!(rows, expected, "seed {seed}");
+            for kind in [StateKind::Recall, StateKind::Block] {
+                assert!(rows.iter().any(|(of, _)| *of == kind), "seed {seed}: no {kind:?}");
+            }
             rows_all += rows.len();
             logs += 1;
         }

@@ -10,7 +10,7 @@ use tern_core::Recovery;
 use tern_core::log::{AppendError, Links, Log, Offset, RecordKind};
 use tern_core::memory::MemoryTable;
 use tern_core::placement::Placement;
-use tern_core::shard::records::{EntryBody, EpochBody};
+use tern_core::shard::records::{BlockBody, EntryBody, EpochBody};
 use tern_core::shard::state::{ChannelRow, StateKind};
 use tern_protocol::frames::PushBody;
 use tern_protocol::{ChannelId, MessageId, Uin};
@@ -128,12 +128,43 @@ impl Chat {
     }
 
     pub fn send(&mut self, running: &Running, log: &mut MappedLog, bytes: usize) -> Offset {
+        self.say(running, log, bytes, RecordKind::Message)
+    }
+
+    /// A recall of one of the newest messages of a channel, or a block that begins or ends.
+    pub fn take_back(&mut self, running: &Running, log: &mut MappedLog) -> Offset {
+        if self.random.below(2) == 0 {
+            return self.say(running, log, 0, RecordKind::Recall);
+        }
+        let blocker = 1 + self.random.below(self.users);
+        let body = BlockBody {
+            blocker: blocker.into(),
+            blocked: (blocker + 1 + self.random.below(3)).into(),
+            server_time: 3.into(),
+            action: (1 + self.random.below(2) as u32).into(),
+            reserved: 0.into(),
+        };
+        append(running, log, RecordKind::Block, Links::default(), &[body.as_bytes()])
+    }
+
+    fn say(
+        &mut self,
+        running: &Running,
+        log: &mut MappedLog,
+        bytes: usize,
+        kind: RecordKind,
+    ) -> Offset {
         let (uin, device) = self.device();
         let other = 1 + self.random.below(self.users);
+        let older = if kind == RecordKind::Recall { self.random.below(100) } else { 0 };
         let channel = ChannelId::direct(Uin(uin), Uin(other));
         let messages = self.channels.entry(channel.halves()).or_default();
         let id = messages.len() as u64 + 1;
         let at_id = |id: u64| if id == 0 { Offset(0) } else { messages[id as usize - 1] };
+        // The first message of a channel has nothing to recall.
+        let kind = if id == 1 { RecordKind::Message } else { kind };
+        let is_recall = kind == RecordKind::Recall;
+        let refers_to = if is_recall { id - 1 - older % (id - 1) } else { 0 };
         let state = self.devices.entry((uin, device)).or_insert((1, 0, Offset(0)));
         state.1 += 1;
         let links =
@@ -149,11 +180,11 @@ impl Chat {
             kind: 0,
             version: 1,
             server_time: 9.into(),
-            refers_to: 0.into(),
+            refers_to: refers_to.into(),
         };
         let content = vec![id as u8; bytes];
         let parts = [body.as_bytes(), &content];
-        let at = append(running, log, RecordKind::Message, links, &parts);
+        let at = append(running, log, kind, links, &parts);
         messages.push(at);
         state.2 = at;
         at
