@@ -1,10 +1,10 @@
 //! Users and devices that the operator's tokens name: found in the directory, or added to it.
 
 use tern_core::mail::Device;
-use tern_protocol::Code;
+use tern_protocol::{Code, DeviceId, Uin};
 
 use super::accounts::{not_now, now};
-use super::token::Bearer;
+use super::token::{Adds, Bearer};
 use super::{Accounts, Directory, DirectoryError, Hash, NewDevice, Secret};
 
 impl<D: Directory> Accounts<D> {
@@ -19,7 +19,10 @@ impl<D: Directory> Accounts<D> {
             tracing::debug!(%refusal, "a token is not taken");
             refusal.code()
         })?;
-        let device = self.device_of(&bearer, tokens.rules().adds).await?;
+        // Who knows its numbers is here already.
+        let is_new = claimed == Device { uin: Uin(0), device: DeviceId(0) };
+        let adds = if is_new { tokens.rules().adds } else { Adds::Nothing };
+        let device = self.device_of(&bearer, adds).await?;
         let is = |claimed: u64, is: u64| claimed == 0 || claimed == is;
         if !is(claimed.uin.0, device.uin.0) || !is(claimed.device.0.into(), device.device.0.into())
         {
@@ -33,16 +36,15 @@ impl<D: Directory> Accounts<D> {
     }
 
     /// The numbers of a bearer, added if that is allowed.
-    async fn device_of(&self, bearer: &Bearer, adds: bool) -> Result<Device, Code> {
+    async fn device_of(&self, bearer: &Bearer, adds: Adds) -> Result<Device, Code> {
         if let Some(device) = self.memory().names.get(bearer.clone()) {
             return Ok(device);
         }
         let changes = self.memory().changes;
-        let found = match self.find(bearer).await? {
-            None if adds => Some(self.add_bearer(bearer).await?),
-            found => found,
+        let device = match self.find(bearer).await? {
+            Some(device) => device,
+            None => self.add_bearer(bearer, adds).await?,
         };
-        let device = found.ok_or(Code::BadCredentials)?;
         let mut memory = self.memory();
         if memory.changes == changes {
             memory.names.put(bearer.clone(), device);
@@ -50,18 +52,21 @@ impl<D: Directory> Accounts<D> {
         Ok(device)
     }
 
-    /// Adds the user, or the device to the user that is there. Another one may be adding the same
-    /// at this moment: then that one is found.
-    async fn add_bearer(&self, bearer: &Bearer) -> Result<Device, Code> {
-        let Bearer { name, label } = bearer;
-        // No secret is known to anyone: the token alone proves this device.
-        let new = || NewDevice { label: Some(label.clone()), hash: Hash::of(&Secret::random()) };
-        let devices_max = self.limits.devices_per_user;
-        let mut added = self.directory.add_user(name, now(), &new()).await;
-        if matches!(added, Err(DirectoryError::NameTaken(_))) {
-            let device = self.directory.add_device(name, now(), &new(), devices_max).await;
-            added = device.map(|(device, _)| device);
-        }
+    /// Adds the device to the user that is there, or the user with it. Another one may be adding
+    /// the same at this moment: then that one is found.
+    async fn add_bearer(&self, bearer: &Bearer, adds: Adds) -> Result<Device, Code> {
+        let user = self.directory.user(bearer.name.as_str()).await;
+        let added = match user.map_err(|error| not_now(&error))? {
+            Some(user) if user.disabled => return Err(Code::UserDisabled),
+            Some(_) if adds >= Adds::Devices => self.add_device_of(bearer).await,
+            None if adds == Adds::Users => {
+                match self.directory.add_user(&bearer.name, now(), &new(bearer)).await {
+                    Err(DirectoryError::NameTaken(_)) => self.add_device_of(bearer).await,
+                    added => added,
+                }
+            }
+            _ => return Err(Code::BadCredentials),
+        };
         match added {
             Ok(device) => Ok(device),
             Err(DirectoryError::TooManyDevices(_)) => Err(Code::TooManyDevices),
@@ -72,10 +77,23 @@ impl<D: Directory> Accounts<D> {
         }
     }
 
+    async fn add_device_of(&self, bearer: &Bearer) -> Result<Device, DirectoryError> {
+        let devices_max = self.limits.devices_per_user;
+        let new = new(bearer);
+        let added = self.directory.add_device(&bearer.name, now(), &new, devices_max).await?;
+        Ok(added.0)
+    }
+
     async fn find(&self, bearer: &Bearer) -> Result<Option<Device>, Code> {
         let found = self.directory.find(&bearer.name, &bearer.label).await;
         found.map_err(|error| not_now(&error))
     }
+}
+
+/// The bearer's device. Its secret is known to nobody: a token alone proves it, until the
+/// operator gives it another secret.
+fn new(bearer: &Bearer) -> NewDevice {
+    NewDevice { label: Some(bearer.label.clone()), hash: Hash::of(&Secret::random()) }
 }
 
 #[cfg(test)]

@@ -22,7 +22,9 @@ use tern_storage::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use error::OptionError;
 pub use layers::{Environment, Flags, Source, Values};
 pub use text::{listing, markdown};
-pub use value::{Advertise, Days, Durability, Names, OptionalPath, Preset, Switch, Text, WhenFull};
+pub use value::{
+    Advertise, Days, Durability, Names, OptionalPath, Preset, Switch, Text, TokenAdds, WhenFull,
+};
 
 /// One row of the table.
 #[derive(Clone, Debug)]
@@ -184,9 +186,9 @@ options! {
     token_device_claim "token-device-claim": Text = "device" "CLAIM" []
         "The claim of a token that holds the device's label."
         "None.";
-    token_adds "token-adds": Switch = "off" "on|off" []
-        "Whether a user or device that is not known yet is added by its first token."
-        "on: your own system decides alone who there is; users are never removed here, only disabled.";
+    token_adds "token-adds": TokenAdds = "nothing" "nothing|devices|users" []
+        "What a first token adds: nothing; unknown devices of users that are there; or unknown users with their devices."
+        "users: your own system decides alone who there is; users are never removed here, only disabled.";
     recall_seconds "recall-seconds": u32 = "172800" "s" [0..=31_536_000]
         "For how long after it was accepted a message can be recalled, by its author or who stands above the author in a group."
         "A bit of memory for each recalled message that is kept; a long time lets people unsay what others rely on.";

@@ -208,6 +208,15 @@ words! {
         /// The oldest messages go before their time.
         Evict "evict"
     }
+    /// What a first token of the operator's own system adds.
+    TokenAdds {
+        /// Nothing.
+        Nothing "nothing"
+        /// Devices of users that are there.
+        Devices "devices"
+        /// Users, with their devices.
+        Users "users"
+    }
     /// Whether to do it.
     Switch {
         /// Yes.

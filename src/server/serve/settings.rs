@@ -4,8 +4,8 @@ use std::num::NonZero;
 
 use tern_core::config::Config;
 
-use crate::directory::token::Rules;
-use crate::options::{Options, Switch};
+use crate::directory::token::{Adds, Rules};
+use crate::options::{Options, Switch, TokenAdds};
 use crate::transport::settings::TransportSettings;
 
 /// Workers if the system does not tell its cores.
@@ -63,7 +63,11 @@ pub(super) fn tokens(options: &Options) -> Option<Rules> {
         user_claim: options.token_user_claim.0.clone(),
         user_prefix: options.token_user_prefix.0.clone(),
         device_claim: options.token_device_claim.0.clone(),
-        adds: options.token_adds == Switch::On,
+        adds: match options.token_adds {
+            TokenAdds::Nothing => Adds::Nothing,
+            TokenAdds::Devices => Adds::Devices,
+            TokenAdds::Users => Adds::Users,
+        },
     })
 }
 

@@ -117,6 +117,23 @@ async fn a_label_goes_before_a_number() {
 }
 
 #[tokio::test]
+async fn who_was_let_in_lately_is_let_in_without_the_store() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let accounts = accounts(&folder).await;
+    let ann = accounts.add_user(&"ann".parse().expect("a name")).await.expect("added");
+    let bob = accounts.add_user(&"bob".parse().expect("a name")).await.expect("added");
+    let check =
+        async |added: &AddedDevice| accounts.authenticate(added.device, &added.secret).await;
+    assert_eq!(check(&ann).await, Ok(()));
+    assert_eq!(accounts.authenticate(bob.device, &ann.secret).await, Err(Code::BadCredentials));
+    accounts.directory().close().await;
+    assert_eq!(check(&ann).await, Ok(()), "remembered");
+    assert_eq!(check(&bob).await, Err(Code::Busy), "a refusal is not remembered");
+    let wrong = accounts.authenticate(ann.device, &bob.secret).await;
+    assert_eq!(wrong, Err(Code::Busy), "a wrong secret asks the store");
+}
+
+#[tokio::test]
 async fn users_exist_or_not() {
     let folder = tempfile::tempdir().expect("a folder");
     let accounts = accounts(&folder).await;

@@ -20,7 +20,7 @@ struct Stage {
 }
 
 impl Stage {
-    async fn new(adds: bool) -> Self {
+    async fn new(adds: Adds) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let issuer = Issuer::new();
         let tokens = Tokens::open(Rules { adds, ..rules(&issuer) }).expect("keys");
@@ -41,7 +41,7 @@ impl Stage {
 
 #[tokio::test]
 async fn only_known_devices_unless_they_may_be_added() {
-    let stage = Stage::new(false).await;
+    let stage = Stage::new(Adds::Nothing).await;
     assert_eq!(stage.login(NOBODY, "ann", "phone").await, Err(Code::BadCredentials));
     let name = "ann".parse().expect("a name");
     let ann = stage.accounts.add_user(&name).await.expect("added").device;
@@ -51,8 +51,24 @@ async fn only_known_devices_unless_they_may_be_added() {
 }
 
 #[tokio::test]
+async fn devices_alone_may_be_added() {
+    let stage = Stage::new(Adds::Devices).await;
+    assert_eq!(stage.login(NOBODY, "ann", "phone").await, Err(Code::BadCredentials));
+    let ann = stage.accounts.add_user(&"ann".parse().expect("a name")).await.expect("added").device;
+    let phone = stage.login(NOBODY, "ann", "phone").await.expect("added");
+    assert_eq!((phone.uin, phone.device), (ann.uin, DeviceId(2)));
+    stage.accounts.set_disabled("ann", true).await.expect("disabled");
+    assert_eq!(stage.login(NOBODY, "ann", "tablet").await, Err(Code::UserDisabled));
+    stage.accounts.set_disabled("ann", false).await.expect("enabled");
+    let knows = Device { device: DeviceId(3), ..ann };
+    assert_eq!(stage.login(knows, "ann", "tablet").await, Err(Code::BadCredentials));
+    let devices = stage.accounts.directory().devices(None).await.expect("read");
+    assert_eq!(devices.len(), 2, "who is refused is not added");
+}
+
+#[tokio::test]
 async fn who_is_new_is_added_once_and_stays_who_it_is() {
-    let stage = Stage::new(true).await;
+    let stage = Stage::new(Adds::Users).await;
     let phone = stage.login(NOBODY, "ann", "phone").await.expect("added");
     let tablet = stage.login(NOBODY, "ann", "tablet").await.expect("added");
     let bob = stage.login(NOBODY, "bob", "phone").await.expect("added");
@@ -70,7 +86,7 @@ async fn who_is_new_is_added_once_and_stays_who_it_is() {
 
 #[tokio::test]
 async fn many_at_once_are_one_device() {
-    let stage = Arc::new(Stage::new(true).await);
+    let stage = Arc::new(Stage::new(Adds::Users).await);
     let logins: Vec<_> = (0..20)
         .map(|number| {
             let stage = Arc::clone(&stage);
@@ -87,7 +103,7 @@ async fn many_at_once_are_one_device() {
 
 #[tokio::test]
 async fn tokens_do_not_go_round_what_the_operator_shut() {
-    let stage = Stage::new(true).await;
+    let stage = Stage::new(Adds::Users).await;
     let phone = stage.login(NOBODY, "ann", "phone").await.expect("added");
     stage.accounts.set_disabled("ann", true).await.expect("disabled");
     assert_eq!(stage.login(NOBODY, "ann", "phone").await, Err(Code::UserDisabled));
@@ -104,7 +120,7 @@ async fn tokens_do_not_go_round_what_the_operator_shut() {
 
 #[tokio::test]
 async fn names_are_looked_up_again_after_a_change() {
-    let stage = Stage::new(true).await;
+    let stage = Stage::new(Adds::Users).await;
     let phone = stage.login(NOBODY, "ann", "phone").await.expect("added");
     let to = "anna".parse().expect("a name");
     stage.accounts.rename_user("ann", &to).await.expect("renamed");

@@ -44,8 +44,19 @@ pub struct Rules {
     pub user_prefix: String,
     /// The claim that names the device.
     pub device_claim: String,
-    /// Whether users and devices that are not known yet are added.
-    pub adds: bool,
+    /// Who is added, if not known yet.
+    pub adds: Adds,
+}
+
+/// Who is added by a first token; each with those before it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Adds {
+    /// Nobody: users and devices are made by the operator's commands.
+    Nothing,
+    /// Devices of users that are there.
+    Devices,
+    /// Users, with their devices.
+    Users,
 }
 
 /// Who a good token stands for.

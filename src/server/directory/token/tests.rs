@@ -23,7 +23,7 @@ pub(in crate::directory) fn rules(issuer: &Issuer) -> Rules {
         user_claim: "sub".to_owned(),
         user_prefix: String::new(),
         device_claim: "device".to_owned(),
-        adds: false,
+        adds: Adds::Nothing,
     }
 }
 

@@ -145,7 +145,7 @@ pub fn seconds_from_now(seconds: i64) -> i64 {
 /// The options of a server that takes this issuer's tokens and adds who is new.
 pub fn options(keys: &Path) -> Vec<String> {
     let keys = keys.to_str().expect("text");
-    let options = [("keys", keys), ("issuer", ISSUER), ("audience", AUDIENCE), ("adds", "on")];
+    let options = [("keys", keys), ("issuer", ISSUER), ("audience", AUDIENCE), ("adds", "users")];
     options.iter().map(|(name, value)| format!("--token-{name}={value}")).collect()
 }
 
