@@ -74,11 +74,11 @@ fn wrong(claim: &str) -> Refusal {
     Refusal::Claim(claim.to_owned())
 }
 
-/// A claim as text; a whole number as its digits.
+/// A claim as text; a whole number from 0 as its digits.
 fn text_of(claim: &Value) -> Option<String> {
     match claim {
         Value::String(text) => Some(text.clone()),
-        Value::Number(number) if !number.is_f64() => Some(number.to_string()),
+        Value::Number(number) => number.as_u64().map(|number| number.to_string()),
         _ => None,
     }
 }

@@ -216,6 +216,49 @@ fn the_operator_is_told_why() {
     assert!(why(rs256(), with(claims(), "exp", json!(1))).contains("expired"));
 }
 
+/// Good signatures over what no honest issuer says, and bytes that are no token at all. A panic
+/// would end the server.
+#[test]
+fn nothing_that_a_token_may_hold_is_more_than_refused() {
+    let issuer = Issuer::new();
+    let tokens = tokens(&issuer);
+    let deep = "[".repeat(1_000) + &"]".repeat(1_000);
+    let values =
+        ["null", "true", "-1", "1e308", "0.5", "18446744073709551616", "\"\"", "\"\\u0000\"", "{}"];
+    let values = values.into_iter().chain(["[]", "[null]", "[\"exp\"]", &deep, "1e999", ""]);
+    let headers = ["alg", "kid", "typ", "cty", "crit", "jwk", "jku", "x5c", "x5u", "zip", "b64"];
+    let names = ["exp", "nbf", "iat", "iss", "aud", "sub", "device", "jti"];
+    let (good_header, good_claims) = (ed().to_string(), claims().to_string());
+    let mut texts = Vec::new();
+    for value in values {
+        let also = |text: &str, name: &str, value: &str| {
+            [format!("{},\"{name}\":{value}}}", &text[..text.len() - 1]), value.to_owned()]
+        };
+        for changed in headers.iter().flat_map(|name| also(&good_header, name, value)) {
+            texts.push((changed, good_claims.clone()));
+        }
+        for changed in names.iter().flat_map(|name| also(&good_claims, name, value)) {
+            texts.push((good_header.clone(), changed));
+        }
+    }
+    let (mut tried, mut taken) = (0, 0);
+    for (header, claims) in &texts {
+        let came = check(&tokens, issuer.sign_text(header, claims), now());
+        assert!(came.is_err() || came == ann(), "{header} {claims}");
+        (tried, taken) = (tried + 1, taken + u32::from(came.is_ok()));
+    }
+    let mut random = tern_random::Stream::new(tern_random::seed_from_env(1));
+    for _ in 0..tern_random::soaked(2_000) {
+        let letters = b"eyJhbGciOiJFZERTQSJ9.=_-\x00\xff";
+        let token: Vec<u8> =
+            (0..random.index(200)).map(|_| letters[random.index(letters.len())]).collect();
+        assert!(check(&tokens, &token, now()).is_err(), "{token:?}");
+        tried += 1;
+    }
+    assert!(taken > 0, "what is not looked at may be anything");
+    println!("TEST S-12 token-forms n={tried} taken_as_they_should={taken}");
+}
+
 #[test]
 fn issuer_and_audience_are_the_operators_choice() {
     let issuer = Issuer::new();
