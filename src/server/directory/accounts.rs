@@ -4,6 +4,7 @@
 //! change raises `changes` after its commit, and an answer that was read under an older count is
 //! read again, neither remembered nor given.
 
+use std::hash::RandomState;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::FxHashMap;
@@ -63,7 +64,7 @@ pub(super) struct Memory {
     pub(super) changes: u64,
     credentials: Cache<Device, Credential>,
     users: Cache<Uin, ()>,
-    pub(super) names: Cache<Bearer, Device>,
+    pub(super) names: Cache<Bearer, Device, RandomState>,
     logins: FxHashMap<Device, UnixMillis>,
 }
 

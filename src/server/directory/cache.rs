@@ -1,22 +1,24 @@
 //! A bounded memory of what the store said lately, in two generations: what is used stays, what
 //! is not used for a whole generation goes.
 
-use std::hash::Hash;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, BuildHasherDefault, Hash};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::FxHasher;
 
-/// Answers by key, at most twice as many as one generation holds.
+/// Answers by key, at most twice as many as one generation holds. Keys that people choose need a
+/// hasher `S` that nobody can foresee.
 #[derive(Debug)]
-pub(super) struct Cache<K, V> {
-    young: FxHashMap<K, V>,
-    old: FxHashMap<K, V>,
+pub(super) struct Cache<K, V, S = BuildHasherDefault<FxHasher>> {
+    young: HashMap<K, V, S>,
+    old: HashMap<K, V, S>,
     generation_max: usize,
 }
 
-impl<K: Hash + Eq, V: Clone> Cache<K, V> {
+impl<K: Hash + Eq, V: Clone, S: BuildHasher + Default> Cache<K, V, S> {
     /// An empty one, of twice `generation_max` entries.
     pub(super) fn new(generation_max: usize) -> Self {
-        Self { young: FxHashMap::default(), old: FxHashMap::default(), generation_max }
+        Self { young: HashMap::default(), old: HashMap::default(), generation_max }
     }
 
     /// What is remembered under a key; it counts as used.
@@ -50,7 +52,7 @@ mod tests {
 
     #[test]
     fn what_is_used_stays_and_the_size_is_bounded() {
-        let mut cache = Cache::new(10);
+        let mut cache: Cache<u64, u64> = Cache::new(10);
         for key in 0..1_000 {
             cache.put(key, key);
             assert_eq!(cache.get(0), Some(0), "after {key}");
