@@ -37,6 +37,24 @@ pub enum Mutant {
     EpochReused,
     /// Channels do not note where their history restarted.
     RestartUnnamed,
+    /// Home shards do not hear who was thrown out of a group.
+    KickUntold,
+    /// Who comes into a group sees what was said before, whatever its settings are.
+    HistoryShown,
+    /// Who comes back into a group sees what was said meanwhile.
+    AbsenceShown,
+    /// A checkpoint forgets who is muted.
+    MuteForgotten,
+    /// Recovery passes over changes that end a membership.
+    KickForgotten,
+    /// Whoever is a member may change a group as its owner may.
+    RolesIgnored,
+    /// Whose members are unknown is asked once, and not again.
+    MembersAskedOnce,
+    /// A final refusal leaves before what it rests on is durable.
+    RefusalUnproven,
+    /// A copy of a send that was refused for good is judged anew.
+    RefusalForgotten,
 }
 
 #[cfg(feature = "mutants")]

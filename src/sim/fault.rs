@@ -81,7 +81,7 @@ faults! {
     ColdReads "cold-reads" Spell "old records must be read from the disk first";
     RingsFull "rings-full" Spell "mailboxes between workers have hardly any room";
     MailDelayed "mail-delayed" Spell "mail between two workers waits";
-    HintsLost "hints-lost" Spell "notifies and their confirmations are lost";
+    HintsLost "hints-lost" Spell "notifies and what else is said again between shards are lost";
     SlowNetwork "slow-network" Spell "frames take up to two seconds";
     LossyNetwork "lossy-network" Spell "one frame in five is repaired by the transport, late";
     Bursts "bursts" Spell "losses come in bursts, and little gets through in them";

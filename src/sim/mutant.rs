@@ -93,6 +93,15 @@ mutants! {
     LateLogin "late-login" "a login that comes late takes the session";
     EpochReused "epoch-reused" "epochs go on where they were in the life before";
     RestartUnnamed "restart-unnamed" "channels do not note where their history restarted";
+    KickUntold "kick-untold" "home shards do not hear who was thrown out of a group";
+    HistoryShown "history-shown" "who comes into a group sees all that was said before";
+    AbsenceShown "absence-shown" "who comes back into a group sees what was said meanwhile";
+    MuteForgotten "mute-forgotten" "a checkpoint forgets who is muted";
+    KickForgotten "kick-forgotten" "recovery passes over changes that end a membership";
+    RolesIgnored "roles-ignored" "every member may change a group as its owner may";
+    MembersAskedOnce "members-asked-once" "whose members are unknown is asked once, and not again";
+    RefusalUnproven "refusal-unproven" "a refusal leaves before what it rests on is durable";
+    RefusalForgotten "refusal-forgotten" "a copy of what was refused for good is judged anew";
 }
 
 /// Defects that only the depth of the real storage has.

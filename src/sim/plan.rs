@@ -38,6 +38,9 @@ pub struct Plan {
     pub devices: Range,
     /// Messages sent while things go wrong.
     pub sends: Range,
+    /// Groups that applications make.
+    #[serde(default)]
+    pub groups: Range,
     /// Shards of the server.
     pub shards: Range,
     /// Workers of the server.
@@ -79,6 +82,8 @@ pub struct Draw {
     pub devices: u64,
     /// Messages sent while things go wrong.
     pub sends: u64,
+    /// Groups that applications make.
+    pub groups: u64,
     /// Shards of the server.
     pub shards: u16,
     /// Workers of the server at its first start.
@@ -151,9 +156,10 @@ impl Plan {
         let mut one = |[least, most]: Range| stream.between(least, most);
         let (chaos_ms, users) = (one(self.minutes) * 60_000, one(self.users));
         let (devices, sends) = (one(self.devices).max(users), one(self.sends));
+        let groups = one(self.groups);
         let (shards, workers) = (one(self.shards) as u16, one(self.workers) as u16);
         let faults = self.draw_faults(&mut stream);
-        Draw { chaos_ms, users, devices, sends, shards, workers, faults }
+        Draw { chaos_ms, users, devices, sends, groups, shards, workers, faults }
     }
 
     fn draw_faults(&self, stream: &mut Stream) -> BTreeSet<Fault> {

@@ -85,6 +85,7 @@ fn pin(plan: &Plan, draw: &Draw) -> Plan {
         users: [draw.users; 2],
         devices: [draw.devices; 2],
         sends: [draw.sends; 2],
+        groups: [draw.groups; 2],
         shards: [shards; 2],
         workers: [workers; 2],
         only: Some(draw.faults.iter().map(|fault| fault.label().to_owned()).collect()),
@@ -106,6 +107,7 @@ fn smaller(plan: &Plan) -> Vec<Plan> {
     let less = |range: [u64; 2], least: u64| [(range[0] - 1).max(least); 2];
     add(&|plan| plan.sends = half(plan.sends, 1));
     add(&|plan| plan.minutes = half(plan.minutes, 1));
+    add(&|plan| plan.groups = half(plan.groups, 0));
     add(&|plan| plan.devices = half(plan.devices, plan.users[0]));
     add(&|plan| plan.workers = [1; 2]);
     add(&|plan| plan.shards = [1; 2]);
@@ -140,11 +142,13 @@ impl Display for Shrunk {
         let faults = self.plan.only.as_ref().map_or(0, Vec::len);
         writeln!(
             f,
-            "# Shrunk by {} runs to {faults} of {} faults, {} devices, {} messages, {} minutes.",
+            "# Shrunk by {} runs to {faults} of {} faults, {} devices, {} messages, {} groups, {} \
+             minutes.",
             self.runs,
             Fault::ALL.len(),
             self.plan.devices[0],
             self.plan.sends[0],
+            self.plan.groups[0],
             self.plan.minutes[0]
         )?;
         f.write_str(&self.plan.to_text())

@@ -244,13 +244,11 @@ impl Channel {
         let incarnation = Incarnation::from(state.incarnation);
         let was = std::mem::replace(&mut self.incarnation, incarnation);
         let newest = MessageId::from(state.newest);
-        let void = if was != incarnation && was != Incarnation(0) {
-            MessageId(state.restarted_at.get().max(1))
-        } else if self.received > newest {
-            newest.next()
-        } else {
-            return None;
-        };
+        let is_other_life = was != incarnation && was != Incarnation(0);
+        let restarted = is_other_life.then(|| MessageId(state.restarted_at.get().max(1)));
+        // Of a group less may be left to who is in it no longer, since that life.
+        let beyond = (self.received > newest).then(|| newest.next());
+        let void = restarted.into_iter().chain(beyond).min()?;
         self.forget_from(void);
         Some(void)
     }

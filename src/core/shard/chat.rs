@@ -90,6 +90,10 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             Verdict::Closed if mutant!(ClosedAppended) => Verdict::New,
             verdict => verdict,
         };
+        let refused = self.refused.get(context.now.mono, offer.device, offer.key());
+        if let Some(refusal) = refused.filter(|_| verdict == Verdict::New) {
+            return refuse_named(context, &offer, refusal, 0);
+        }
         match verdict {
             Verdict::Seen | Verdict::Closed => {
                 let last = entry.expect("only a known device has old keys").last;
@@ -220,8 +224,8 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         last: Offset,
         refusal: Refusal,
     ) {
-        if self.is_proven(last) {
-            refuse_named(context, &offer, refusal, 0);
+        if self.is_proven(last) || mutant!(RefusalUnproven) {
+            self.refuse_by_state(context, &offer, refusal, 0);
         } else if self.unproven.len() >= COLD_SENDS_MAX {
             refuse(context, &offer, Code::Busy, RETRY_SOON_MS);
         } else {

@@ -26,6 +26,7 @@ mod park;
 mod rates;
 mod recall;
 mod recovery;
+mod refused;
 
 pub use commit::DurableAck;
 pub(crate) use login::CHANNELS_PER_PAGE;
@@ -50,6 +51,7 @@ use marks::Marks;
 use notify::Telling;
 use open::Opening;
 use park::Parked;
+use refused::Refused;
 
 /// A shard that runs; made by [`Recovery::finish`].
 pub struct Shard<L, T> {
@@ -72,6 +74,7 @@ pub struct Shard<L, T> {
     cold: Vec<Offer>,
     /// Sends whose final refusal waits for a proof.
     unproven: Vec<Offer>,
+    refused: Refused,
     waiting: Waiting,
     /// By home shard.
     telling: Vec<Telling>,

@@ -174,7 +174,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
     ) {
         let opening = self.opening.remove(&channel).expect("the caller has looked it up");
         for offer in opening.waiting {
-            refuse(context, &offer, code, retry_after_ms);
+            self.refuse_by_state(context, &offer, code.into(), retry_after_ms);
         }
     }
 

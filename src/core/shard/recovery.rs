@@ -18,6 +18,7 @@ use super::marks::Marks;
 use super::notify::Telling;
 use super::park::Parked;
 use super::records::{BlockBody, EntryBody, EpochBody};
+use super::refused::Refused;
 use super::state::{
     BlockRow, ChannelRow, DeviceRow, EntryRow, GroupRow, MarkRow, MemberRow, RecallRow, StateKind,
     TombstoneRow, WindowRow,
@@ -227,6 +228,10 @@ impl<T: DedupTable> Recovery<T> {
             let what = if is_made { "is made twice" } else { "was not made" };
             return Err(format!("a change of the group {}, which {what}", body.channel));
         }
+        let ends = matches!(change.head.action, action::LEAVE | action::KICK);
+        if ends && mutant!(KickForgotten) {
+            return Ok(());
+        }
         let group = self.groups.entry(body.channel).or_default();
         group.apply(&self.placement, body.id.into(), body.sender.into(), &change);
         group.all_proven();
@@ -376,6 +381,7 @@ impl<T: DedupTable> Recovery<T> {
             parked: Parked::default(),
             cold: Vec::new(),
             unproven: Vec::new(),
+            refused: Refused::default(),
             waiting: Waiting::default(),
             telling,
             exchange_begun: false,

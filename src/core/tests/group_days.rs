@@ -11,7 +11,6 @@ mod common;
 use std::collections::{BTreeMap, VecDeque};
 
 use common::groups::{Wish, group_of, pages};
-use common::plain::{Entry, Plain};
 use common::{Client, Got, Rng, World, cursor, for_seeds};
 use tern_core::Recovery;
 use tern_core::config::Config;
@@ -21,6 +20,7 @@ use tern_core::mail::Mail;
 use tern_core::memory::{MemoryReader, MemoryTable};
 use tern_core::placement::{Placement, ShardId};
 use tern_core::shard::state::StateKind;
+use tern_groupmodel::{Group, Said};
 use tern_protocol::frames::{PushBody, action, message_kind, role, settings};
 use tern_protocol::{ChannelId, Class, Code};
 use zerocopy::FromBytes;
@@ -33,6 +33,26 @@ const NOBODY: u64 = 777;
 
 /// Groups of one day.
 const GROUPS_MAX: usize = 4;
+
+/// A record of a channel.
+struct Entry {
+    sender: u64,
+    kind: u8,
+    time: u64,
+    content: Vec<u8>,
+}
+
+impl Entry {
+    fn of(body: &PushBody, content: &[u8]) -> Self {
+        let (sender, time) = (body.sender.get(), body.server_time.get());
+        Self { sender, kind: body.kind, time, content: content.to_vec() }
+    }
+
+    fn said(&self) -> Said<'_> {
+        let Self { sender, kind, time, content } = self;
+        Said { sender: *sender, kind: *kind, time: *time, content }
+    }
+}
 
 /// What a device holds until it is answered.
 #[derive(Clone)]
@@ -420,7 +440,8 @@ fn judge(world: &mut World, reader: &MemoryReader, devices: &[Device], day: &Day
     }
     let mut had = 0;
     for (channel, log) in &logs {
-        let group = Plain::replay(log);
+        let group = Group::replay(log.iter().map(Entry::said));
+        let group = group.unwrap_or_else(|wrong| panic!("{channel}: {wrong}"));
         for device in devices {
             had += judge_inbox(device, *channel, &group, log);
         }
@@ -473,7 +494,7 @@ fn rows(recovery: &Recovery<MemoryTable>) -> Vec<(StateKind, Vec<u8>)> {
 }
 
 /// The device has what its user may read, and nothing that its user never might.
-fn judge_inbox(device: &Device, channel: ChannelId, group: &Plain, log: &[Entry]) -> usize {
+fn judge_inbox(device: &Device, channel: ChannelId, group: &Group, log: &[Entry]) -> usize {
     let who = || format!("{}.{} of {channel}", device.uin, device.device);
     let inbox = device.inbox.get(&channel).map(Vec::as_slice).unwrap_or_default();
     let mut had = 0;
@@ -509,7 +530,7 @@ fn judge_order(log: &[Entry]) {
 }
 
 /// What a member is told of the members is what the log says.
-fn judge_page(world: &mut World, devices: &[Device], channel: ChannelId, group: &Plain) {
+fn judge_page(world: &mut World, devices: &[Device], channel: ChannelId, group: &Group) {
     let member = devices.iter().find(|device| group.members.contains_key(&device.uin));
     let Some(client) = member.and_then(|device| device.link.clone()) else { return };
     world.take(&client);

@@ -453,3 +453,56 @@ fn that_a_group_is_not_there_is_answered_at_once_also_by_an_empty_log() {
         assert_eq!(errors(&got), [Code::NotAMember], "{id}");
     }
 }
+
+/// By datagram a copy comes late, when the reason is gone: what its sender was told stays so.
+#[test]
+fn a_late_copy_of_what_was_refused_is_refused_although_it_might_be_said_by_now() {
+    let mut world = World::new(4, 2);
+    let mut users = four(&mut world);
+    let channel = users[0].create(&mut world, 1, 0, &[2]);
+    assert_eq!(post(&mut world, &mut users[2], channel), Err((Code::NotAMember, 0)));
+    let add = Wish::of(action::ADD, &[3, 777]);
+    assert_eq!(change(&mut world, &mut users[0], channel, &add), Err((Code::NoSuchUser, 2)));
+    world.users.insert(777);
+    assert_eq!(change(&mut world, &mut users[0], channel, &Wish::of(action::ADD, &[3])), Ok(2));
+
+    let repeat = |world: &mut World, user: &Client| {
+        world.take(user);
+        user.send_as(world, channel, user.epoch, 1, 0, b"hello");
+        let got = world.take(user);
+        (acks(&got), refusal(&got))
+    };
+    assert_eq!(repeat(&mut world, &users[2]), (vec![], Some((Code::NotAMember, 0))));
+    users[0].change_as(&mut world, channel, (users[0].epoch, 2, 0), &add);
+    assert_eq!(outcome(&mut world, &users[0]), Err((Code::NoSuchUser, 2)));
+    // No connection lives for so long in silence: what is said now is said by who was not told.
+    world.pass(120_000);
+    let again = world.login(0, 3, 1, &[]);
+    let old = Client { epoch: users[2].epoch, ..again };
+    assert_eq!(repeat(&mut world, &old), (vec![(1, 3)], None));
+}
+
+/// Also when nothing of the time before can be read any more.
+#[test]
+fn leaving_ends_no_mute_however_old_the_log_is() {
+    let reader = MemoryReader::default();
+    let mut world = World::over(reader.clone(), 1, 1, Config::default());
+    let mut users = four(&mut world);
+    let channel = users[0].create(&mut world, 1, settings::OPEN, &[2, 3]);
+    let until = world.now.wall.0 + 60_000;
+    let mute = Wish { until, ..Wish::of(action::MUTE, &[2]) };
+    assert_eq!(change(&mut world, &mut users[0], channel, &mute), Ok(2));
+    let leave = Wish::plain(action::LEAVE);
+    assert_eq!(change(&mut world, &mut users[1], channel, &leave), Ok(3));
+    assert_eq!(change(&mut world, &mut users[2], channel, &leave), Ok(4));
+    post(&mut world, &mut users[0], channel).unwrap();
+    let end = changes(&reader).last().map(|at| Offset(at.0 + 1)).unwrap();
+    reader.expire(ShardId(0), end);
+    world.run();
+    for user in [1, 2] {
+        let join = Wish::plain(action::JOIN);
+        change(&mut world, &mut users[user], channel, &join).unwrap();
+    }
+    assert_eq!(post(&mut world, &mut users[1], channel), Err((Code::Muted, 0)));
+    assert_eq!(post(&mut world, &mut users[2], channel), Ok(8));
+}

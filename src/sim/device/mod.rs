@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use tern_client::machine::{Identity, Machine, Mono, Position, Proof, SendId};
 use tern_core::mail::Device;
-use tern_protocol::{ChannelId, Code};
+use tern_protocol::ChannelId;
 
+use crate::oracle::checks::Due;
 use crate::oracle::fact::Label;
 
 /// Frames of sends that are remembered, to be repeated later.
@@ -43,8 +44,8 @@ pub struct Install {
     pub replays: VecDeque<Bytes>,
     /// Calls of "send" so far.
     pub serial: u32,
-    /// Calls whose result is owed, and the refusal that each must get.
-    pub posted: BTreeMap<Label, Option<Code>>,
+    /// Calls whose result is owed, and what each must come to.
+    pub posted: BTreeMap<Label, Due>,
 }
 
 /// A running process of an install.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use tern_core::log::{Links, Offset, ReadError};
+use tern_core::log::{Links, Offset, ReadError, RecordKind};
 use tern_core::mail::Device;
 use tern_core::placement::ShardId;
 use tern_core::shard::state::TombstoneRow;
@@ -160,7 +160,11 @@ impl ShardDisk {
     }
 
     fn needed_of(&self, index: usize, body_only: bool, synced: usize) -> Option<Vec<usize>> {
-        let ((channel, _), sender) = self.stored.get(index)?.message()?;
+        let stored = self.stored.get(index)?;
+        let ((channel, _), sender) = stored.message()?;
+        if stored.kind == RecordKind::Change {
+            return None; // an operator is asked
+        }
         if self.harm.contains_key(&index) || self.needed.contains(&index) || index < self.expired {
             return None;
         }

@@ -1,7 +1,9 @@
 //! What stands at one place of a channel, and the label by which the world knows its messages.
 
+use tern_client::group::GroupChange;
 use tern_core::mail::Device;
-use tern_protocol::frames::PushBody;
+use tern_groupmodel::Said;
+use tern_protocol::frames::{PushBody, message_kind};
 use tern_protocol::{ChannelId, SendKey};
 use zerocopy::FromBytes;
 
@@ -18,8 +20,12 @@ pub struct Fact {
     pub key: SendKey,
     /// When the server accepted it, by its own clock.
     pub time: u64,
+    /// See [`message_kind`].
+    pub kind: u8,
     /// What it says.
     pub content: Vec<u8>,
+    /// The call that sent it: a text tells it, of a change only the client knows.
+    pub label: Option<Label>,
 }
 
 impl Fact {
@@ -37,13 +43,16 @@ impl Fact {
             sender: Device { uin: head.sender.into(), device: head.device.into() },
             key: head.key(),
             time: head.server_time.get(),
+            kind: head.kind,
             content: content.to_vec(),
+            label: Label::of(head.kind, content),
         }
     }
 
-    /// The label of the message.
-    pub fn label(&self) -> Option<Label> {
-        Label::read(&self.content)
+    /// As the rules of groups look at it.
+    pub fn said(&self) -> Said<'_> {
+        let (sender, kind, time) = (self.sender.uin.0, self.kind, self.time);
+        Said { sender, kind, time, content: &self.content }
     }
 }
 
@@ -51,9 +60,13 @@ impl std::fmt::Display for Fact {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Device { uin, device } = self.sender;
         write!(f, "{}#{} by {uin}.{device} key {}", self.channel, self.id, self.key)?;
-        match self.label() {
-            Some(label) => write!(f, " \"{label}\""),
-            None => Ok(()),
+        match self.label {
+            Some(label) => write!(f, " \"{label}\"")?,
+            None => {}
+        }
+        match self.kind == message_kind::CHANGE {
+            true => write!(f, " {:?}", GroupChange::decode(&self.content)),
+            false => Ok(()),
         }
     }
 }
@@ -83,6 +96,11 @@ impl Label {
         let mut content = format!("{self} ").into_bytes();
         content.resize(content.len().max(bytes), b'.');
         content
+    }
+
+    /// Of a message, by what it says; of a change only the client knows.
+    pub fn of(kind: u8, content: &[u8]) -> Option<Self> {
+        (kind == message_kind::CONTENT).then(|| Self::read(content)).flatten()
     }
 
     fn read(content: &[u8]) -> Option<Self> {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tern_core::mail::Device;
 use tern_core::placement::ShardId;
+use tern_groupmodel::Group;
 use tern_protocol::{ChannelId, Incarnation, SendKey};
 
 use super::fact::{Fact, Label};
@@ -29,6 +30,8 @@ struct Ended {
     lost: BTreeMap<(ChannelId, u64), Fact>,
     /// How far each channel went that was kept.
     kept: BTreeMap<ChannelId, u64>,
+    /// The groups as they were.
+    groups: BTreeMap<ChannelId, Group>,
 }
 
 impl Lives {
@@ -38,7 +41,13 @@ impl Lives {
         let lost = lost.filter(|fact| after.get(fact.channel, fact.id).is_none());
         let lost = lost.map(|fact| ((fact.channel, fact.id), fact.clone())).collect();
         let kept = after.channels().map(|channel| (channel, after.newest(channel))).collect();
-        self.ended.push(Ended { lives, lost, kept });
+        let groups = before.groups().map(|(channel, group)| (channel, group.clone())).collect();
+        self.ended.push(Ended { lives, lost, kept, groups });
+    }
+
+    /// A group as it was when each life ended.
+    pub fn groups_of(&self, channel: ChannelId) -> impl Iterator<Item = &Group> {
+        self.ended.iter().filter_map(move |end| end.groups.get(&channel))
     }
 
     /// What of the life that is about to end is damaged or deleted.
@@ -67,7 +76,7 @@ impl Lives {
 
     /// Whether a message of this label ever stood at this place of a channel.
     pub fn ever_stood(&self, truth: &Truth, at: (ChannelId, u64), label: Label) -> bool {
-        let is_it = |fact: &Fact| fact.label() == Some(label);
+        let is_it = |fact: &Fact| fact.label == Some(label);
         truth.get(at.0, at.1).is_some_and(|(fact, _)| is_it(fact)) || self.was_lost_at(at, is_it)
     }
 
@@ -83,7 +92,7 @@ impl Lives {
 
     /// Whether a message of this label was lost with a life.
     pub fn lost_label(&self, label: Label) -> bool {
-        self.ended.iter().flat_map(|end| end.lost.values()).any(|fact| fact.label() == Some(label))
+        self.ended.iter().flat_map(|end| end.lost.values()).any(|fact| fact.label == Some(label))
     }
 
     /// Whether the message of this key was lost with a life.

@@ -3,24 +3,29 @@
 
 pub mod checks;
 pub mod fact;
+mod groups;
 pub mod lives;
+pub mod sends;
 pub mod truth;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tern_client::machine::{Change, End, Event, Message, SendResult};
+use tern_client::machine::{Change, End, Event, Message, SendOutcome, SendResult};
 use tern_core::mail::Device;
 use tern_core::placement::ShardId;
 use tern_protocol::frames::SendAck;
-use tern_protocol::{ChannelId, Code, Epoch, Incarnation, SendKey};
+use tern_groupmodel::Rest;
+use tern_protocol::{ChannelId, Code, Epoch, Incarnation};
 
 use crate::disk::Disk;
 use checks::{
-    Acked, Bounds, Cursors, Delivery, Epochs, Fenced, Honesty, Ids, Keys, Verdict, by_member,
-    demand, in_order, is_durable, to_member,
+    Acked, Bounds, Cursors, Delivery, Due, Epochs, Fenced, Honesty, Ids, Keys, Verdict, by_member,
+    demand, groups as group_checks, in_order, is_durable, to_member,
 };
-use fact::Fact;
+use fact::{Fact, Label};
+use groups::Questions;
 use lives::Lives;
+use sends::Sends;
 use truth::{Place, Truth};
 
 /// Something that must never happen, and did.
@@ -51,6 +56,9 @@ pub struct Oracle {
     fenced: Fenced,
     cursors: Cursors,
     bounds: Bounds,
+    sends: Sends,
+    questions: Questions,
+    rest: Rest,
     /// Devices whose store was ever copied or set back.
     copied: BTreeSet<Device>,
     violation: Option<Violation>,
@@ -81,7 +89,8 @@ impl Oracle {
     }
 
     /// Records were appended.
-    pub fn appended(&mut self, disk: &mut Disk) {
+    pub fn appended(&mut self, disk: &mut Disk, now: u64) {
+        self.keys.forget_old(now);
         for place in disk.take_appended() {
             self.take(disk, place);
         }
@@ -91,6 +100,7 @@ impl Oracle {
         let (shard, index) = place;
         let Some((_, _, record)) = disk.record(shard, index) else { return };
         let Some(fact) = self.truth.read(place, record) else { return };
+        let fact = self.sends.labelled(fact);
         let copied = self.is_copied(fact.sender);
         let verdict = self.ids.appended(&self.truth, &fact);
         self.judge("ids", verdict);
@@ -98,13 +108,15 @@ impl Oracle {
         self.judge("keys", verdict);
         self.judge("members", by_member(&fact));
         // A frame that is repeated brings back what was lost with a life, in any order; and so may
-        // a copied device what was called unknown.
-        let is_unknown = copied && self.keys.was_unknown(fact.sender, fact.key);
-        if !self.lives.lost_key(fact.sender, fact.key) && !is_unknown {
+        // a copied device what was called unknown, or refused by a group as it was.
+        let is_late = self.keys.was_unknown(fact.sender, fact.key)
+            || self.keys.refusal_of(fact.sender, fact.key).is_some();
+        if !self.lives.lost_key(fact.sender, fact.key) && !(copied && is_late) {
             let verdict = in_order(&self.truth, &fact, copied);
             self.judge("order", verdict);
         }
-        self.truth.add(fact, place);
+        let verdict = self.truth.add(fact, place);
+        self.judge("groups", verdict);
     }
 
     /// A process found these logs.
@@ -121,6 +133,9 @@ impl Oracle {
                 self.take(disk, (shard, index));
             }
         }
+        self.sends.clamp(|channel| self.truth.newest(channel));
+        self.questions.clamp(|channel| self.truth.newest(channel));
+        self.keys.server_starts();
     }
 
     /// A life of the logs is about to end.
@@ -160,12 +175,6 @@ impl Oracle {
         self.acked.promise(&fact);
     }
 
-    /// A refusal leaves the server for this device.
-    pub fn refusal_leaves(&mut self, sender: Device, key: SendKey, code: Code) {
-        let verdict = self.keys.refused(&self.truth, sender, key, code);
-        self.judge("keys", verdict);
-    }
-
     /// A push leaves the server for this device, on this connection.
     pub fn push_leaves(
         &mut self,
@@ -178,7 +187,8 @@ impl Oracle {
         let Some(fact) = Fact::of(body) else {
             return self.judge("ids", Err(format!("a push of {place:?}, which is no message")));
         };
-        self.judge("members", to_member(&fact, device));
+        let fact = self.sends.labelled(fact);
+        self.judge("members", to_member(&self.truth, &fact, device));
         self.judge("durable", is_durable(disk, place, &format!("the push of {fact}")));
         let verdict = self.ids.shown(&fact);
         self.judge("ids", verdict);
@@ -238,6 +248,7 @@ impl Oracle {
     pub fn process_starts(&mut self, install: u32, cursors: &[(ChannelId, u64)], restored: bool) {
         self.delivery.started(install, cursors.iter().copied(), restored);
         self.cursors.started(install, cursors.iter().copied());
+        self.questions.forget(install);
     }
 
     /// The machine gives the application a message.
@@ -249,8 +260,11 @@ impl Oracle {
             sender: Device { uin: message.sender, device: message.device },
             key: message.key,
             time: message.server_time.0,
+            kind: message.kind,
             content: message.content.to_vec(),
+            label: Label::of(message.kind, &message.content),
         };
+        let fact = self.sends.labelled(fact);
         let at = (shard, fact.channel, fact.id);
         let stood = self.lives.stood(&self.truth, at, message.position.incarnation);
         let verdict = self.delivery.given(stood, install, &fact);
@@ -290,23 +304,34 @@ impl Oracle {
         install: u32,
         device: Device,
         result: &SendResult,
-        deserved: Option<Code>,
+        due: Due,
         hurt: bool,
     ) {
         let copied = self.is_copied(device);
+        let said = result.key.and_then(|key| self.keys.refusal_of(device, key));
+        if let (SendOutcome::Refused(code), Some(key)) = (result.outcome, result.key)
+            && group_checks::is_by_rules(result.channel, code)
+        {
+            self.keys.refusal_told(device, key, code);
+        }
         let history = (&self.truth, &self.lives);
-        let verdict = self.honesty.told(history, install, result, deserved, copied, hurt);
+        let verdict = self.honesty.told(history, install, result, (due, said), copied, hurt);
         self.judge("honesty", verdict);
     }
 
     /// The application is told something that an honest device in this world never hears.
-    pub fn misfortune(&mut self, disk: &Disk, install: u32, event: &Event) {
+    pub fn misfortune(&mut self, disk: &Disk, (install, device): (u32, Device), event: &Event) {
         let verdict = match event {
             Event::Gap { channel, from, to, code } => {
                 self.cursors.stepped(install, *channel, (from.0, to.0));
                 let in_order = self.delivery.stepped(install, *channel, (from.0, to.0));
                 self.judge("delivery", in_order);
                 let told = |id| match self.truth.get(*channel, id) {
+                    _ if *code == Code::NotVisible => {
+                        let now = self.truth.group(*channel).into_iter();
+                        let histories = now.chain(self.lives.groups_of(*channel));
+                        group_checks::hidden(histories, device, (*channel, id))
+                    }
                     _ if self.lives.was_gone((*channel, id)) => Ok(()),
                     Some((fact, (shard, index))) => {
                         Honesty::gap(install, fact, *code, disk.is_gone(*shard, *index))
@@ -324,17 +349,22 @@ impl Oracle {
                     Some((_, (shard, index))) => disk.is_gone(*shard, *index).0,
                     None => false,
                 };
-                Honesty::restarted(&self.lives, install, (*channel, at.0), is_damaged)
+                match self.ends_for(device, (*channel, at.0)) {
+                    true => Ok(()),
+                    false => Honesty::restarted(&self.lives, install, (*channel, at.0), is_damaged),
+                }
             }
             Event::ServerError { code, kind } => Honesty::error(install, *code, *kind),
+            Event::GroupPage(page) => return self.page_told(install, device, page),
+            Event::GroupRefused { channel, code } => {
+                return self.page_refused(install, device, (*channel, *code));
+            }
             Event::Message(_)
             | Event::Result(_)
             | Event::State(_)
             | Event::Identity { .. }
-            | Event::GroupPage(_)
             | Event::Blocked { .. }
-            | Event::BlockPage(_)
-            | Event::GroupRefused { .. } => Ok(()),
+            | Event::BlockPage(_) => Ok(()),
         };
         self.judge("honesty", verdict);
     }

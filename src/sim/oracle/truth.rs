@@ -6,6 +6,7 @@ use tern_core::log::{Record, RecordKind};
 use tern_core::mail::Device;
 use tern_core::placement::ShardId;
 use tern_core::shard::records::EpochBody;
+use tern_groupmodel::Group;
 use tern_protocol::{ChannelId, Epoch, SendKey};
 use zerocopy::FromBytes;
 
@@ -18,6 +19,7 @@ pub type Place = (ShardId, usize);
 #[derive(Debug, Default)]
 pub struct Truth {
     channels: BTreeMap<ChannelId, Vec<(Fact, Place)>>,
+    groups: BTreeMap<ChannelId, Group>,
     keys: BTreeMap<(Device, SendKey), (ChannelId, u64)>,
     labels: BTreeMap<Label, (ChannelId, u64)>,
     newest_keys: BTreeMap<(ChannelId, Device), SendKey>,
@@ -41,17 +43,51 @@ impl Truth {
     }
 
     /// Adds a message.
-    pub fn add(&mut self, fact: Fact, place: Place) {
+    ///
+    /// # Errors
+    /// When the rules of its group do not allow it.
+    pub fn add(&mut self, fact: Fact, place: Place) -> Result<(), String> {
         let at = (fact.channel, fact.id);
         self.keys.insert((fact.sender, fact.key), at);
         let newest = self.newest_keys.entry((fact.channel, fact.sender)).or_insert(fact.key);
         *newest = fact.key.max(*newest);
-        if let Some(label) = fact.label() {
+        if let Some(label) = fact.label {
             self.labels.insert(label, at);
             let newest = self.newest_labels.entry((fact.channel, label.install)).or_default();
             *newest = label.serial.max(*newest);
         }
+        let taken = match fact.channel.is_group() {
+            true => self.groups.entry(fact.channel).or_default().take(fact.said()),
+            false => Ok(()),
+        };
+        let taken = taken.map_err(|wrong| format!("{fact}: {wrong}"));
         self.channels.entry(fact.channel).or_default().push((fact, place));
+        taken
+    }
+
+    /// The messages of a channel in their order.
+    pub fn channel(&self, channel: ChannelId) -> &[(Fact, Place)] {
+        self.channels.get(&channel).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// A group as its messages make it.
+    pub fn group(&self, channel: ChannelId) -> Option<&Group> {
+        self.groups.get(&channel)
+    }
+
+    /// All groups.
+    pub fn groups(&self) -> impl Iterator<Item = (ChannelId, &Group)> {
+        self.groups.iter().map(|(channel, group)| (*channel, group))
+    }
+
+    /// A group as its messages up to this one make it.
+    ///
+    /// # Errors
+    /// When there are not so many.
+    pub fn group_at(&self, channel: ChannelId, id: u64) -> Result<Group, String> {
+        let facts = self.channel(channel).get(..id as usize); // fits: as many as are in memory
+        let facts = facts.ok_or_else(|| format!("{channel} has no #{id}"))?;
+        Group::replay(facts.iter().map(|(fact, _)| fact.said()))
     }
 
     /// The message at a place of a channel, and where its record stands.

@@ -1,8 +1,9 @@
 //! Frames as bytes, and as text for people.
 
 use bytes::Bytes;
+use tern_client::group::GroupChange;
 use tern_core::io::Outgoing;
-use tern_protocol::frames::{Close, ErrorHead};
+use tern_protocol::frames::{Close, ErrorHead, message_kind};
 use tern_protocol::header::HEADER_BYTES;
 use tern_protocol::{Code, Flags, Frame};
 
@@ -62,10 +63,13 @@ impl std::fmt::Display for Shown<'_> {
         write!(f, "{} ", frame.kind())?;
         match frame {
             Frame::Send(head, content) => {
-                let label = String::from_utf8_lossy(content);
-                let label = label.split(' ').next().unwrap_or_default();
                 let pred = head.predecessor.get();
-                write!(f, "{} key {} after {pred} \"{label}\"", head.channel, head.key())
+                write!(f, "{} key {} after {pred} ", head.channel, head.key())?;
+                if head.kind == message_kind::CHANGE {
+                    return write!(f, "{:?}", GroupChange::decode(content));
+                }
+                let label = String::from_utf8_lossy(content);
+                write!(f, "\"{}\"", label.split(' ').next().unwrap_or_default())
             }
             Frame::SendAck(ack) => write!(f, "{} key {} = #{}", ack.channel, ack.key(), ack.id),
             Frame::SendRefused(no) => {
@@ -78,7 +82,10 @@ impl std::fmt::Display for Shown<'_> {
             Frame::LoggedIn(head) => write!(f, "epoch {} resumed {}", head.epoch, head.resumed),
             Frame::Error(head, _) => write!(f, "{}", Code(head.code.get())),
             Frame::Close(head, _) => write!(f, "{}", Code(head.code.get())),
-            Frame::Gap(gap) => write!(f, "{} #{} to #{}", gap.channel, gap.from, gap.to),
+            Frame::Gap(gap) => {
+                let code = Code(gap.code.get());
+                write!(f, "{} #{} to #{} {code}", gap.channel, gap.from, gap.to)
+            }
             Frame::Channel(state) => write!(f, "{} newest #{}", state.channel, state.newest),
             Frame::Login(head) => write!(f, "{}.{}", head.uin, head.device),
             Frame::Resume(head) => write!(f, "{}.{} epoch {}", head.uin, head.device, head.epoch),

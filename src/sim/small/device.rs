@@ -13,6 +13,7 @@ use tern_protocol::{Code, Frame};
 use super::{SmallWorld, channel};
 use crate::device::SimStore;
 use crate::oracle::Oracle;
+use crate::oracle::checks::Due;
 use crate::oracle::fact::Label;
 
 /// One device.
@@ -213,7 +214,7 @@ impl SmallWorld {
                 self.tell_device(device, Input::Delivered(position));
             }
             Event::Result(result) => {
-                self.oracle.result_told(number, of, &result, None, false);
+                self.oracle.result_told(number, of, &result, Due::Ack, false);
                 self.tell_device(device, Input::Settled(result.send));
             }
             Event::State(state) => {
@@ -224,7 +225,7 @@ impl SmallWorld {
                     self.oracle.machine_ended(number, of, end);
                 }
             }
-            other => self.oracle.misfortune(&self.disk.borrow(), number, &other),
+            other => self.oracle.misfortune(&self.disk.borrow(), (number, of), &other),
         }
     }
 }

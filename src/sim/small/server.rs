@@ -7,7 +7,7 @@ use tern_core::log::Record;
 use tern_core::placement::{Placement, ShardId, WorkerId};
 use tern_core::time::{Mono, Now};
 use tern_core::{Recovery, Worker};
-use tern_protocol::{Code, Frame, SendKey, UnixMillis};
+use tern_protocol::{Code, Frame, UnixMillis};
 
 use super::SmallWorld;
 use crate::disk::door::{AnyLog, AnyReader, AnyTable};
@@ -94,7 +94,7 @@ impl SmallWorld {
     }
 
     fn carry_out_effects(&mut self) {
-        self.oracle.appended(&mut self.disk.borrow_mut());
+        self.oracle.appended(&mut self.disk.borrow_mut(), self.now);
         while let Some(effect) = self.worker.as_mut().and_then(Worker::poll_effect) {
             match effect {
                 Effect::Frame(LinkId(link), frame) => self.frame_leaves(link, &frame),
@@ -130,8 +130,7 @@ impl SmallWorld {
             match frame {
                 Outgoing::SendAck(ack) => self.oracle.ack_leaves(&self.disk.borrow(), device, ack),
                 Outgoing::SendRefused(no) => {
-                    let key = SendKey { epoch: no.epoch.into(), counter: no.counter.into() };
-                    self.oracle.refusal_leaves(device, key, Code(no.code.get()));
+                    self.oracle.refusal_leaves(&self.disk.borrow(), device, no, self.now);
                 }
                 Outgoing::LoggedIn(head) => {
                     let (epoch, resumed) = (head.epoch.into(), head.resumed != 0);

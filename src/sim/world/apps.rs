@@ -10,6 +10,7 @@ use super::{Happening, World};
 use crate::device::Act;
 use crate::fault::Fault;
 use crate::mutant::Mutant;
+use crate::oracle::checks::Due;
 use crate::oracle::fact::Label;
 
 impl World {
@@ -33,11 +34,11 @@ impl World {
             }
             Event::Result(result) => {
                 let label = Label::from_tag(result.tag);
-                let deserved = self.installs[install].posted.get(&label).copied().flatten();
+                let due = self.installs[install].posted.get(&label).copied().unwrap_or(Due::Ack);
                 let placement = Placement::new(self.draw.shards, 1);
                 let shard = placement.shard_of_channel(result.channel);
                 let hurt = self.disk.borrow().is_hurt(shard);
-                self.oracle.result_told(number, device, &result, deserved, hurt);
+                self.oracle.result_told(number, device, &result, due, hurt);
                 let delay = self.work.between(0, 300);
                 self.plan_act(install, delay, Act::Settle(result.send));
             }
@@ -53,7 +54,8 @@ impl World {
         {
             process.unread.retain(|unread| unread.channel != *channel || unread.id < *at);
         }
-        self.oracle.misfortune(&self.disk.borrow(), install as u32, event);
+        let who = (install as u32, self.installs[install].device);
+        self.oracle.misfortune(&self.disk.borrow(), who, event);
     }
 
     fn state_changed(&mut self, install: usize, state: State) {

@@ -138,7 +138,14 @@ impl World {
         let Some(process) = self.installs[install].process.as_ref() else { return };
         let Some(link) = process.link else { return };
         self.note_acks(install, &frame);
-        let is_send = matches!(Frame::parse(&frame), Ok((Frame::Send(..), _)));
+        let key = match Frame::parse(&frame) {
+            Ok((Frame::Send(head, _), _)) => Some(head.key()),
+            _ => None,
+        };
+        if let Some(key) = key {
+            self.oracle.send_leaves(self.installs[install].device, key);
+        }
+        let is_send = key.is_some();
         let frame = self.spoil(frame, is_send);
         if free {
             self.offer_free(link, Way::ToServer, frame.clone());
@@ -152,10 +159,20 @@ impl World {
         if self.is_on(Fault::Replay) && self.net.percent(REPLAY_PERCENT) {
             let old: Vec<usize> = (0..self.installs[install].replays.len()).collect();
             let old = self.net.pick(&old).map(|at| self.installs[install].replays[at].clone());
+            let old = old.filter(|frame| self.may_come_late(install, frame));
             for again in [Some(frame), old].into_iter().flatten() {
                 self.tally.hit(Fault::Replay);
                 self.offer(link, Way::ToServer, Parcel::Frame(again));
             }
+        }
+    }
+
+    /// Whether a copy of this frame can still be on its way.
+    fn may_come_late(&self, install: usize, frame: &Bytes) -> bool {
+        let device = self.installs[install].device;
+        match Frame::parse(frame) {
+            Ok((Frame::Send(head, _), _)) => self.oracle.may_come_late(device, head.key()),
+            _ => true,
         }
     }
 
@@ -184,6 +201,11 @@ impl World {
 
     fn persist(&mut self, install: usize, changes: Vec<Change>, ticket: Ticket) {
         self.oracle.changes_stored(install as u32, &changes);
+        for change in &changes {
+            if let Change::Send(send) = change {
+                self.send_stored(install, send);
+            }
+        }
         let delay = if self.struck(Fault::SlowStore) {
             self.work.between(50, 2_000)
         } else {

@@ -5,6 +5,7 @@ mod apps;
 mod chaos;
 mod devices;
 mod directory;
+mod groups;
 mod links;
 mod packets;
 mod recovery;
@@ -21,7 +22,8 @@ use tern_core::io::{Answer, ColdRecord, Waiter};
 use tern_core::mail::Device;
 use tern_core::placement::ShardId;
 use tern_netmodel::carrier::Way;
-use tern_protocol::{DeviceId, Uin};
+use tern_groupmodel::Rest;
+use tern_protocol::{ChannelId, DeviceId, Uin};
 
 use crate::agenda::Agenda;
 use crate::device::{Act, Install};
@@ -130,6 +132,9 @@ pub struct World {
     weather: BTreeMap<Fault, u64>,
     healed_at: Option<u64>,
     sends_left: u64,
+    /// Groups that have an id, and how many were asked for.
+    groups: Vec<ChannelId>,
+    groups_made: u64,
     is_over: bool,
     oracle: Oracle,
     tally: Tally,
@@ -205,6 +210,8 @@ impl World {
             weather: BTreeMap::new(),
             healed_at: None,
             sends_left: draw.sends,
+            groups: Vec::new(),
+            groups_made: 0,
             is_over: false,
             oracle: Oracle::default(),
             tally: Tally::default(),
@@ -218,6 +225,8 @@ impl World {
     }
 
     fn begin(&mut self) {
+        let (members_max, uin_max) = (self.config.group_members_max, self.draw.users);
+        self.oracle.limit(Rest { members_max, uin_max });
         for fault in [Fault::TightLimits, Fault::Checkpoints, Fault::OtherWorkers] {
             if self.draw.faults.contains(&fault) {
                 self.tally.hit(fault);

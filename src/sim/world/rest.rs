@@ -68,7 +68,7 @@ impl World {
         }
     }
 
-    fn core(&self) -> impl Iterator<Item = usize> + '_ {
+    pub(super) fn core(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.installs.len()).filter(|install| !self.installs[*install].is_gone)
     }
 
@@ -76,7 +76,7 @@ impl World {
     pub(super) fn look(&mut self) {
         self.set_disk_weather();
         let Some(healed_at) = self.healed_at else { return };
-        let missing = self.missing();
+        let missing = self.missing().or_else(|| self.missing_of_groups());
         let is_late = self.now - healed_at > self.plan.converge_ms;
         if missing.is_none() || is_late {
             self.is_over = true;
@@ -105,9 +105,9 @@ impl World {
         if let Some(label) = owed {
             return Some(format!("install {install} was never told what became of {label}"));
         }
-        let member = |channel: &tern_protocol::ChannelId| channel.peer_of(one.device.uin).is_some();
-        self.oracle.truth.channels().filter(member).find_map(|channel| {
-            let newest = self.oracle.truth.newest(channel);
+        let disk = &self.disk.borrow();
+        self.oracle.truth.channels().find_map(|channel| {
+            let (_, newest) = self.oracle.due(disk, one.device, channel)?;
             let shown = self.oracle.delivery.newest_shown(one.number, channel);
             let stored = one.store.cursor(channel);
             (shown < newest || stored < newest).then(|| {

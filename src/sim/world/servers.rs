@@ -7,7 +7,7 @@ use tern_core::mail::{Device, Mail};
 use tern_core::placement::{Placement, ShardId, WorkerId};
 use tern_core::time::Now;
 use tern_netmodel::carrier::Way;
-use tern_protocol::{Code, SendKey, UnixMillis};
+use tern_protocol::{Code, UnixMillis};
 
 use super::{Happening, WALL_AT_START, World};
 use crate::disk::Death;
@@ -206,7 +206,7 @@ impl World {
 
     /// Judges and carries out what a worker has done and decided.
     fn after(&mut self, server: &mut Server, worker: usize) {
-        self.oracle.appended(&mut self.disk.borrow_mut());
+        self.oracle.appended(&mut self.disk.borrow_mut(), self.now);
         while let Some(effect) = server.seats[worker].worker.poll_effect() {
             self.carry_out_effect(server, worker, effect);
         }
@@ -278,7 +278,14 @@ impl World {
             Mail::Notify { change: Some(_), .. } if self.mutant == Some(Mutant::HintsNeverHeal) => {
                 true
             }
-            Mail::Notify { .. } | Mail::Confirm { .. } if self.is_on(Fault::HintsLost) => {
+            Mail::Notify { .. }
+            | Mail::Confirm { .. }
+            | Mail::AskMembers { .. }
+            | Mail::Members(_)
+            | Mail::Enter { .. }
+            | Mail::Entered { .. }
+                if self.is_on(Fault::HintsLost) =>
+            {
                 let lost = self.schedule.percent(50);
                 if lost {
                     self.tally.hit(Fault::HintsLost);
@@ -373,9 +380,8 @@ impl World {
         match frame {
             Outgoing::SendAck(ack) => self.oracle.ack_leaves(&self.disk.borrow(), device, ack),
             Outgoing::SendRefused(no) => {
-                let key = SendKey { epoch: no.epoch.into(), counter: no.counter.into() };
                 self.count_code(Code(no.code.get()));
-                self.oracle.refusal_leaves(device, key, Code(no.code.get()));
+                self.oracle.refusal_leaves(&self.disk.borrow(), device, no, self.now);
             }
             Outgoing::Gap(gap) => {
                 self.count_code(Code(gap.code.get()));

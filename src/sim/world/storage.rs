@@ -149,7 +149,7 @@ impl World {
         for _ in 0..SETTLE_ROUNDS {
             let now = self.server_now(&server);
             server.seats.iter_mut().for_each(|seat| seat.worker.commit(now));
-            self.oracle.appended(&mut self.disk.borrow_mut());
+            self.oracle.appended(&mut self.disk.borrow_mut(), self.now);
             if let Some(engine) = &mut self.engine {
                 engine.settle();
             }

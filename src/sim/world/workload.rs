@@ -7,11 +7,12 @@ use tern_protocol::{ChannelId, Code, Uin};
 
 use super::{Happening, World};
 use crate::fault::Fault;
+use crate::oracle::checks::Due;
 use crate::plan::Draw;
 use crate::random::Stream;
 
 /// A user who does not exist.
-const NOBODY: Uin = Uin(9_999);
+pub(super) const NOBODY: Uin = Uin(9_999);
 
 /// Most sends of one application at once.
 const BURST_MAX: u64 = 8;
@@ -32,6 +33,7 @@ pub(super) fn limits(draw: &Draw, stream: &mut Stream) -> (Config, Tuning) {
         config.sends_per_second = stream.between(3, 50) as u32;
         config.sends_burst = stream.between(4, 40) as u32;
         config.resume_ms = stream.between(1_000, 120_000) as u32;
+        config.group_members_max = stream.between(2, 5) as usize;
         tuning.unsettled_sends_max = stream.between(1, 64) as u32;
         tuning.counter_max = stream.between(40, 200) as u32;
     }
@@ -60,24 +62,28 @@ impl World {
 
     pub(super) fn send_one(&mut self, install: usize) {
         self.sends_left = self.sends_left.saturating_sub(1);
+        if self.send_to_group(install) {
+            return;
+        }
         let own = self.installs[install].device.uin;
         let peer = Uin(self.work.between(1, self.draw.users));
         let is_healed = self.healed_at.is_some();
         let to_nobody = !is_healed && self.work.percent(TO_NOBODY_PERCENT);
-        let too_long = !is_healed && self.work.percent(TOO_LONG_PERCENT);
         let channel = ChannelId::direct(own, if to_nobody { NOBODY } else { peer });
+        let due = if to_nobody { Due::Refusal(Code::NoSuchUser) } else { Due::Ack };
+        self.send_text(install, channel, due);
+    }
+
+    pub(super) fn send_text(&mut self, install: usize, channel: ChannelId, due: Due) {
+        let too_long = self.healed_at.is_none() && self.work.percent(TOO_LONG_PERCENT);
         let bytes = if too_long {
             CONTENT_BYTES_DEFAULT + 1
         } else {
             self.work.between(0, self.plan.content_bytes_max) as usize
         };
-        let deserved = match (too_long, to_nobody) {
-            (true, _) => Some(Code::ContentTooLong),
-            (_, true) => Some(Code::NoSuchUser),
-            _ => None,
-        };
+        let due = if too_long { Due::Refusal(Code::ContentTooLong) } else { due };
         let label = self.installs[install].next_label();
-        self.installs[install].posted.insert(label, deserved);
+        self.installs[install].posted.insert(label, due);
         let (tag, content) = (label.to_tag(), label.content(bytes).into());
         self.trace.note(
             self.now,

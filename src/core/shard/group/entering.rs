@@ -14,7 +14,7 @@ use crate::io::{Effect, Query};
 use crate::log::Log;
 use crate::mail::{Address, Mail};
 use crate::shard::Shard;
-use crate::shard::chat::{Offer, refuse, refuse_named};
+use crate::shard::chat::{Offer, refuse};
 use crate::time::Mono;
 
 /// Groups of one shard with a change whose newcomers enter: with the longest changes 0.3 MB.
@@ -177,7 +177,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         let Entering { offer, waiting, .. } =
             self.entering.remove(&channel).expect("the caller has looked it up");
         let refusal = Refusal { code, member: place_of(&offer, uin) };
-        refuse_named(context, &offer, refusal, retry_after_ms);
+        self.refuse_by_state(context, &offer, refusal, retry_after_ms);
         self.offer_again(context, waiting);
     }
 

@@ -137,9 +137,12 @@ impl Group {
         self.homes.values_mut().for_each(|home| home.proven(version));
     }
 
-    /// Messages before `oldest` can't be read any more, so who could read only those is forgotten.
+    /// Messages before `oldest` can't be read any more, so who could read only those is forgotten;
+    /// but not that somebody was muted, or it would depend on the log's age whether leaving ends it.
     pub(super) fn expire(&mut self, oldest: MessageId) {
-        let gone = |member: &Member| member.visible.until < oldest;
+        let gone = |member: &Member| {
+            member.visible.until < oldest && member.muted_until == UnixMillis(0)
+        };
         let touched = &mut self.touched;
         self.members.retain(|uin, member| {
             if gone(member) {
@@ -185,9 +188,10 @@ impl Group {
         if self.member(uin).is_some() {
             return;
         }
-        let all = self.settings & settings::HISTORY_ALL != 0;
+        let all = self.settings & settings::HISTORY_ALL != 0 || mutant!(HistoryShown);
         let from = if all { MessageId(1) } else { id };
         let before = self.members.get(&uin);
+        let from = before.filter(|_| mutant!(AbsenceShown)).map_or(from, |old| old.visible.from);
         let muted_until = before.map_or(UnixMillis(0), |before| before.muted_until);
         let (visible, touched) = (Visible::since(from), id);
         let member = Member { role: role::MEMBER, visible, muted_until, touched };
@@ -258,7 +262,7 @@ impl Group {
             uin: (*uin).into(),
             from: member.visible.from.into(),
             until: member.visible.until.into(),
-            muted_until: member.muted_until.into(),
+            muted_until: member.muted_until_kept().into(),
             touched: member.touched.into(),
             role: u32::from(member.role).into(),
             reserved: 0.into(),
@@ -297,6 +301,13 @@ impl Group {
             self.count += 1;
         }
         Some(())
+    }
+}
+
+impl Member {
+    /// As a checkpoint keeps it.
+    fn muted_until_kept(&self) -> UnixMillis {
+        if mutant!(MuteForgotten) { UnixMillis(0) } else { self.muted_until }
     }
 }
 

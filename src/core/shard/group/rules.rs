@@ -157,7 +157,7 @@ impl Group {
 }
 
 fn needs(own: u8, role: u8) -> Result<(), Refusal> {
-    if own >= role { Ok(()) } else { Err(Code::NotAllowed.into()) }
+    if own >= role || mutant!(RolesIgnored) { Ok(()) } else { Err(Code::NotAllowed.into()) }
 }
 
 fn changes(any: bool) -> Result<(), Refusal> {

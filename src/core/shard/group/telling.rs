@@ -57,7 +57,8 @@ impl Group {
                 break;
             }
             page.upto = *place;
-            if placement.home_of(place.1) == home {
+            let is_hidden = mutant!(KickUntold) && !self.members[&place.1].visible.is_open();
+            if placement.home_of(place.1) == home && !is_hidden {
                 page.members.push((place.1, self.members[&place.1].visible));
             }
         }

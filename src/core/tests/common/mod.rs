@@ -6,7 +6,6 @@
 
 pub mod groups;
 pub mod marks;
-pub mod plain;
 pub mod recalls;
 
 use std::collections::{BTreeMap, HashSet};

@@ -11,6 +11,17 @@ use crate::oracle::fact::{Fact, Label};
 use crate::oracle::lives::Lives;
 use crate::oracle::truth::Truth;
 
+/// What a send must come to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Due {
+    /// It is acked.
+    Ack,
+    /// It is refused by this code.
+    Refusal(Code),
+    /// What the rules of its group say; another check judges each refusal by them.
+    ByRules,
+}
+
 /// The results that applications were told.
 #[derive(Debug, Default)]
 pub struct Honesty {
@@ -18,8 +29,8 @@ pub struct Honesty {
 }
 
 impl Honesty {
-    /// The application is told a result; `deserved` is the refusal that the send had to get. A
-    /// store that was `copied` may send a message once more under another key; where messages
+    /// The application is told a result; `due` is what the send had to come to, and `said` what the
+    /// server refused it by, if it did. A store that was `copied` may send a message once more under another key; where messages
     /// are damaged or deleted, which is to be `hurt`, an answer may be unknown, also one that was
     /// known before a client died.
     pub fn told(
@@ -27,7 +38,7 @@ impl Honesty {
         (truth, lives): (&Truth, &Lives),
         install: u32,
         result: &SendResult,
-        deserved: Option<Code>,
+        (due, said): (Due, Option<Code>),
         copied: bool,
         hurt: bool,
     ) -> Verdict {
@@ -41,11 +52,12 @@ impl Honesty {
         match result.outcome {
             SendOutcome::Acked { id, .. } => {
                 let stood = lives.ever_stood(truth, (result.channel, id.0), label);
-                demand(stood && deserved.is_none(), || {
+                demand(stood && !matches!(due, Due::Refusal(_)), || {
                     format!("{label} is acked as {}#{id}; it stands elsewhere", result.channel)
                 })
             }
-            SendOutcome::Refused(code) if deserved == Some(code) => Ok(()),
+            SendOutcome::Refused(code) if due == Due::Refusal(code) => Ok(()),
+            SendOutcome::Refused(code) if due == Due::ByRules && said == Some(code) => Ok(()),
             SendOutcome::Refused(Code::KeyClosed) | SendOutcome::Unknown if copied => Ok(()),
             SendOutcome::Unknown if hurt => Ok(()),
             outcome => Err(format!("install {install} is told {outcome:?} of {label}")),
@@ -129,7 +141,7 @@ mod tests {
         let acked = |id| SendOutcome::Acked { id: MessageId(id), server_time: UnixMillis(0) };
         let mut honesty = Honesty::default();
         let lives = Lives::default();
-        let mut told = |result| honesty.told((&truth, &lives), 1, &result, None, false, false);
+        let mut told = |result| honesty.told((&truth, &lives), 1, &result, (Due::Ack, None), false, false);
         assert_eq!(told(result(1, acked(1))), Ok(()));
         assert!(told(result(1, acked(2))).is_err(), "another answer");
         assert!(told(result(2, acked(1))).is_err(), "another message stands there");

@@ -40,6 +40,8 @@ pub(crate) mod tests {
     use tern_core::log::{Links, Record, RecordKind};
     use tern_core::mail::Device;
     use tern_core::placement::ShardId;
+    use tern_protocol::frames::message_kind;
+    use crate::oracle::fact::Label;
     use tern_protocol::{DeviceId, Epoch, SendCounter, SendKey, Uin};
 
     pub(crate) const SENDER: Device = Device { uin: Uin(1), device: DeviceId(1) };
@@ -52,14 +54,16 @@ pub(crate) mod tests {
             sender: SENDER,
             key: SendKey { epoch: Epoch(1), counter: SendCounter(counter) },
             time: 0,
+            kind: message_kind::CONTENT,
             content: format!("1/{counter} ").into_bytes(),
+            label: Some(Label { install: 1, serial: counter }),
         }
     }
 
     pub(crate) fn truth(facts: &[Fact]) -> Truth {
         let mut truth = Truth::default();
         for (index, fact) in facts.iter().enumerate() {
-            truth.add(fact.clone(), (ShardId(0), index));
+            truth.add(fact.clone(), (ShardId(0), index)).unwrap();
         }
         truth
     }

@@ -10,10 +10,20 @@ use super::{Verdict, demand};
 use crate::oracle::fact::Fact;
 use crate::oracle::truth::Truth;
 
+/// How long the server must know what it refused by how a group was, in ms: as long as a copy can
+/// be on its way on a connection that was given up.
+const REFUSED_MS: u64 = 119_000;
+
 /// What was said of each key.
 #[derive(Debug, Default)]
 pub struct Keys {
     dead: BTreeMap<(Device, SendKey), Code>,
+    /// Refusals by how a group was, which applications were told.
+    told: BTreeMap<(Device, SendKey), Code>,
+    /// Those that the server must still know, and when they left it first.
+    by_rules: BTreeMap<(Device, SendKey), u64>,
+    /// The newest final refusal of each key.
+    refused: BTreeMap<(Device, SendKey), Code>,
     acked: BTreeMap<(Device, SendKey), (ChannelId, u64, u64)>,
     unknown: BTreeSet<(Device, SendKey)>,
 }
@@ -26,8 +36,11 @@ impl Keys {
             format!("{fact} is appended, and its key stands at {before:?}")
         })?;
         let dead = self.dead.get(&(fact.sender, fact.key));
+        let told = self.told.get(&(fact.sender, fact.key)).filter(|_| !copied);
+        let is_known = self.by_rules.contains_key(&(fact.sender, fact.key));
+        let dead = dead.or(told.filter(|_| is_known));
         demand(dead.is_none(), || format!("{fact} is appended after it was refused by {dead:?}"))?;
-        let twin = fact.label().and_then(|label| truth.by_label(label));
+        let twin = fact.label.and_then(|label| truth.by_label(label));
         demand(copied || twin.is_none(), || format!("{fact} stands at {twin:?} under another key"))
     }
 
@@ -52,10 +65,56 @@ impl Keys {
         self.unknown.contains(&(sender, key))
     }
 
-    /// A refusal leaves the server.
-    pub fn refused(&mut self, truth: &Truth, sender: Device, key: SendKey, code: Code) -> Verdict {
+    /// What the server refused this key by, the last time that it did so for good.
+    pub fn refusal_of(&self, sender: Device, key: SendKey) -> Option<Code> {
+        self.refused.get(&(sender, key)).copied()
+    }
+
+    /// A process of the server starts. A copy of what was refused can't be on its way to it, unless
+    /// somebody repeats it.
+    pub fn server_starts(&mut self) {
+        self.by_rules.clear();
+    }
+
+    /// So much time has gone by.
+    pub fn forget_old(&mut self, now: u64) {
+        self.by_rules.retain(|_, since| now - *since < REFUSED_MS);
+    }
+
+    /// Whether a copy of this key may come without being refused again, after all.
+    pub fn may_come_late(&self, sender: Device, key: SendKey) -> bool {
+        let of = (sender, key);
+        !self.told.contains_key(&of) || self.by_rules.contains_key(&of)
+    }
+
+    /// A client's machine says this once more, or for the first time.
+    pub fn sent(&self, sender: Device, key: SendKey) -> Verdict {
+        let told = self.told.get(&(sender, key));
+        demand(told.is_none(), || {
+            format!("{sender:?} sends key {key} after it was told {told:?}")
+        })
+    }
+
+    /// An application is told that a group, as it was, refused this: from then on nothing comes of
+    /// it any more, whatever became of the group. Before, the client may have asked again, and the
+    /// answer may have been another.
+    pub fn refusal_told(&mut self, sender: Device, key: SendKey, code: Code) {
+        self.told.insert((sender, key), code);
+    }
+
+    /// A refusal leaves the server; `by_rules` if by how a group is at this moment, which it is.
+    pub fn refused(
+        &mut self,
+        truth: &Truth,
+        (sender, key): (Device, SendKey),
+        code: Code,
+        by_rules: Option<u64>,
+    ) -> Verdict {
         if code == Code::KeyUnknown {
             self.unknown.insert((sender, key));
+        }
+        if code.class() == Class::Final {
+            self.refused.insert((sender, key), code);
         }
         let says_nothing_of_the_key = matches!(code, Code::KeyUnknown | Code::KeyConflict);
         if code.class() != Class::Final || says_nothing_of_the_key {
@@ -65,7 +124,10 @@ impl Keys {
         demand(stands.is_none(), || {
             format!("{sender:?} key {key} is refused by {code}, and stands at {stands:?}")
         })?;
-        self.dead.insert((sender, key), code);
+        match by_rules {
+            Some(now) => _ = self.by_rules.entry((sender, key)).or_insert(now),
+            None => _ = self.dead.insert((sender, key), code),
+        }
         Ok(())
     }
 }
@@ -80,7 +142,7 @@ mod tests {
         let truth = truth(&[fact(1, 1)]);
         assert!(Keys::default().appended(&truth, &fact(2, 1), false).is_err());
         assert_eq!(Keys::default().appended(&truth, &fact(2, 2), false), Ok(()));
-        let twin = Fact { content: fact(1, 1).content, ..fact(2, 2) };
+        let twin = Fact { label: fact(1, 1).label, ..fact(2, 2) };
         assert!(Keys::default().appended(&truth, &twin, false).is_err());
         assert_eq!(Keys::default().appended(&truth, &twin, true), Ok(()));
     }
@@ -97,10 +159,10 @@ mod tests {
     #[test]
     fn a_dead_key_that_lives_is_noticed() {
         let (mut keys, truth) = (Keys::default(), truth(&[fact(1, 1)]));
-        assert!(keys.refused(&truth, SENDER, fact(1, 1).key, Code::KeyClosed).is_err());
-        assert_eq!(keys.refused(&truth, SENDER, fact(2, 2).key, Code::Busy), Ok(()));
+        assert!(keys.refused(&truth, (SENDER, fact(1, 1).key), Code::KeyClosed, None).is_err());
+        assert_eq!(keys.refused(&truth, (SENDER, fact(2, 2).key), Code::Busy, None), Ok(()));
         assert_eq!(keys.appended(&truth, &fact(2, 2), false), Ok(()));
-        assert_eq!(keys.refused(&truth, SENDER, fact(2, 2).key, Code::KeyClosed), Ok(()));
+        assert_eq!(keys.refused(&truth, (SENDER, fact(2, 2).key), Code::KeyClosed, None), Ok(()));
         assert!(keys.appended(&truth, &fact(2, 2), false).is_err());
         assert!(keys.acked(&fact(2, 2)).is_err());
     }
