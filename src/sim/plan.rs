@@ -183,7 +183,8 @@ mod tests {
     #[test]
     fn plans_are_read_and_a_seed_has_weight() {
         let quiet = include_str!("plans/quiet.toml");
-        for text in [EVERYDAY, include_str!("plans/storm.toml"), quiet] {
+        let dense = include_str!("plans/dense.toml");
+        for text in [EVERYDAY, include_str!("plans/storm.toml"), quiet, dense] {
             let plan = Plan::parse(text).unwrap();
             for seed in 0..200 {
                 let draw = plan.draw(seed);

@@ -254,7 +254,8 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             && at <= context.now.mono
         {
             audiences.asked.pop_front();
-            if audiences.groups[&channel].asking == Asking::Until(at) && !mutant!(MembersAskedOnce) {
+            if audiences.groups[&channel].asking == Asking::Until(at) && !mutant!(MembersAskedOnce)
+            {
                 audiences.ask_now(context, self.id, channel);
             }
         }

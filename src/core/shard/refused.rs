@@ -123,7 +123,8 @@ mod tests {
         assert_eq!(refused.get(Mono(6), DEVICE, key(1)), Some(REFUSAL));
         assert_eq!(refused.get(Mono(6), DEVICE, key(3)), None);
         assert!(refused.remember(Mono(5 + REMEMBERED_MS), DEVICE, key(3), REFUSAL));
-        let left = [1, 2, 3].map(|counter| refused.get(Mono(5 + REMEMBERED_MS), DEVICE, key(counter)).is_some());
+        let left = [1, 2, 3]
+            .map(|counter| refused.get(Mono(5 + REMEMBERED_MS), DEVICE, key(counter)).is_some());
         assert_eq!((left, refused.count), ([false, true, true], 2));
     }
 

@@ -106,7 +106,12 @@ impl Oracle {
     }
 
     /// It is told nothing, for this reason.
-    pub fn page_refused(&mut self, install: u32, device: Device, (channel, code): (ChannelId, Code)) {
+    pub fn page_refused(
+        &mut self,
+        install: u32,
+        device: Device,
+        (channel, code): (ChannelId, Code),
+    ) {
         let since = self.answered(install, channel).unwrap_or(0);
         if code != Code::NotAMember {
             let is_for_now = matches!(code, Code::Busy | Code::ShardStopped);
@@ -118,9 +123,12 @@ impl Oracle {
             group.is_ok_and(|group| !group.members.contains_key(&device.uin.0))
         };
         let is_so = (since..=self.truth.newest(channel)).any(was_none);
-        self.judge("groups", demand(is_so, || {
-            format!("{device:?} hears that it is not in {channel}, and it is since #{since}")
-        }));
+        self.judge(
+            "groups",
+            demand(is_so, || {
+                format!("{device:?} hears that it is not in {channel}, and it is since #{since}")
+            }),
+        );
     }
 
     fn answered(&mut self, install: u32, channel: ChannelId) -> Option<u64> {

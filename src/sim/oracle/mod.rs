@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use tern_client::machine::{Change, End, Event, Message, SendOutcome, SendResult};
 use tern_core::mail::Device;
 use tern_core::placement::ShardId;
-use tern_protocol::frames::SendAck;
 use tern_groupmodel::Rest;
+use tern_protocol::frames::SendAck;
 use tern_protocol::{ChannelId, Code, Epoch, Incarnation};
 
 use crate::disk::Disk;

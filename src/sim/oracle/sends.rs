@@ -53,7 +53,9 @@ impl Sends {
 
     /// Logs end where they do now: what was not durable is gone, and ids may be given out anew.
     pub fn clamp(&mut self, newest: impl Fn(ChannelId) -> u64) {
-        self.asked.values_mut().for_each(|asked| asked.since = newest(asked.channel).min(asked.since));
+        self.asked
+            .values_mut()
+            .for_each(|asked| asked.since = newest(asked.channel).min(asked.since));
     }
 
     /// The fact with the label that only the client knows.

@@ -13,11 +13,15 @@ const SEEDS_MAX: u64 = 200;
 /// Defects that there are at least; fewer means that a switch was lost.
 const DEFECTS_LEAST: usize = 30;
 
+/// Much that goes wrong in little time.
+const DENSE: &str = include_str!("../plans/dense.toml");
+
 /// Where a defect shows: a lost word in a busy channel is made up for by the next.
 fn plan_of(mutant: Mutant) -> Plan {
     match mutant {
         Mutant::HolesConfirmed => Plan::parse(QUIET).expect("a test of the plans reads it"),
-        _ => Plan::everyday(),
+        Mutant::MembersAskedOnce => Plan::everyday(),
+        _ => Plan::parse(DENSE).expect("a test of the plans reads it"),
     }
 }
 

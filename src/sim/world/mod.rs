@@ -21,8 +21,8 @@ use tern_core::config::Config;
 use tern_core::io::{Answer, ColdRecord, Waiter};
 use tern_core::mail::Device;
 use tern_core::placement::ShardId;
-use tern_netmodel::carrier::Way;
 use tern_groupmodel::Rest;
+use tern_netmodel::carrier::Way;
 use tern_protocol::{ChannelId, DeviceId, Uin};
 
 use crate::agenda::Agenda;

@@ -140,9 +140,8 @@ impl Group {
     /// Messages before `oldest` can't be read any more, so who could read only those is forgotten;
     /// but not that somebody was muted, or it would depend on the log's age whether leaving ends it.
     pub(super) fn expire(&mut self, oldest: MessageId) {
-        let gone = |member: &Member| {
-            member.visible.until < oldest && member.muted_until == UnixMillis(0)
-        };
+        let gone =
+            |member: &Member| member.visible.until < oldest && member.muted_until == UnixMillis(0);
         let touched = &mut self.touched;
         self.members.retain(|uin, member| {
             if gone(member) {

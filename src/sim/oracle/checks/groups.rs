@@ -41,12 +41,8 @@ pub fn deserved(
     rest: Rest,
     is_durable: impl Fn(Place) -> bool,
 ) -> Verdict {
-    let said = Said {
-        sender: device.uin.0,
-        kind: asked.kind,
-        time: asked.time,
-        content: &asked.content,
-    };
+    let said =
+        Said { sender: device.uin.0, kind: asked.kind, time: asked.time, content: &asked.content };
     let facts = truth.channel(asked.channel);
     let is_reason = |group: &Group| {
         let no = group.refusal(Question { said, rest });
@@ -66,8 +62,11 @@ pub fn deserved(
     let Refusal { code, member } = refusal;
     demand(holds, || {
         let now = group.refusal(Question { said, rest });
-        format!("{} of {device:?} in {} is refused by {code} for {member}, and not since #{} was \
-                 that so; now {now:?}", asked.label, asked.channel, asked.since)
+        format!(
+            "{} of {device:?} in {} is refused by {code} for {member}, and not since #{} was \
+                 that so; now {now:?}",
+            asked.label, asked.channel, asked.since
+        )
     })
 }
 
@@ -86,8 +85,8 @@ pub fn hidden<'a>(
     (channel, id): (ChannelId, u64),
 ) -> Verdict {
     let uin = device.uin.0;
-    let is_so = histories
-        .any(|group| !group.ranges(uin).is_empty() && !group.was_always_shown(uin, id));
+    let is_so =
+        histories.any(|group| !group.ranges(uin).is_empty() && !group.was_always_shown(uin, id));
     demand(is_so, || format!("{device:?} is told that {channel}#{id} is not visible, and it is"))
 }
 

@@ -141,7 +141,8 @@ mod tests {
         let acked = |id| SendOutcome::Acked { id: MessageId(id), server_time: UnixMillis(0) };
         let mut honesty = Honesty::default();
         let lives = Lives::default();
-        let mut told = |result| honesty.told((&truth, &lives), 1, &result, (Due::Ack, None), false, false);
+        let mut told =
+            |result| honesty.told((&truth, &lives), 1, &result, (Due::Ack, None), false, false);
         assert_eq!(told(result(1, acked(1))), Ok(()));
         assert!(told(result(1, acked(2))).is_err(), "another answer");
         assert!(told(result(2, acked(1))).is_err(), "another message stands there");

@@ -37,11 +37,11 @@ impl Ids {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::oracle::fact::Label;
     use tern_core::log::{Links, Record, RecordKind};
     use tern_core::mail::Device;
     use tern_core::placement::ShardId;
     use tern_protocol::frames::message_kind;
-    use crate::oracle::fact::Label;
     use tern_protocol::{DeviceId, Epoch, SendCounter, SendKey, Uin};
 
     pub(crate) const SENDER: Device = Device { uin: Uin(1), device: DeviceId(1) };

@@ -90,9 +90,7 @@ impl Keys {
     /// A client's machine says this once more, or for the first time.
     pub fn sent(&self, sender: Device, key: SendKey) -> Verdict {
         let told = self.told.get(&(sender, key));
-        demand(told.is_none(), || {
-            format!("{sender:?} sends key {key} after it was told {told:?}")
-        })
+        demand(told.is_none(), || format!("{sender:?} sends key {key} after it was told {told:?}"))
     }
 
     /// An application is told that a group, as it was, refused this: from then on nothing comes of

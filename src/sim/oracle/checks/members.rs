@@ -10,9 +10,7 @@ use crate::oracle::truth::Truth;
 /// A message is appended.
 pub fn by_member(fact: &Fact) -> Verdict {
     let is_member = fact.channel.is_group() || fact.channel.peer_of(fact.sender.uin).is_some();
-    demand(is_member, || {
-        format!("{fact} is appended, and its sender is no member")
-    })
+    demand(is_member, || format!("{fact} is appended, and its sender is no member"))
 }
 
 /// A push of a message leaves for this device.
