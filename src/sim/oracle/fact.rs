@@ -60,9 +60,8 @@ impl std::fmt::Display for Fact {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Device { uin, device } = self.sender;
         write!(f, "{}#{} by {uin}.{device} key {}", self.channel, self.id, self.key)?;
-        match self.label {
-            Some(label) => write!(f, " \"{label}\"")?,
-            None => {}
+        if let Some(label) = self.label {
+            write!(f, " \"{label}\"")?;
         }
         match self.kind == message_kind::CHANGE {
             true => write!(f, " {:?}", GroupChange::decode(&self.content)),

@@ -111,7 +111,8 @@ impl Oracle {
         // a copied device what was called unknown, or refused by a group as it was.
         let is_late = self.keys.was_unknown(fact.sender, fact.key)
             || self.keys.refusal_of(fact.sender, fact.key).is_some();
-        if !self.lives.lost_key(fact.sender, fact.key) && !(copied && is_late) {
+        let may_be_late = self.lives.lost_key(fact.sender, fact.key) || (copied && is_late);
+        if !may_be_late {
             let verdict = in_order(&self.truth, &fact, copied);
             self.judge("order", verdict);
         }
