@@ -122,7 +122,10 @@ impl Oracle {
             let group = self.truth.group_at(channel, id);
             group.is_ok_and(|group| !group.members.contains_key(&device.uin.0))
         };
-        let is_so = (since..=self.truth.newest(channel)).any(was_none);
+        // A word of a life that ended may come late.
+        let mut ended = self.lives.groups_of(channel);
+        let is_so = (since..=self.truth.newest(channel)).any(was_none)
+            || ended.any(|group| !group.members.contains_key(&device.uin.0));
         self.judge(
             "groups",
             demand(is_so, || {
