@@ -123,9 +123,9 @@ impl Oracle {
             group.is_ok_and(|group| !group.members.contains_key(&device.uin.0))
         };
         // A word of a life that ended may come late.
-        let mut ended = self.lives.groups_of(channel);
+        let was_none_before = |group: &Group| !group.members.contains_key(&device.uin.0);
         let is_so = (since..=self.truth.newest(channel)).any(was_none)
-            || ended.any(|group| !group.members.contains_key(&device.uin.0));
+            || self.lives.groups_of(channel).any(was_none_before);
         self.judge(
             "groups",
             demand(is_so, || {
