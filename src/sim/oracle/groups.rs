@@ -58,7 +58,9 @@ impl Oracle {
         let verdict = self.keys.refused(&self.truth, (sender, key), refusal.code, by_rules_at);
         self.judge("keys", verdict);
         if let Some(asked) = self.sends.get(sender, key).filter(|_| by_rules) {
-            let is_durable = |(shard, index)| disk.is_synced(shard, index);
+            // What has expired was durable, and its file may be gone.
+            let is_durable =
+                |(shard, index)| disk.is_synced(shard, index) || disk.is_gone(shard, index).1;
             let of = (sender, asked);
             let verdict = groups::deserved(&self.truth, of, refusal, self.rest, is_durable);
             self.judge("groups", verdict);
