@@ -101,16 +101,19 @@ impl Channel {
         (self.durable, self.durable_at) = (self.newest, newest_at);
     }
 
-    /// `id`, whose record is at `at`, is durable.
-    pub(super) fn proven(&mut self, id: MessageId, at: Offset) {
+    /// `id`, whose record is at `at`, is durable. Says whether by that something is recalled.
+    pub(super) fn proven(&mut self, id: MessageId, at: Offset) -> bool {
         debug_assert!(self.durable <= id && id <= self.newest);
         (self.durable, self.durable_at) = (id, at);
-        let Some(recalls) = &mut self.recalls else { return };
+        let Some(recalls) = &mut self.recalls else { return false };
+        let mut any = false;
         while let Some(recall) = recalls.unproven.pop_front_if(|recall| recall.id <= id) {
+            any = true;
             if recall.recalled >= self.oldest {
                 Arc::make_mut(&mut recalls.durable).insert(recall.recalled);
             }
         }
+        any
     }
 
     /// The newest message, which is at `at`, recalls another one.

@@ -80,10 +80,12 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             self.waiting.fresh.pop_front();
             let channel = self.channels.get_mut(&unproven.ack.channel);
             let id = MessageId::from(unproven.ack.id);
-            channel.expect("a channel with messages is open").proven(id, unproven.at);
+            let channel = channel.expect("a channel with messages is open");
+            // Who left may still read what was said before, and must not what is recalled of it.
+            let is_recall = channel.proven(id, unproven.at);
             let group = self.groups.get_mut(&unproven.ack.channel);
             let is_change = group.is_some_and(|group| group.proven(id));
-            self.mark_changed(context, unproven.ack.channel, is_change);
+            self.mark_changed(context, unproven.ack.channel, is_change || is_recall);
             send_ack(context, &unproven, ack);
         }
         let proof = self.proof;

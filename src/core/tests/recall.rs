@@ -182,6 +182,23 @@ fn in_a_group_who_stands_above_may_recall_and_only_the_author_may_edit() {
 }
 
 #[test]
+fn who_left_is_not_shown_what_was_recalled_since() {
+    let mut world = World::new(4, 2);
+    let mut owner = world.login(0, 1, 1, &[]);
+    let crew = owner.create(&mut world, 1, 0, &[2, 3]);
+    owner.send(&mut world, crew, b"secret");
+    owner.send(&mut world, crew, b"plain");
+    owner.change(&mut world, crew, &Wish::of(action::KICK, &[2]));
+    owner.refer(&mut world, crew, &Saying::recall(2));
+    let late = world.login(1, 2, 1, &[]);
+    let got = world.take(&late);
+    assert_eq!(ids(&got, crew), [1, 3, 4], "up to the change that ended it");
+    assert_eq!(gaps(&got, crew), [(2, 2, Code::Recalled)]);
+    let member = world.login(1, 3, 1, &[]);
+    assert_eq!(ids(&world.take(&member), crew), [1, 3, 4, 5]);
+}
+
+#[test]
 fn what_was_recalled_stays_so_after_a_restart_and_undone_with_the_record() {
     let reader = MemoryReader::default();
     let mut world = World::over(reader.clone(), 2, 1, Config::default());

@@ -274,16 +274,22 @@ fn in_group(id: u64) -> PushBody {
     }
 }
 
-/// A change of a group whose body is damaged may have thrown somebody out: its shard takes nothing
-/// until that is accepted. Then readers are told of it as of a lost message.
+/// A change of a group whose body is damaged may have thrown somebody out, a recall may have been
+/// of any message: its shard takes nothing until that is accepted. Then readers are told of it as
+/// of a lost message.
 #[test]
-fn a_lost_change_of_a_group_is_lost_state() {
+fn a_lost_change_of_a_group_and_a_lost_recall_are_lost_state() {
+    lose_state(RecordKind::Change, "a change of a group", Lost::Change);
+    lose_state(RecordKind::Recall, "a recall of a message", Lost::Recall);
+}
+
+fn lose_state(kind: RecordKind, called: &str, lost_as: fn(Links) -> Lost) {
     let rig = Rig::new();
     let running = rig.start();
     let mut log = running.log();
     let before = running.write(&mut log, in_group(1).as_bytes());
     let links = Links { channel: before, device: before, skip: Offset::NONE };
-    let change = log.append(RecordKind::Change, links, &[in_group(2).as_bytes()]).unwrap();
+    let change = log.append(kind, links, &[in_group(2).as_bytes()]).unwrap();
     running.make_durable(&mut log, change);
     let behind = Links { channel: change, device: change, skip: change };
     let after = running.append_linked(&mut log, behind, in_group(3).as_bytes());
@@ -295,14 +301,14 @@ fn a_lost_change_of_a_group_is_lost_state() {
     let running = rig.start();
     let (opened, _, told) = running.open();
     let why = opened.read_only.clone().unwrap();
-    assert!(why.contains("a change of a group"), "{why}");
+    assert!(why.contains(called), "{why}");
     let is_told =
         |told: &Told| matches!(told.lost[..], [(at, _, l)] if at == change.0 && l == Some(links));
     assert!(is_told(&told), "{:?}", told.lost);
     running.close(opened.log);
     let folder = folder(rig.path());
     let lost = plan(&folder, SHARD).unwrap();
-    assert!(lost.losses.iter().any(|loss| loss.stops && loss.what == Lost::Change(links)));
+    assert!(lost.losses.iter().any(|loss| loss.stops && loss.what == lost_as(links)));
     lost.accept(&folder).unwrap();
     drop(folder);
     let running = rig.start();

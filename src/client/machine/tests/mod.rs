@@ -9,3 +9,4 @@ mod reading;
 mod receiving;
 mod rig;
 mod sending;
+mod taking_back;
