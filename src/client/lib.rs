@@ -11,7 +11,7 @@
 //!
 //! Rooms, in reading order:
 //!
-//! - [`group`] has the words for groups.
+//! - [`group`] has the words for groups, [`marks`] those for how far users have got.
 //! - [`machine`] decides: a sans-IO state machine with the outbox, the mailbox, the session. It
 //!   reads no clock, opens no socket and no file.
 //! - [`store`] keeps what it asks to be kept.
@@ -25,6 +25,7 @@
 
 pub mod group;
 pub mod hex;
+pub mod marks;
 pub mod profile;
 
 pub mod machine;

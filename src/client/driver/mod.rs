@@ -11,6 +11,7 @@ mod groups;
 mod keeper;
 mod keylog;
 mod link;
+mod marks;
 mod task;
 mod tls;
 mod transport;
@@ -29,6 +30,7 @@ use crate::group::GroupPage;
 use crate::machine::{
     BlockPage, Event, Identity, Position, Proof, SavedSend, SendId, SendOutcome, SendResult, Tuning,
 };
+use crate::marks::{GroupReceipts, Unread, Which};
 use crate::profile::Profile;
 use crate::store::{Store, StoreError};
 
@@ -201,6 +203,19 @@ pub(crate) enum Command {
         after: Uin,
         reply: oneshot::Sender<Result<GroupPage, Code>>,
     },
+    Read {
+        channel: ChannelId,
+        id: MessageId,
+    },
+    GroupReceipts {
+        channel: ChannelId,
+        id: MessageId,
+        reply: oneshot::Sender<Result<GroupReceipts, Code>>,
+    },
+    Unread {
+        which: Which,
+        reply: oneshot::Sender<Result<Vec<Unread>, Code>>,
+    },
     Settled(SendId),
     Delivered(Position),
     Prove(Proof),
@@ -337,6 +352,10 @@ impl Client {
             | Event::GroupRefused { .. }
             | Event::Blocked { .. }
             | Event::BlockPage(_)
+            | Event::Read(_)
+            | Event::Receipt(_)
+            | Event::GroupReceipts(_)
+            | Event::Unread(_)
             | Event::Identity { .. }
             | Event::State(_)
             | Event::ServerError { .. } => {}

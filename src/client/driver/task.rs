@@ -22,6 +22,7 @@ use super::transport::{self, local_address};
 use super::{Command, ConnectError, Options, Problem, Shared, Trust};
 use crate::group::GroupPage;
 use crate::machine::{BlockPage, Effect, Event, Input, Machine, Mono, SendId, SendResult, State};
+use crate::marks::{GroupReceipts, Unread};
 use crate::store::{Store, StoreError};
 
 /// Events that the application has not taken, beyond which nothing more is read. The server's
@@ -47,6 +48,9 @@ struct Task {
     asking: VecDeque<oneshot::Sender<Result<GroupPage, Code>>>,
     /// Who waits for an answer about blocks, in the order of asking.
     blocking: VecDeque<BlockReply>,
+    /// Who waits for counts of a group's receipts, and of unread messages; the same.
+    receipts: VecDeque<oneshot::Sender<Result<GroupReceipts, Code>>>,
+    counting: VecDeque<oneshot::Sender<Result<Vec<Unread>, Code>>>,
     /// Sends that were unsettled when last looked at.
     unsettled: usize,
     ended: bool,
@@ -117,6 +121,8 @@ pub(super) fn spawn(
         waiting: HashMap::new(),
         asking: VecDeque::new(),
         blocking: VecDeque::new(),
+        receipts: VecDeque::new(),
+        counting: VecDeque::new(),
         unsettled,
         ended: false,
         keep: Some(keep),
@@ -249,13 +255,24 @@ impl Task {
                 self.blocking.push_back(BlockReply::Page(reply));
                 self.say(Input::BlockList { after });
             }
+            Command::GroupReceipts { channel, id, reply } if !self.ended => {
+                self.receipts.push_back(reply);
+                self.say(Input::GroupReceipts { channel, id });
+            }
+            Command::Unread { which, reply } if !self.ended => {
+                self.counting.push_back(reply);
+                self.say(Input::Unread(which));
+            }
             // Who asked hears that it is over by the loss of the way to answer.
             Command::Change { .. }
             | Command::GroupInfo { .. }
             | Command::Recall { .. }
             | Command::Edit { .. }
             | Command::Block { .. }
-            | Command::BlockList { .. } => {}
+            | Command::BlockList { .. }
+            | Command::GroupReceipts { .. }
+            | Command::Unread { .. } => {}
+            Command::Read { channel, id } => self.say(Input::Read { channel, id }),
             Command::Settled(send) => self.say(Input::Settled(send)),
             Command::Delivered(position) => self.say(Input::Delivered(position)),
             Command::Prove(proof) => self.say(Input::Prove(proof)),
@@ -381,15 +398,15 @@ impl Task {
     fn tell(&mut self, event: Event) {
         let event = match event {
             Event::Result(result) if self.answer(result) => return,
-            Event::GroupPage(page) => return self.answer_page(Ok(page)),
-            Event::GroupRefused { code, .. } => return self.answer_page(Err(code)),
+            Event::GroupPage(page) => return answer_next(&mut self.asking, Ok(page)),
+            Event::GroupRefused { code, .. } => return answer_next(&mut self.asking, Err(code)),
             Event::Blocked { refused, .. } => return self.answer_block(refused),
             Event::BlockPage(page) => return self.answer_block_page(page),
+            Event::GroupReceipts(answer) => return answer_next(&mut self.receipts, answer),
+            Event::Unread(answer) => return answer_next(&mut self.counting, answer),
             Event::State(State::Ended(_)) => {
                 self.ended = true;
-                self.waiting.clear();
-                self.asking.clear();
-                self.blocking.clear();
+                self.drop_waiting();
                 event
             }
             other => other,
@@ -411,12 +428,13 @@ impl Task {
         told
     }
 
-    /// The machine answers pages in the order in which they were asked for.
-    fn answer_page(&mut self, answer: Result<GroupPage, Code>) {
-        if let Some(asking) = self.asking.pop_front() {
-            // Who asked may have gone.
-            let _ = asking.send(answer);
-        }
+    /// Nobody gets an answer any more.
+    fn drop_waiting(&mut self) {
+        self.waiting.clear();
+        self.asking.clear();
+        self.blocking.clear();
+        self.receipts.clear();
+        self.counting.clear();
     }
 
     /// The machine answers what is asked of blocks in the order of asking; who asked may have gone.
@@ -436,9 +454,7 @@ impl Task {
     async fn end(mut self) {
         self.remember_rtt();
         self.shared.room.close();
-        self.waiting.clear();
-        self.asking.clear();
-        self.blocking.clear();
+        self.drop_waiting();
         let closed = self.link.take().map(|link| link.close(None));
         self.closing.extend(closed);
         drop(self.link_events); // so that no connection waits to be heard
@@ -452,5 +468,13 @@ impl Task {
                 tracing::error!(%error, "the store failed");
             }
         }
+    }
+}
+
+/// The machine answers questions of a kind in the order in which they were asked.
+fn answer_next<T>(asking: &mut VecDeque<oneshot::Sender<T>>, answer: T) {
+    if let Some(asking) = asking.pop_front() {
+        // Who asked may have gone.
+        let _ = asking.send(answer);
     }
 }

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use tern_protocol::frame::{encode, frame_bytes};
 use tern_protocol::frames::{
-    Block, BlockList, Close, Cursor, Fetch, GroupInfo, Hello, Login, Network, Ping, Resume, Send,
-    TokenLogin, block,
+    Block, BlockList, Close, Cursor, Fetch, GroupInfo, Hello, Login, MarksAsk, Network, Ping,
+    ReadMark, ReceiptsAsk, Resume, Send, TokenLogin, block,
 };
 use tern_protocol::header::HEADER_BYTES;
 use tern_protocol::limits::{CURSORS_PER_FRAME_MAX, MAGIC, SECRET_BYTES, VERSION};
@@ -92,6 +92,34 @@ pub(crate) fn block_list(after: Uin) -> Bytes {
     frame(Kind::BlockList, &BlockList { after: after.into() }, &[])
 }
 
+pub(crate) fn marks_ask(life: u64, since: u64) -> Bytes {
+    frame(Kind::MarksAsk, &MarksAsk { life: life.into(), since: since.into() }, &[])
+}
+
+pub(crate) fn receipts_ask(channel: ChannelId, id: MessageId) -> Bytes {
+    frame(Kind::ReceiptsAsk, &ReceiptsAsk { channel, id: id.into() }, &[])
+}
+
+/// One UNREAD_ASK for at most as many channels as it may name.
+pub(crate) fn unread_ask(list: &[Position]) -> Bytes {
+    cursor_frame(Kind::UnreadAsk, Flags::NONE, list)
+}
+
+/// One READ for at most as many channels as a frame holds.
+pub(crate) fn read(list: &[Position], quiet: bool) -> Bytes {
+    let marks: Vec<ReadMark> = list
+        .iter()
+        .map(|position| ReadMark {
+            channel: position.channel,
+            id: position.id.into(),
+            incarnation: position.incarnation.into(),
+            quiet: u8::from(quiet),
+            reserved: [0; 3],
+        })
+        .collect();
+    list_frame(Kind::Read, Flags::NONE, marks.as_bytes())
+}
+
 pub(crate) fn close(code: Code) -> Bytes {
     let close = Close { code: code.0.into(), reserved: 0.into(), come_back_ms: 0.into() };
     frame(Kind::Close, &close, &[])
@@ -124,7 +152,10 @@ fn cursor_frame(kind: Kind, flags: Flags, list: &[Position]) -> Bytes {
             reserved: 0.into(),
         })
         .collect();
-    let payload = cursors.as_bytes();
+    list_frame(kind, flags, cursors.as_bytes())
+}
+
+fn list_frame(kind: Kind, flags: Flags, payload: &[u8]) -> Bytes {
     let mut buffer = Vec::with_capacity(HEADER_BYTES + payload.len());
     let header = tern_protocol::frame::header(kind, flags, payload.len());
     buffer.extend_from_slice(header.as_bytes());

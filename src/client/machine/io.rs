@@ -8,6 +8,7 @@ use tern_protocol::{
 };
 
 use crate::group::{GroupChange, GroupPage};
+use crate::marks::{GroupReceipts, Receipt, Unread, Which};
 
 /// Whose machine it is.
 #[derive(Clone, PartialEq, Eq)]
@@ -143,6 +144,23 @@ pub enum Input {
         /// The page begins with the first member above this uin; 0 for the first page.
         after: Uin,
     },
+    /// The user has read everything of the channel up to here, as far as the application was
+    /// given it.
+    Read {
+        /// Where.
+        channel: ChannelId,
+        /// Up to which message.
+        id: MessageId,
+    },
+    /// The application asks how many members of a group have a message.
+    GroupReceipts {
+        /// The group.
+        channel: ChannelId,
+        /// The message.
+        id: MessageId,
+    },
+    /// The application asks how much is unread.
+    Unread(Which),
     /// The application knows the result of this send; it may be forgotten.
     Settled(SendId),
     /// The application has consumed everything of the channel up to here.
@@ -199,6 +217,8 @@ pub enum Change {
     Forget(SendId),
     /// Everything of the channel up to here is consumed.
     Cursor(Position),
+    /// Everything of the channel up to here is read.
+    Read(Position),
 }
 
 /// A send as it is stored.
@@ -236,6 +256,8 @@ pub struct Saved {
     pub sends: Vec<SavedSend>,
     /// How far each channel is consumed.
     pub cursors: Vec<Position>,
+    /// How far each channel is read.
+    pub reads: Vec<Position>,
 }
 
 /// What the application is told.
@@ -285,6 +307,14 @@ pub enum Event {
     },
     /// Answers [`Input::BlockList`], or tells why not.
     BlockPage(Result<BlockPage, Code>),
+    /// The server has the mark of this user: everything up to here is read, on whatever device.
+    Read(Position),
+    /// The other user of a direct channel has got further.
+    Receipt(Receipt),
+    /// Answers [`Input::GroupReceipts`].
+    GroupReceipts(Result<GroupReceipts, Code>),
+    /// Answers [`Input::Unread`].
+    Unread(Result<Vec<Unread>, Code>),
     /// The numbers that the token stands for. An application that knew none keeps them for its
     /// next start, beside the store: both belong to this device.
     Identity {

@@ -101,6 +101,8 @@ impl Machine {
         self.outbox.limit(unacked_max, content_bytes_max, &self.tuning);
         let both = welcome.capabilities.get() & self.capabilities();
         self.outbox.may_be_free(both & capabilities::DATAGRAMS != 0);
+        let marks = welcome.capabilities.get() & capabilities::MARKS != 0;
+        self.marks.offer(marks && self.tuning.marks);
         self.mailbox.expect_any_order(both & capabilities::DATAGRAMS != 0);
         self.phase = Phase::LoggingIn { until, resuming };
     }
@@ -136,6 +138,7 @@ impl Machine {
         for frame in frames::cursors(&self.mailbox.logged_in()) {
             self.out.transmit(frame);
         }
+        self.marks.logged_in(&mut self.out);
         self.out.tell(Event::State(State::Online { epoch, resumed }));
     }
 
@@ -152,6 +155,13 @@ impl Machine {
             Phase::Live { .. } if [Kind::Block, Kind::BlockList].contains(&kind) => {
                 self.block_refused(now, code, error.retry_after_ms.get());
             }
+            Phase::Live { .. }
+                if self.marks.refused(
+                    now,
+                    (code, kind),
+                    error.retry_after_ms.get(),
+                    &mut self.out,
+                ) => {}
             Phase::Live { .. } => self.out.tell(Event::ServerError { code, kind }),
             _ => self.refused(now, code, error.retry_after_ms.get()),
         }
@@ -227,6 +237,7 @@ impl Machine {
         self.mailbox.disconnected();
         self.groups.disconnected();
         self.blocks.disconnected();
+        self.marks.disconnected();
     }
 
     /// Ends it all, closing what is open.

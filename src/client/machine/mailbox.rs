@@ -187,6 +187,13 @@ impl Mailbox {
         Ok(())
     }
 
+    /// What of a channel the application was given, at most up to `id`.
+    pub(crate) fn given(&self, channel: ChannelId, id: MessageId) -> Option<Position> {
+        let state = self.channels.get(&channel)?;
+        let id = id.min(state.received);
+        Some(Position { channel, id, incarnation: state.incarnation })
+    }
+
     /// The application has consumed everything up to here.
     pub(crate) fn consume(&mut self, position: Position, out: &mut Out) {
         let channel = self

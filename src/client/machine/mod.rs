@@ -9,8 +9,8 @@
 //!    [`Input::Tick`].
 //!
 //! Rooms: `link` opens and loses the connection, `outbox` brings sends to their answers,
-//! `mailbox` brings pushes to the application, `groups` asks who is in one, `blocks` whom the
-//! user does not want to hear, `beat` notices silence.
+//! `mailbox` brings pushes to the application, `groups` asks who is in one, `marks` knows how far
+//! users have read, `blocks` whom the user does not want to hear, `beat` notices silence.
 
 mod counters;
 mod io;
@@ -27,6 +27,7 @@ mod mailbox;
 
 mod blocks;
 mod groups;
+mod marks;
 
 mod backoff;
 mod beat;
@@ -38,14 +39,15 @@ mod random;
 mod tests;
 
 use bytes::Bytes;
-use tern_protocol::frames::{GroupPage, Network, message_kind};
-use tern_protocol::{Code, Flags, Frame, Uin};
+use tern_protocol::frames::{GroupPage, Marks as MarksHead, Network, message_kind};
+use tern_protocol::{ChannelId, Code, Flags, Frame, MessageId, Uin};
 
 use backoff::Backoff;
 use blocks::Blocks;
 use groups::Groups;
 use link::{Phase, Session};
 use mailbox::Mailbox;
+use marks::Marks;
 use out::Out;
 use outbox::{Outbox, What};
 use random::Random;
@@ -70,6 +72,7 @@ pub struct Machine {
     mailbox: Mailbox,
     groups: Groups,
     blocks: Blocks,
+    marks: Marks,
     backoff: Backoff,
     random: Random,
     out: Out,
@@ -91,6 +94,7 @@ impl Machine {
             mailbox: Mailbox::new(saved.cursors),
             groups: Groups::default(),
             blocks: Blocks::default(),
+            marks: Marks::new(saved.reads),
             identity,
             tuning,
             network,
@@ -131,6 +135,9 @@ impl Machine {
             Input::Block { uin, begins } => self.blocks.wish(uin, begins),
             Input::BlockList { after } => self.blocks.ask_page(after),
             Input::GroupInfo { channel, after } => self.groups.ask(channel, after),
+            Input::Read { channel, id } => self.read(now, channel, id),
+            Input::GroupReceipts { channel, id } => self.marks.ask_receipts(channel, id),
+            Input::Unread(which) => self.marks.ask_unread(which),
             Input::Settled(send) => self.outbox.settle(send, &mut self.out),
             Input::Delivered(position) => self.mailbox.consume(position, &mut self.out),
             Input::Stored(ticket) => {
@@ -150,6 +157,13 @@ impl Machine {
     fn send(&mut self, what: What, content: Bytes, tag: u64) {
         let live = self.is_live();
         self.outbox.send(what, content, tag, live, &mut self.out);
+    }
+
+    fn read(&mut self, now: Mono, channel: ChannelId, id: MessageId) {
+        match self.mailbox.given(channel, id) {
+            Some(at) => self.marks.read(now, at, &self.tuning, &mut self.out),
+            None => self.out.counters.stray_confirmations += 1,
+        }
     }
 
     /// The next thing to do, until `None`.
@@ -185,6 +199,7 @@ impl Machine {
             (self.mailbox.ack_due(), "ack of what was consumed"),
             (self.mailbox.fetch_due(&self.tuning), "hole in a channel"),
             (self.blocks.due(), "a block that could not be changed"),
+            (self.marks.due(), "what was read is told"),
         ]
         .into_iter()
         .filter_map(|(when, why)| Some((when?, why)))
@@ -235,13 +250,16 @@ impl Machine {
                     self.bad_frame(now);
                 }
             }
+            Frame::Marks(head, rest) if self.is_live() => {
+                self.handle_marks(now, (head, rest), flags.has(Flags::LAST));
+            }
             frame if self.is_live() => self.handle_live_frame(now, bytes, frame),
             _ => self.bad_frame(now),
         }
     }
 
     fn handle_live_frame(&mut self, now: Mono, bytes: &Bytes, frame: Frame<'_>) {
-        let Self { tuning, out, mailbox, outbox, blocks, random, .. } = self;
+        let Self { tuning, out, mailbox, outbox, blocks, marks, random, .. } = self;
         let handled = match frame {
             Frame::SendAck(ack) => {
                 outbox.handle_ack(ack, out);
@@ -259,7 +277,12 @@ impl Machine {
                 let wait_ms = random.between(1, tuning.retry_jitter_ms);
                 blocks.handle_answer(now, answer, wait_ms, out)
             }
-            Frame::Channel(state) => mailbox.handle_state(state, out),
+            Frame::Channel(state) => {
+                marks.handle_state(state, out);
+                mailbox.handle_state(state, out)
+            }
+            Frame::Receipts(counts) => marks.handle_receipts(counts, out),
+            Frame::Unread(counts) => marks.handle_unread(counts, out),
             Frame::Pong(pong) => {
                 if let Phase::Live { beat, .. } = &mut self.phase {
                     beat.handle_pong(now, pong.heartbeat_ms.get());
@@ -275,6 +298,14 @@ impl Machine {
 
     fn handle_page(&mut self, now: Mono, page: (&GroupPage, &[u8]), is_last: bool) {
         if self.groups.handle_page(page, is_last, &mut self.out).is_err() {
+            self.bad_frame(now);
+        }
+    }
+
+    fn handle_marks(&mut self, now: Mono, marks: (&MarksHead, &[u8]), is_last: bool) {
+        let end = (is_last, self.identity.uin);
+        let handled = self.marks.handle_marks(now, marks, end, &self.tuning, &mut self.out);
+        if handled.is_err() {
             self.bad_frame(now);
         }
     }
@@ -332,6 +363,7 @@ impl Machine {
         self.outbox.transmit(now, &mut self.out);
         self.groups.flow(&mut self.out);
         self.blocks.flow(now, &mut self.out);
+        self.marks.flow(now, &self.tuning, &mut self.out);
         self.mailbox.ack(now, &self.tuning, &mut self.out);
         if self.outbox.needs_epoch() && self.outbox.lengths().0 == 0 {
             self.renew_epoch(now);

@@ -41,6 +41,12 @@ pub struct Tuning {
     /// What has been consumed is told the server after this many messages at the latest: a
     /// quarter of the server's default window.
     pub receive_ack_messages: u32,
+    /// What has been read is told the server after this time at the latest.
+    pub read_ms: u64,
+    /// Whether what was read is told to the user's own devices alone.
+    pub quiet_reads: bool,
+    /// Whether the server is asked how far users have got, if it can tell.
+    pub marks: bool,
     /// A hole that is not filled for this long is asked for again.
     pub fetch_again_ms: u64,
     /// After this many fetches of the same hole the client connects anew, which fills all holes.
@@ -72,6 +78,9 @@ impl Default for Tuning {
             retry_jitter_ms: 50,
             receive_ack_ms: 50,
             receive_ack_messages: 16,
+            read_ms: 100,
+            quiet_reads: false,
+            marks: true,
             fetch_again_ms: 3_000,
             fetches_max: 5,
             held_messages_max: 256,

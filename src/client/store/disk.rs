@@ -1,7 +1,7 @@
 //! The store on disk: one redb file beside the profile.
 //!
 //! Tables: `about` (format, user, device), `sends` (number → row, see [`Row`]), `cursors`
-//! (channel → id, incarnation), `rtts` (kind of network → ms). A batch is one transaction, and a
+//! (channel → id, incarnation), `reads` (the same), `rtts` (kind of network → ms). A batch is one transaction, and a
 //! transaction is durable when `apply` returns; a crash leaves either all of it or nothing.
 
 use std::path::Path;
@@ -29,7 +29,9 @@ const CACHE_BYTES: usize = 1024 * 1024;
 
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 const SENDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("sends");
-const CURSORS: TableDefinition<'_, [u8; 16], (u64, u32)> = TableDefinition::new("cursors");
+type Positions = TableDefinition<'static, [u8; 16], (u64, u32)>;
+const CURSORS: Positions = TableDefinition::new("cursors");
+const READS: Positions = TableDefinition::new("reads");
 const RTTS: TableDefinition<'_, u8, u32> = TableDefinition::new("rtts");
 
 /// The fixed part of a send's row; the content follows, behind the 8 bytes of the message's id to
@@ -129,9 +131,9 @@ impl DiskStore {
         .collect()
     }
 
-    fn load_cursors(&self) -> Result<Vec<Position>, StoreError> {
+    fn load_positions(&self, table: Positions) -> Result<Vec<Position>, StoreError> {
         let transaction = self.database.begin_read().map_err(broken)?;
-        let table = match transaction.open_table(CURSORS) {
+        let table = match transaction.open_table(table) {
             Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
             table => table.map_err(broken)?,
         };
@@ -149,7 +151,8 @@ impl DiskStore {
 
 impl Store for DiskStore {
     fn load(&mut self) -> Result<Saved, StoreError> {
-        Ok(Saved { sends: self.load_sends()?, cursors: self.load_cursors()? })
+        let (cursors, reads) = (self.load_positions(CURSORS)?, self.load_positions(READS)?);
+        Ok(Saved { sends: self.load_sends()?, cursors, reads })
     }
 
     fn apply(&mut self, changes: &[Change]) -> Result<(), StoreError> {
@@ -157,6 +160,7 @@ impl Store for DiskStore {
         {
             let mut sends = transaction.open_table(SENDS).map_err(broken)?;
             let mut cursors = transaction.open_table(CURSORS).map_err(broken)?;
+            let mut reads = transaction.open_table(READS).map_err(broken)?;
             for change in changes {
                 match change {
                     Change::Send(send) => {
@@ -168,6 +172,10 @@ impl Store for DiskStore {
                     Change::Cursor(at) => {
                         let channel: [u8; 16] = zerocopy::transmute!(at.channel);
                         cursors.insert(channel, (at.id.0, at.incarnation.0)).map_err(broken)?;
+                    }
+                    Change::Read(at) => {
+                        let channel: [u8; 16] = zerocopy::transmute!(at.channel);
+                        reads.insert(channel, (at.id.0, at.incarnation.0)).map_err(broken)?;
                     }
                 }
             }
@@ -293,6 +301,7 @@ mod tests {
                 Change::Send(send(1, "one")),
                 Change::Send(send(2, "two")),
                 Change::Cursor(cursor(2, 5)),
+                Change::Read(cursor(2, 4)),
             ])
             .unwrap();
         store.apply(&[Change::Send(keyed), Change::Forget(SendId(2))]).unwrap();
@@ -305,6 +314,7 @@ mod tests {
         let saved = store.load().unwrap();
         assert_eq!(saved.sends, [refused, send(300, "")]);
         assert_eq!(saved.cursors, [cursor(2, 6), cursor(3, 1)]);
+        assert_eq!(saved.reads, [cursor(2, 4)]);
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub struct MemoryStore {
 struct Rows {
     sends: BTreeMap<SendId, SavedSend>,
     cursors: BTreeMap<ChannelId, (MessageId, Incarnation)>,
+    reads: BTreeMap<ChannelId, (MessageId, Incarnation)>,
     rtts: BTreeMap<u8, u32>,
 }
 
@@ -32,12 +33,15 @@ impl MemoryStore {
 impl Store for MemoryStore {
     fn load(&mut self) -> Result<Saved, StoreError> {
         let rows = self.rows();
-        let cursors = rows.cursors.iter();
+        let positions = |table: &BTreeMap<ChannelId, (MessageId, Incarnation)>| {
+            let rows = table.iter();
+            rows.map(|(&channel, &(id, incarnation))| Position { channel, id, incarnation })
+                .collect()
+        };
         Ok(Saved {
             sends: rows.sends.values().cloned().collect(),
-            cursors: cursors
-                .map(|(&channel, &(id, incarnation))| Position { channel, id, incarnation })
-                .collect(),
+            cursors: positions(&rows.cursors),
+            reads: positions(&rows.reads),
         })
     }
 
@@ -53,6 +57,9 @@ impl Store for MemoryStore {
                 }
                 Change::Cursor(at) => {
                     rows.cursors.insert(at.channel, (at.id, at.incarnation));
+                }
+                Change::Read(at) => {
+                    rows.reads.insert(at.channel, (at.id, at.incarnation));
                 }
             }
         }

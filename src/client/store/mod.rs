@@ -1,5 +1,5 @@
 //! What a device must remember through a crash: its sends that are not settled, how far each
-//! channel is consumed, and the round-trip time it last saw on each kind of network.
+//! channel is consumed and read, and the round-trip time it last saw on each kind of network.
 //!
 //! Not stored, on purpose: a resume token and the next counter. Restored from a backup or copied
 //! to another phone they would give a key that was used to another message; instead each process

@@ -3,7 +3,7 @@
 mod common;
 
 use common::groups::{Wish, refusal};
-use common::marks::{known, marks, receipts, unread};
+use common::marks::{all_marks, known, marks, receipts, unread};
 use common::{Client, World, acks, cursor, direct, errors};
 use tern_core::config::Config;
 use tern_core::log::RecordKind;
@@ -88,6 +88,9 @@ fn who_comes_back_is_told_what_changed_meanwhile() {
     bob.read(&mut world, channel, 2);
     world.pass(TOLD_MS);
     let again = world.login(0, 1, 2, &[]);
+    again.ask_marks(&mut world, (0, 0));
+    let all = [(channel, 1, 0, 0), (channel, 2, 2, 2)];
+    assert_eq!(all_marks(&world.take(&again)), all, "who knows nothing hears of each channel");
     again.ask_marks(&mut world, seen);
     let got = world.take(&again);
     assert_eq!(marks(&got), [(channel, 2, 2, 2)]);

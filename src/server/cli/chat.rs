@@ -1,5 +1,6 @@
 //! `tern chat`: two people in two terminals. A line that is typed is sent; `✓ ID` says that the
-//! server has it. What comes is shown, and only then counts as read.
+//! server has it, `✓✓` how far the other side has got. What comes is shown, and only then counts
+//! as read.
 
 pub(crate) mod session;
 
@@ -7,6 +8,7 @@ use std::pin::pin;
 
 use tern_client::NotTaken;
 use tern_client::machine::{Event, Message, SendOutcome, SendResult};
+use tern_client::marks::Receipt;
 use tern_protocol::frames::content_type;
 use tern_protocol::{ChannelId, Uin};
 
@@ -66,6 +68,10 @@ async fn chat(session: &mut Session, args: &Args) -> Result<Exit, Exit> {
                 }
                 session.tell(&event)?;
                 session.client.confirm(&event);
+                if let Event::Message(message) = &event {
+                    // It was shown, in whatever channel.
+                    session.client.mark_read(message.position.channel, message.position.id);
+                }
             },
             () = &mut asked_to_end => {
                 if open > 0 {
@@ -87,6 +93,10 @@ fn show(session: &Session, peer: &str, channel: ChannelId, event: &Event) -> Opt
             (!is_echo).then(|| message_line(me, peer, channel, message))
         }
         Event::Result(result) => Some(result_line(result)),
+        Event::Receipt(receipt) if receipt.channel == channel => {
+            let Receipt { delivered, read, .. } = receipt;
+            Some(format!("  ✓✓ {peer} has {delivered}, read {read}\n"))
+        }
         _ => None,
     }
 }

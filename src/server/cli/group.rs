@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Subcommand, ValueEnum};
 use tern_client::group::{GroupChange, GroupSettings, Role};
+use tern_client::marks::GroupReceipts;
 use tern_client::{Group, GroupError};
 use tern_protocol::{ChannelId, MessageId, Uin, UnixMillis};
 
@@ -87,6 +88,13 @@ enum Command {
     Dissolve(Which),
     /// Show what a group is and who is in it
     Info(Which),
+    /// Show how many members have a message, and how many have read it
+    Receipts {
+        #[command(flatten)]
+        which: Which,
+        /// The message
+        id: u64,
+    },
 }
 
 /// A group.
@@ -177,6 +185,7 @@ enum Asked {
     Create { name: String, settings: GroupSettings, members: Vec<Uin> },
     Change(ChannelId, GroupChange),
     Info(ChannelId),
+    Receipts(ChannelId, MessageId),
 }
 
 /// What came of it.
@@ -184,6 +193,7 @@ enum Answer {
     Made(ChannelId),
     Changed(ChannelId, Option<MessageId>),
     Is(Group),
+    Counts(GroupReceipts),
 }
 
 impl Asked {
@@ -198,6 +208,9 @@ impl Asked {
                 return Ok(Self::Create { name, settings, members: users(members)? });
             }
             Command::Info(which) => return Ok(Self::Info(which.group)),
+            Command::Receipts { which, id } => {
+                return Ok(Self::Receipts(which.group, MessageId(*id)));
+            }
             Command::Add(to) => named(to).map(|(group, users)| (group, GroupChange::Add(users)))?,
             Command::Kick(of) => {
                 named(of).map(|(group, users)| (group, GroupChange::Kick(users)))?
@@ -231,6 +244,7 @@ impl Asked {
                 Ok(Answer::Changed(group, id))
             }
             Self::Info(group) => client.group(group).await.map(Answer::Is),
+            Self::Receipts(group, id) => client.group_receipts(group, id).await.map(Answer::Counts),
         }
     }
 }
@@ -271,6 +285,10 @@ impl Answer {
             }
             Self::Is(group) if json => format!("{}\n", words::group_json(group)),
             Self::Is(group) => table(group),
+            Self::Counts(counts) if json => format!("{}\n", words::receipts_json(counts)),
+            Self::Counts(GroupReceipts { members, delivered, read }) => {
+                format!("{members} others, {delivered} have it, {read} have read it\n")
+            }
         })
     }
 }

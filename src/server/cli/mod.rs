@@ -14,6 +14,7 @@ mod folder;
 mod group;
 mod options;
 mod output;
+mod read;
 mod recall;
 mod recv;
 mod repair;
@@ -77,6 +78,10 @@ enum Command {
     Unblock(block::Args),
     /// List whom a user has blocked
     Blocked(block::ListArgs),
+    /// Mark what a device has printed as read, for all devices of its user
+    Read(read::ReadArgs),
+    /// Count what is unread
+    Unread(read::UnreadArgs),
     /// Make groups, change them, show who is in one
     Group(group::Args),
     /// Add users, list and rename them, shut them out and let them in; a running server follows at
@@ -135,6 +140,8 @@ fn run(command: Command) -> Exit {
         Command::Block(args) => block::run(args, true),
         Command::Unblock(args) => block::run(args, false),
         Command::Blocked(args) => block::run_list(args),
+        Command::Read(args) => read::read(args),
+        Command::Unread(args) => read::unread(args),
         Command::Group(args) => group::run(args),
         Command::User(args) => user::run(args),
         Command::Device(args) => device::run(args),

@@ -10,6 +10,7 @@
 use std::pin::pin;
 
 use tern_client::machine::{Event, Message};
+use tern_client::marks::Receipt;
 use tern_protocol::frames::content_type;
 use tokio::time::Instant;
 
@@ -32,6 +33,9 @@ pub(crate) struct Args {
     /// One JSON object a line
     #[arg(long)]
     json: bool,
+    /// Also print what others have got and read, and what the user has read on his devices
+    #[arg(long)]
+    marks: bool,
 }
 
 /// Prints `channel id sender device key server-time text` for each message. Runs until the count,
@@ -61,6 +65,11 @@ async fn receive(session: &mut Session, args: &Args) -> Result<Exit, Exit> {
             session::print(if args.json { json(message) } else { line(message) }).await?;
             printed += 1;
         }
+        if args.marks
+            && let Some(mark) = mark(&event, args.json)
+        {
+            session::print(mark).await?;
+        }
         session.tell(&event)?;
         session.client.confirm(&event);
     }
@@ -75,6 +84,30 @@ fn out_of_time(args: &Args, printed: u64) -> Exit {
             Exit::Timeout
         }
     }
+}
+
+/// How far somebody has got, if the event tells that.
+fn mark(event: &Event, json: bool) -> Option<String> {
+    Some(match event {
+        Event::Read(at) if json => {
+            let (channel, id) = (at.channel.to_string(), at.id.to_string());
+            format!("{}\n", serde_json::json!({ "read": { "channel": channel, "id": id } }))
+        }
+        Event::Read(at) => format!("read {} {}\n", at.channel, at.id),
+        Event::Receipt(receipt) if json => {
+            let object = serde_json::json!({ "receipt": {
+                "channel": receipt.channel.to_string(),
+                "uin": receipt.uin.to_string(),
+                "delivered": receipt.delivered.to_string(),
+                "read": receipt.read.to_string(),
+            } });
+            format!("{object}\n")
+        }
+        Event::Receipt(Receipt { channel, uin, delivered, read }) => {
+            format!("receipt {channel} {uin} {delivered} {read}\n")
+        }
+        _ => return None,
+    })
 }
 
 fn line(message: &Message) -> String {

@@ -87,6 +87,10 @@ async fn listen(client: Arc<Client>, mut events: Events, view: Arc<Mutex<View>>)
             Event::Gap { from, to, code, .. } => panic!("{from} to {to} never come: {code}"),
             Event::State(_)
             | Event::Result(_)
+            | Event::Read(_)
+            | Event::Receipt(_)
+            | Event::GroupReceipts(_)
+            | Event::Unread(_)
             | Event::Identity { .. }
             | Event::ServerError { .. }
             | Event::GroupPage(_)

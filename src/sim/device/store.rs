@@ -17,6 +17,7 @@ const LIED_ABOUT: usize = 3;
 pub struct SimStore {
     sends: BTreeMap<SendId, SavedSend>,
     cursors: BTreeMap<ChannelId, (MessageId, Incarnation)>,
+    reads: BTreeMap<ChannelId, (MessageId, Incarnation)>,
     /// Batches under way, oldest first.
     pending: VecDeque<(Ticket, Vec<Change>)>,
     /// Batches that were called stored and are not: only under a defect.
@@ -61,19 +62,22 @@ impl SimStore {
 
     /// What the next process finds.
     pub fn load(&self) -> Saved {
-        let cursors = self.cursors.iter();
+        let positions = |table: &BTreeMap<ChannelId, (MessageId, Incarnation)>| {
+            let rows = table.iter();
+            rows.map(|(&channel, &(id, incarnation))| Position { channel, id, incarnation })
+                .collect()
+        };
         Saved {
             sends: self.sends.values().cloned().collect(),
-            cursors: cursors
-                .map(|(&channel, &(id, incarnation))| Position { channel, id, incarnation })
-                .collect(),
+            cursors: positions(&self.cursors),
+            reads: positions(&self.reads),
         }
     }
 
     /// A copy of the disk as it is, without what is under way.
     pub fn copy(&self) -> Self {
         let (sends, cursors) = (self.sends.clone(), self.cursors.clone());
-        Self { sends, cursors, ..Self::default() }
+        Self { sends, cursors, reads: self.reads.clone(), ..Self::default() }
     }
 
     /// The cursors on the disk.
@@ -107,6 +111,9 @@ impl SimStore {
                 Change::Cursor(_) if mutant == Some(Mutant::CursorLost) => {}
                 Change::Cursor(at) => {
                     self.cursors.insert(at.channel, (at.id, at.incarnation));
+                }
+                Change::Read(at) => {
+                    self.reads.insert(at.channel, (at.id, at.incarnation));
                 }
             }
         }

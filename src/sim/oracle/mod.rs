@@ -363,6 +363,10 @@ impl Oracle {
             Event::Message(_)
             | Event::Result(_)
             | Event::State(_)
+            | Event::Read(_)
+            | Event::Receipt(_)
+            | Event::GroupReceipts(_)
+            | Event::Unread(_)
             | Event::Identity { .. }
             | Event::Blocked { .. }
             | Event::BlockPage(_) => Ok(()),

@@ -4,6 +4,7 @@ mod connecting;
 mod free;
 mod groups;
 mod hostile;
+mod marks;
 mod model;
 mod reading;
 mod receiving;

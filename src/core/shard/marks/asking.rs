@@ -3,6 +3,7 @@
 //! have been lost, and after a start nothing is known of them here.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::ops::Bound;
 
 use tern_protocol::{ChannelId, Uin};
@@ -10,10 +11,14 @@ use tern_protocol::{ChannelId, Uin};
 use crate::context::Context;
 use crate::dedup::DedupTable;
 use crate::log::Log;
-use crate::mail::{Address, Mail};
+use crate::mail::{Address, Grant, Mail};
 use crate::placement::ShardId;
-use crate::progress::{MarkOf, MarksMail, MarksQuestion};
+use crate::progress::{MarkOf, MarksMail, MarksQuestion, Progress};
 use crate::shard::Shard;
+
+/// The change by which marks are said to have moved that never did: who knows nothing is told of
+/// them, and so of each channel.
+const CHANGED_NEVER: u64 = 1;
 
 /// Channels of a user that are looked at for one page: at most twice as many marks.
 const CHANNELS_PER_PAGE: usize = 128;
@@ -41,7 +46,8 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             }
             let Some(grant) = self.home.grant(channel, uin) else { continue };
             let own = self.marks.own_mark(channel, uin, &grant);
-            let both = own.into_iter().chain(self.marks.peer_mark(channel, uin, &grant));
+            let own = own.unwrap_or_else(|| nothing_read(channel, uin, &grant));
+            let both = iter::once(own).chain(self.marks.peer_mark(channel, uin, &grant));
             marks.extend(both.filter(|(_, changed)| *changed > since).map(|(mark, _)| mark));
         }
         let next = MarksQuestion {
@@ -90,4 +96,9 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             context.post.send(context.counters, Address::Shard(from), mail);
         }
     }
+}
+
+fn nothing_read(channel: ChannelId, uin: Uin, grant: &Grant) -> (MarkOf, u64) {
+    let progress = Progress::default().within(grant);
+    (MarkOf { channel, uin, progress }, CHANGED_NEVER)
 }

@@ -62,8 +62,13 @@ fn whole(got: &[Got]) -> impl Iterator<Item = (Frame<'_>, Flags)> {
     })
 }
 
-/// The marks among what a client got, in their order.
+/// The marks among what a client got, in their order, but for those that say that nothing came.
 pub fn marks(got: &[Got]) -> Vec<Seen> {
+    all_marks(got).into_iter().filter(|seen| seen.2 > 0).collect()
+}
+
+/// All of them.
+pub fn all_marks(got: &[Got]) -> Vec<Seen> {
     let all = whole(got).filter_map(|(frame, _)| match frame {
         Frame::Marks(_, rest) => Some(<[Mark]>::ref_from_bytes(rest).expect("marks")),
         _ => None,

@@ -144,6 +144,10 @@ impl Session {
             }
             Event::Message(_)
             | Event::Result(_)
+            | Event::Read(_)
+            | Event::Receipt(_)
+            | Event::GroupReceipts(_)
+            | Event::Unread(_)
             | Event::Identity { .. }
             | Event::GroupPage(_)
             | Event::Blocked { .. }

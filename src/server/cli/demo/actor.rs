@@ -136,6 +136,10 @@ fn words_of(event: &Event) -> Option<Report> {
             Report::HistoryLost { what: format!("history restarted at id {at}") }
         }
         Event::State(State::Connecting)
+        | Event::Read(_)
+        | Event::Receipt(_)
+        | Event::GroupReceipts(_)
+        | Event::Unread(_)
         | Event::Identity { .. }
         | Event::GroupPage(_)
         | Event::Blocked { .. }

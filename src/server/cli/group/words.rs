@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use tern_client::Group;
 use tern_client::group::{GroupChange, GroupSettings};
+use tern_client::marks::GroupReceipts;
 use tern_protocol::Uin;
 
 use super::time;
@@ -105,6 +106,15 @@ fn list(uins: &[Uin]) -> String {
 
 fn uins(uins: &[Uin]) -> Vec<String> {
     uins.iter().map(ToString::to_string).collect()
+}
+
+/// Counts of who has a message, in JSON.
+pub(super) fn receipts_json(counts: &GroupReceipts) -> serde_json::Value {
+    serde_json::json!({
+        "members": counts.members,
+        "delivered": counts.delivered,
+        "read": counts.read,
+    })
 }
 
 #[cfg(test)]

@@ -1,0 +1,348 @@
+//! How far the user has read, here and on his other devices, and how far others have.
+//!
+//! Invariants: a mark is set only to what the application was given, and stored before the server
+//! may lose it; what the server does not confirm is said again on each connection; of what it
+//! tells only news goes on to the application. One question is under way at a time, and one that
+//! a lost connection took along is asked again.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use tern_protocol::frames::{ChannelState, Mark, Marks as MarksHead, Receipts, UnreadCount};
+use tern_protocol::limits::{CURSORS_PER_FRAME_MAX, UNREAD_CHANNELS_MAX};
+use tern_protocol::{ChannelId, Code, Incarnation, Kind, MessageId, Uin};
+use zerocopy::FromBytes;
+
+use super::frames;
+use super::io::{Change, Event, Position};
+use super::mailbox::BadFrame;
+use super::out::Out;
+use super::time::Mono;
+use super::tuning::Tuning;
+use crate::marks::{Receipt, Which};
+
+/// All marks that the device knows.
+#[derive(Debug, Default)]
+pub(crate) struct Marks {
+    /// Of this user.
+    own: BTreeMap<ChannelId, Own>,
+    /// Of the others in direct channels, with the life of the history.
+    others: BTreeMap<ChannelId, (Incarnation, Receipt)>,
+    /// Up to where the server's changes are known.
+    life: u64,
+    as_of: u64,
+    /// The life of an answer that is under way.
+    answering: u64,
+    /// Whether the server can do all this.
+    offered: bool,
+    /// Whether the server has told on this connection what changed before.
+    is_synced: bool,
+    /// When it is asked for that again, if it did not answer.
+    ask_again: Option<Mono>,
+    /// Channels whose mark the server is to be told, and when.
+    unsaid: BTreeSet<ChannelId>,
+    say_due: Option<Mono>,
+    asks: VecDeque<Ask>,
+    is_under_way: bool,
+}
+
+/// The mark of this user in a channel.
+#[derive(Clone, Copy, Debug, Default)]
+struct Own {
+    incarnation: Incarnation,
+    read: MessageId,
+    /// What of it the server is known to have.
+    confirmed: MessageId,
+}
+
+/// A question of the application.
+#[derive(Debug)]
+enum Ask {
+    Receipts(ChannelId, MessageId),
+    Unread(Which),
+}
+
+impl Ask {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Receipts(..) => Kind::ReceiptsAsk,
+            Self::Unread(_) => Kind::UnreadAsk,
+        }
+    }
+
+    fn refuse(&self, code: Code, out: &mut Out) {
+        out.tell(match self {
+            Self::Receipts(..) => Event::GroupReceipts(Err(code)),
+            Self::Unread(_) => Event::Unread(Err(code)),
+        });
+    }
+}
+
+impl Marks {
+    /// The marks as the last process left them.
+    pub(crate) fn new(reads: Vec<Position>) -> Self {
+        let own = reads.into_iter().map(|at| {
+            let Position { channel, id, incarnation } = at;
+            (channel, Own { incarnation, read: id, confirmed: MessageId(0) })
+        });
+        Self { own: own.collect(), ..Self::default() }
+    }
+
+    /// What the server can do.
+    pub(crate) fn offer(&mut self, offered: bool) {
+        self.offered = offered;
+    }
+
+    /// A connection begins: the server is asked what changed.
+    pub(crate) fn logged_in(&mut self, out: &mut Out) {
+        if self.offered {
+            out.transmit(frames::marks_ask(self.life, self.as_of));
+        }
+    }
+
+    /// The connection is gone.
+    pub(crate) fn disconnected(&mut self) {
+        (self.is_synced, self.is_under_way) = (false, false);
+        (self.ask_again, self.say_due, self.answering) = (None, None, 0);
+        self.unsaid.clear();
+    }
+
+    /// The user has read everything up to here, which the application was given.
+    pub(crate) fn read(&mut self, now: Mono, at: Position, tuning: &Tuning, out: &mut Out) {
+        let own = self.own.entry(at.channel).or_default();
+        if own.incarnation != at.incarnation {
+            *own = Own { incarnation: at.incarnation, ..Own::default() };
+        }
+        if at.id > own.read {
+            own.read = at.id;
+            out.change(Change::Read(at));
+            self.say(now, at.channel, tuning);
+        }
+    }
+
+    fn say(&mut self, now: Mono, channel: ChannelId, tuning: &Tuning) {
+        if self.is_synced {
+            self.unsaid.insert(channel);
+            self.say_due = self.say_due.or(Some(now.after_ms(tuning.read_ms)));
+        }
+    }
+
+    /// The application asks.
+    pub(crate) fn ask_receipts(&mut self, channel: ChannelId, id: MessageId) {
+        self.asks.push_back(Ask::Receipts(channel, id));
+    }
+
+    /// The application asks.
+    pub(crate) fn ask_unread(&mut self, which: Which) {
+        self.asks.push_back(Ask::Unread(which));
+    }
+
+    /// Lets leave what may leave now.
+    pub(crate) fn flow(&mut self, now: Mono, tuning: &Tuning, out: &mut Out) {
+        if !self.offered {
+            self.asks.drain(..).for_each(|ask| ask.refuse(Code::UnknownKind, out));
+            return;
+        }
+        if self.ask_again.is_some_and(|at| at <= now) {
+            self.ask_again = None;
+            self.logged_in(out);
+        }
+        if self.is_synced && !self.is_under_way {
+            self.ask_next(out);
+        }
+        if self.say_due.is_some_and(|due| due <= now || out.has_transmitted()) {
+            self.say_now(tuning, out);
+        }
+    }
+
+    fn say_now(&mut self, tuning: &Tuning, out: &mut Out) {
+        self.say_due = None;
+        let position = |channel| {
+            let own: &Own = &self.own[&channel];
+            Position { channel, id: own.read, incarnation: own.incarnation }
+        };
+        let list: Vec<Position> =
+            std::mem::take(&mut self.unsaid).into_iter().map(position).collect();
+        for page in list.chunks(CURSORS_PER_FRAME_MAX) {
+            out.transmit(frames::read(page, tuning.quiet_reads));
+        }
+    }
+
+    fn ask_next(&mut self, out: &mut Out) {
+        let Some(ask) = self.asks.front() else { return };
+        let frame = match ask {
+            Ask::Receipts(channel, id) => frames::receipts_ask(*channel, *id),
+            Ask::Unread(Which::These(channels)) => frames::unread_ask(&self.positions(channels)),
+            Ask::Unread(Which::After(after)) => {
+                let behind = self.own.keys().filter(|channel| Some(**channel) > *after);
+                let channels: Vec<ChannelId> = behind.take(UNREAD_CHANNELS_MAX).copied().collect();
+                frames::unread_ask(&self.positions(&channels))
+            }
+        };
+        self.is_under_way = true;
+        out.transmit(frame);
+    }
+
+    fn positions(&self, channels: &[ChannelId]) -> Vec<Position> {
+        let position = |channel: &ChannelId| {
+            let own = self.own.get(channel).copied().unwrap_or_default();
+            Position { channel: *channel, id: own.read, incarnation: own.incarnation }
+        };
+        channels.iter().map(position).collect()
+    }
+
+    /// A MARKS; `me` is this device's user.
+    pub(crate) fn handle_marks(
+        &mut self,
+        now: Mono,
+        (head, rest): (&MarksHead, &[u8]),
+        (is_last, me): (bool, Uin),
+        tuning: &Tuning,
+        out: &mut Out,
+    ) -> Result<(), BadFrame> {
+        let marks = <[Mark]>::ref_from_bytes(rest).map_err(|_| BadFrame)?;
+        if marks.iter().any(|mark| !mark.channel.is_valid()) {
+            return Err(BadFrame);
+        }
+        let life = head.life.get();
+        if life != 0 && life != self.life && life != self.answering {
+            // The server began anew, and tells all: what it does not tell it does not have.
+            self.own.values_mut().for_each(|own| own.confirmed = MessageId(0));
+            self.answering = life;
+        }
+        for mark in marks {
+            if Uin::from(mark.uin) == me {
+                self.handle_own(mark, out);
+            } else {
+                self.handle_other(mark, out);
+            }
+        }
+        if is_last && life != 0 {
+            (self.life, self.as_of) = (life, head.as_of.get());
+            self.is_synced = true;
+        }
+        let behind = |(_, own): &(&ChannelId, &Own)| own.confirmed < own.read;
+        let unsaid: Vec<ChannelId> =
+            self.own.iter().filter(behind).map(|(channel, _)| *channel).collect();
+        if is_last {
+            unsaid.into_iter().for_each(|channel| self.say(now, channel, tuning));
+        }
+        Ok(())
+    }
+
+    fn handle_own(&mut self, mark: &Mark, out: &mut Out) {
+        let (id, incarnation) = (MessageId::from(mark.read), Incarnation::from(mark.incarnation));
+        let own = self.own.entry(mark.channel).or_default();
+        if own.incarnation != incarnation {
+            *own = Own { incarnation, ..Own::default() };
+        }
+        if id <= own.confirmed {
+            return;
+        }
+        own.confirmed = id;
+        let at = Position { channel: mark.channel, id, incarnation };
+        if id > own.read {
+            own.read = id;
+            out.change(Change::Read(at));
+        }
+        out.tell(Event::Read(at));
+    }
+
+    fn handle_other(&mut self, mark: &Mark, out: &mut Out) {
+        let told = Receipt {
+            channel: mark.channel,
+            uin: mark.uin.into(),
+            delivered: mark.delivered.into(),
+            read: mark.read.into(),
+        };
+        let incarnation = Incarnation::from(mark.incarnation);
+        let known = self.others.get(&mark.channel).filter(|known| known.0 == incarnation);
+        let (delivered, read) =
+            known.map_or((MessageId(0), MessageId(0)), |(_, known)| (known.delivered, known.read));
+        if told.delivered > delivered || told.read > read {
+            let receipt = Receipt {
+                delivered: told.delivered.max(delivered),
+                read: told.read.max(read),
+                ..told
+            };
+            self.others.insert(mark.channel, (incarnation, receipt));
+            out.tell(Event::Receipt(receipt));
+        }
+    }
+
+    /// A CHANNEL: of another life of the history, what came from where it restarted is void.
+    pub(crate) fn handle_state(&mut self, state: &ChannelState, out: &mut Out) {
+        let incarnation = Incarnation::from(state.incarnation);
+        let Some(own) = self.own.get_mut(&state.channel) else { return };
+        if own.incarnation == incarnation {
+            return;
+        }
+        let read = own.read.min(MessageId(state.restarted_at.get().max(1) - 1));
+        *own = Own { incarnation, read, confirmed: MessageId(0) };
+        out.change(Change::Read(Position { channel: state.channel, id: read, incarnation }));
+    }
+
+    /// A RECEIPTS.
+    pub(crate) fn handle_receipts(
+        &mut self,
+        counts: &Receipts,
+        out: &mut Out,
+    ) -> Result<(), BadFrame> {
+        let asked = |ask: &mut Ask| matches!(ask, Ask::Receipts(..));
+        self.answered(asked)?;
+        out.tell(Event::GroupReceipts(Ok(counts.into())));
+        Ok(())
+    }
+
+    /// An UNREAD.
+    pub(crate) fn handle_unread(
+        &mut self,
+        counts: &[UnreadCount],
+        out: &mut Out,
+    ) -> Result<(), BadFrame> {
+        self.answered(|ask| matches!(ask, Ask::Unread(_)))?;
+        out.tell(Event::Unread(Ok(counts.iter().map(Into::into).collect())));
+        Ok(())
+    }
+
+    fn answered(&mut self, fits: impl FnOnce(&mut Ask) -> bool) -> Result<(), BadFrame> {
+        if !self.is_under_way {
+            return Err(BadFrame);
+        }
+        self.asks.pop_front_if(fits).ok_or(BadFrame)?;
+        self.is_under_way = false;
+        Ok(())
+    }
+
+    /// The server did not act on a frame of this room. Whether it was one.
+    pub(crate) fn refused(
+        &mut self,
+        now: Mono,
+        (code, kind): (Code, Kind),
+        wait_ms: u32,
+        out: &mut Out,
+    ) -> bool {
+        let again = now.after_ms(u64::from(wait_ms.max(1)));
+        match kind {
+            Kind::MarksAsk => self.ask_again = Some(again),
+            Kind::Read if code == Code::TooManyRequests => {
+                let behind = self.own.iter().filter(|(_, own)| own.confirmed < own.read);
+                self.unsaid = behind.map(|(channel, _)| *channel).collect();
+                self.say_due = Some(again);
+            }
+            Kind::ReceiptsAsk | Kind::UnreadAsk if self.is_under_way => {
+                let Some(ask) = self.asks.pop_front_if(|ask| ask.kind() == kind) else {
+                    return false;
+                };
+                self.is_under_way = false;
+                ask.refuse(code, out);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// When something is due.
+    pub(crate) fn due(&self) -> Option<Mono> {
+        self.say_due.into_iter().chain(self.ask_again).min()
+    }
+}
