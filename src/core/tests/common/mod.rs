@@ -89,8 +89,28 @@ impl World {
         Self::opened(reader, (shards, workers), config, incarnation, &[])
     }
 
+    /// At a later time of day.
+    pub fn later(reader: MemoryReader, size: (u16, u16), config: Config, later_ms: u64) -> Self {
+        let mut world = Self::built(reader, size, config, 1, &[]);
+        world.now.wall.0 += later_ms;
+        world.run();
+        world
+    }
+
     /// After a recovery that opened the logs of some shards only to be read.
     pub fn opened(
+        reader: MemoryReader,
+        (shards, workers): (u16, u16),
+        config: Config,
+        incarnation: u32,
+        read_only: &[ShardId],
+    ) -> Self {
+        let mut world = Self::built(reader, (shards, workers), config, incarnation, read_only);
+        world.run();
+        world
+    }
+
+    fn built(
         reader: MemoryReader,
         (shards, workers): (u16, u16),
         config: Config,
@@ -110,7 +130,7 @@ impl World {
             });
             Worker::new(id, placement, config.clone(), reader.clone(), shards.collect())
         };
-        let mut world = Self {
+        Self {
             now: Now { mono: Mono(1_000_000), wall: UnixMillis(1_700_000_000_000) },
             placement,
             workers: (0..workers).map(build).collect(),
@@ -123,9 +143,7 @@ impl World {
             capabilities: 0,
             orders: BTreeMap::new(),
             next_link: 1,
-        };
-        world.run();
-        world
+        }
     }
 
     /// Lets everything happen that can.
