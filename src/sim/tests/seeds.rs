@@ -12,7 +12,7 @@ use tern_sim::report::{Matrix, Totals};
 use tern_sim::runner::live;
 
 /// Fixed seeds of the fast depth.
-const FIXED: u64 = 12;
+const FIXED: u64 = 20;
 
 /// Those of the depth with packets: between them with all that is looked for.
 const FIXED_OVER_QUIC: [u64; 4] = [1, 2, 5, 7];
@@ -25,13 +25,12 @@ const FRESH_OVER_QUIC: Duration = Duration::from_secs(2);
 const NOT_BY_HONEST: [&str; 3] = ["frames_malformed", "frames_unknown", "mail_coalesced"];
 
 /// Counters of what these applications never ask for.
-const NOT_ASKED_FOR: [&str; 9] = [
+const NOT_ASKED_FOR: [&str; 8] = [
     "recalls",
     "edits",
     "blocks",
     "marks_read",
     "marks_records",
-    "marks_told",
     "receipts_counted",
     "unread_counted",
     "unread_looked_at",
