@@ -5,10 +5,10 @@ use core::mem::size_of;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::frames::{
-    Block, BlockList, BlockPage, Blocked, ChannelState, Close, Cursor, ErrorHead, Fetch, Gap,
-    GroupInfo, GroupPage, Hello, Identity, LoggedIn, Login, Marks, MarksAsk, Ping, Pong, PushBody,
-    ReadMark, Receipts, ReceiptsAsk, Resume, Send, SendAck, SendRefused, TokenLogin, UnreadCount,
-    Welcome,
+    AskCursors, Block, BlockList, BlockPage, Blocked, ChannelState, Close, Cursor, ErrorHead,
+    Fetch, Gap, GroupInfo, GroupPage, Hello, Identity, LoggedIn, Login, Marks, MarksAsk, Ping,
+    Pong, PushBody, ReadMark, Receipts, ReceiptsAsk, Resume, Send, SendAck, SendRefused,
+    TokenLogin, UnreadCount, Welcome,
 };
 use crate::header::{Flags, HEADER_BYTES, Header};
 use crate::limits::PAYLOAD_BYTES_MAX;
@@ -57,6 +57,8 @@ pub enum Frame<'a> {
     Ping(&'a Ping),
     /// See [`Kind::Pong`].
     Pong(&'a Pong),
+    /// See [`Kind::AskCursors`].
+    AskCursors(&'a AskCursors),
     /// See [`Kind::Block`].
     Block(&'a Block),
     /// See [`Kind::Blocked`].
@@ -162,6 +164,7 @@ impl<'a> Frame<'a> {
             }
             Kind::Ping => Self::Ping(whole(kind, payload)?),
             Kind::Pong => Self::Pong(whole(kind, payload)?),
+            Kind::AskCursors => Self::AskCursors(whole(kind, payload)?),
             Kind::Block => Self::Block(whole(kind, payload)?),
             Kind::Blocked => Self::Blocked(whole(kind, payload)?),
             Kind::BlockList => Self::BlockList(whole(kind, payload)?),
@@ -215,6 +218,7 @@ impl<'a> Frame<'a> {
             Self::GroupPage(fixed, rest) => (fixed.as_bytes(), rest),
             Self::Ping(fixed) => (fixed.as_bytes(), &[]),
             Self::Pong(fixed) => (fixed.as_bytes(), &[]),
+            Self::AskCursors(fixed) => (fixed.as_bytes(), &[]),
             Self::Block(fixed) => (fixed.as_bytes(), &[]),
             Self::Blocked(fixed) => (fixed.as_bytes(), &[]),
             Self::BlockList(fixed) => (fixed.as_bytes(), &[]),
@@ -254,6 +258,7 @@ impl<'a> Frame<'a> {
             Self::GroupPage(..) => Kind::GroupPage,
             Self::Ping(_) => Kind::Ping,
             Self::Pong(_) => Kind::Pong,
+            Self::AskCursors(_) => Kind::AskCursors,
             Self::Block(_) => Kind::Block,
             Self::Blocked(_) => Kind::Blocked,
             Self::BlockList(_) => Kind::BlockList,

@@ -5,6 +5,7 @@ use core::mem::size_of;
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::digest::mix;
 use crate::frames::{Change, GroupMember, GroupPage, action, role, settings};
 use crate::ids::{ChannelId, DeviceId, SendKey, Uin};
 use crate::limits::{CHANGE_MEMBERS_MAX, GROUP_NAME_BYTES_MAX};
@@ -15,14 +16,6 @@ pub fn channel_of(uin: Uin, device: DeviceId, key: SendKey) -> ChannelId {
     let login = u64::from(device.0) << 32 | u64::from(key.epoch.0);
     let id = mix(mix(mix(uin.0) ^ login) ^ u64::from(key.counter.0));
     ChannelId::group(id.max(1))
-}
-
-/// The step of SplitMix64 (Steele, Lea, Flood 2014).
-fn mix(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 /// A change, borrowed from the content of a message of kind CHANGE.

@@ -107,6 +107,11 @@ impl ChannelId {
         Self { low: U64::new(a.0.min(b.0)), high: U64::new(a.0.max(b.0)) }
     }
 
+    /// Its two numbers.
+    pub(crate) fn parts(self) -> (u64, u64) {
+        (self.low.get(), self.high.get())
+    }
+
     /// The channel of a group.
     pub const fn group(id: u64) -> Self {
         Self { low: U64::ZERO, high: U64::new(id) }

@@ -6,7 +6,7 @@
 //! `SPEC.md`; `testdata/` holds the bytes of one frame of each kind.
 //!
 //! Reading order: [`ids`], [`limits`], [`registry`], [`header`], [`frames`], [`frame`],
-//! [`group`].
+//! [`group`], [`digest`].
 #![forbid(unsafe_code)]
 #![no_std]
 
@@ -18,6 +18,7 @@ pub mod header;
 
 pub mod frames;
 
+pub mod digest;
 pub mod frame;
 pub mod group;
 

@@ -85,6 +85,7 @@ kinds! {
     0x19 GroupPage "GROUP_PAGE" ToClient Login "Answers GROUP_INFO; flag LAST with the last page.";
     0x20 Ping "PING" ToServer Login "The client's heartbeat.";
     0x21 Pong "PONG" ToClient Login "Answers a heartbeat with the time until the next.";
+    0x22 AskCursors "ASK_CURSORS" ToClient Login "The cursors differ from what the server knows: say all of them again.";
     0x28 Read "READ" ToServer Login "The user has read each channel up to an id.";
     0x29 MarksAsk "MARKS_ASK" ToServer Login "Asks how far the user, and those he writes to, have got, and to be told from then on.";
     0x2a Marks "MARKS" ToClient Login "How far users have got in channels: delivered and read; flag LAST ends an answer.";

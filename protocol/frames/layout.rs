@@ -1,10 +1,10 @@
 //! What each kind's payload holds, as data: capture decoders, fuzzers and SPEC.md read it.
 
 use super::{
-    Block, BlockList, BlockPage, Blocked, ChannelState, Close, Cursor, ErrorHead, Fetch, Gap,
-    GroupInfo, GroupPage, Hello, Identity, LoggedIn, Login, Marks, MarksAsk, Ping, Pong, PushBody,
-    ReadMark, Receipts, ReceiptsAsk, Resume, Send, SendAck, SendRefused, TokenLogin, UnreadCount,
-    Welcome,
+    AskCursors, Block, BlockList, BlockPage, Blocked, ChannelState, Close, Cursor, ErrorHead,
+    Fetch, Gap, GroupInfo, GroupPage, Hello, Identity, LoggedIn, Login, Marks, MarksAsk, Ping,
+    Pong, PushBody, ReadMark, Receipts, ReceiptsAsk, Resume, Send, SendAck, SendRefused,
+    TokenLogin, UnreadCount, Welcome,
 };
 use crate::registry::Kind;
 
@@ -79,6 +79,7 @@ pub fn layout(kind: Kind) -> Option<Layout> {
         Kind::GroupPage => (GroupPage::FIELDS, Tail::Bytes("name and members")),
         Kind::Ping => (Ping::FIELDS, Tail::None),
         Kind::Pong => (Pong::FIELDS, Tail::None),
+        Kind::AskCursors => (AskCursors::FIELDS, Tail::None),
         Kind::Block => (Block::FIELDS, Tail::None),
         Kind::Blocked => (Blocked::FIELDS, Tail::None),
         Kind::BlockList => (BlockList::FIELDS, Tail::None),

@@ -19,8 +19,8 @@ pub use messages::{PushBody, Send, SendAck, SendRefused, content_type, message_k
 pub use reading::{ChannelState, Cursor, Fetch, Gap};
 pub use receipts::{Mark, Marks, MarksAsk, ReadMark, Receipts, ReceiptsAsk, UnreadCount};
 pub use session::{
-    Close, ErrorHead, Hello, Identity, LoggedIn, Login, Network, Ping, Pong, Resume, TokenLogin,
-    Welcome, capabilities,
+    AskCursors, Close, ErrorHead, Hello, Identity, LoggedIn, Login, Network, Ping, Pong, Resume,
+    TokenLogin, Welcome, capabilities,
 };
 
 /// Declares a struct of the wire: the size that SPEC.md gives it, and for each field the byte at

@@ -62,7 +62,7 @@ impl Network {
 
 wire_struct!(
     /// HELLO: the first frame of a connection.
-    Hello, 16 {
+    Hello, 32 {
         /// [`crate::limits::MAGIC`].
         @0 magic: [u8; 4],
         /// [`crate::limits::VERSION`] of the client.
@@ -73,6 +73,12 @@ wire_struct!(
         @7 reserved: u8,
         /// See [`capabilities`].
         @8 capabilities: U64,
+        /// Of the cursors that CURSORS would say; 0: none said.
+        @16 digest: U64,
+        /// Milliseconds between heartbeats that last worked on this network; 0: none known.
+        @24 heartbeat_ms: U32,
+        /// Zero; ignored.
+        @28 reserved_end: U32,
     }
 );
 
@@ -157,8 +163,11 @@ wire_struct!(
         @8 resume_ms: U32,
         /// 1 if a session went on, 0 if a new epoch was granted.
         @12 resumed: u8,
+        /// 1 if the server has the cursors of the digest in HELLO, and delivery begins; 0 if it
+        /// waits for CURSORS.
+        @13 known: u8,
         /// Zero; ignored.
-        @13 reserved: [u8; 3],
+        @14 reserved: [u8; 2],
         /// What RESUME must show.
         @16 token: [u8; SECRET_BYTES],
     }
@@ -166,25 +175,47 @@ wire_struct!(
 
 wire_struct!(
     /// PING: the client's heartbeat.
-    Ping, 8 {
+    Ping, 24 {
         /// Counted by the client; comes back in PONG.
         @0 sequence: U32,
         /// See [`Network`].
         @4 network: u8,
         /// Zero; ignored.
         @5 reserved: [u8; 3],
+        /// Of the cursors that the server was told on this connection; 0: none said.
+        @8 digest: U64,
+        /// Milliseconds that the client wants until the next heartbeat; 0: the server's choice.
+        @16 heartbeat_ms: U32,
+        /// Zero; ignored.
+        @20 reserved_end: U32,
     }
 );
 
 wire_struct!(
     /// PONG: answers PING.
-    Pong, 16 {
+    Pong, 24 {
         /// That of the PING.
         @0 sequence: U32,
         /// Milliseconds until the next heartbeat.
         @4 heartbeat_ms: U32,
         /// The server's time in milliseconds since 1970 UTC.
         @8 server_time: U64,
+        /// 1 if the client's packets came from another address since the last PONG.
+        @16 moved: u8,
+        /// Zero; ignored.
+        @17 reserved: [u8; 7],
+    }
+);
+
+wire_struct!(
+    /// ASK_CURSORS: the digest of a PING was not that of the server.
+    AskCursors, 16 {
+        /// The server's digest.
+        @0 digest: U64,
+        /// Counts the questions of this connection, from 1.
+        @8 sequence: U32,
+        /// Zero; ignored.
+        @12 reserved: U32,
     }
 );
 

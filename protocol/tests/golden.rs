@@ -3,11 +3,12 @@
 
 mod vectors;
 
+use tern_protocol::digest::CursorDigest;
 use tern_protocol::frames::{
-    Block, BlockList, BlockPage, Blocked, Change, ChannelState, Close, Cursor, ErrorHead, Fetch,
-    Gap, GroupInfo, GroupMember, GroupPage, Hello, Identity, LoggedIn, Login, Mark, Marks,
-    MarksAsk, Network, Ping, Pong, PushBody, ReadMark, Receipts, ReceiptsAsk, Resume, Send,
-    SendAck, SendRefused, TokenLogin, UnreadCount, Welcome, action, block, capabilities,
+    AskCursors, Block, BlockList, BlockPage, Blocked, Change, ChannelState, Close, Cursor,
+    ErrorHead, Fetch, Gap, GroupInfo, GroupMember, GroupPage, Hello, Identity, LoggedIn, Login,
+    Mark, Marks, MarksAsk, Network, Ping, Pong, PushBody, ReadMark, Receipts, ReceiptsAsk, Resume,
+    Send, SendAck, SendRefused, TokenLogin, UnreadCount, Welcome, action, block, capabilities,
     content_type, message_kind, role, settings,
 };
 use tern_protocol::group::{self, ChangeView};
@@ -15,7 +16,8 @@ use tern_protocol::limits::{
     CONTENT_BYTES_DEFAULT, FRAME_BYTES_MAX, MAGIC, SECRET_BYTES, UNACKED_SENDS_MAX, VERSION,
 };
 use tern_protocol::{
-    ChannelId, Code, DeviceId, Epoch, Flags, Frame, Kind, SendCounter, SendKey, Uin,
+    ChannelId, Code, DeviceId, Epoch, Flags, Frame, Incarnation, Kind, MessageId, SendCounter,
+    SendKey, Uin,
 };
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U64;
@@ -49,6 +51,9 @@ fn hello() {
         network: Network::Cellular.to_wire(),
         reserved: 0,
         capabilities: capabilities::NONE.into(),
+        digest: CursorDigest::default().to_wire().into(),
+        heartbeat_ms: 28_000.into(),
+        reserved_end: 0.into(),
     };
     same("hello", Flags::NONE, &Frame::Hello(&hello));
 }
@@ -99,7 +104,8 @@ fn logged_in() {
         heartbeat_ms: 25_000.into(),
         resume_ms: 600_000.into(),
         resumed: 1,
-        reserved: [0; 3],
+        known: 1,
+        reserved: [0; 2],
         token: counting_from(0xe0),
     };
     same("logged_in", Flags::NONE, &Frame::LoggedIn(&logged_in));
@@ -293,14 +299,27 @@ fn a_page_of_blocks() {
 
 #[test]
 fn ping() {
-    let ping = Ping { sequence: 3.into(), network: Network::Wifi.to_wire(), reserved: [0; 3] };
+    let mut digest = CursorDigest::default();
+    digest.add(ChannelId::group(77), MessageId(4), Incarnation(1));
+    digest.add(direct(), MessageId(41), Incarnation(2));
+    digest.add(direct(), MessageId(0), Incarnation(2));
+    digest.remove(ChannelId::group(77), MessageId(4), Incarnation(1));
+    let ping = Ping {
+        sequence: 3.into(),
+        network: Network::Wifi.to_wire(),
+        reserved: [0; 3],
+        digest: digest.to_wire().into(),
+        heartbeat_ms: 30_000.into(),
+        reserved_end: 0.into(),
+    };
     same("ping", Flags::NONE, &Frame::Ping(&ping));
 }
 
 #[test]
 fn pong() {
     let (sequence, heartbeat_ms) = (3.into(), 30_000.into());
-    let pong = Pong { sequence, heartbeat_ms, server_time: TIME_MS.into() };
+    let server_time = TIME_MS.into();
+    let pong = Pong { sequence, heartbeat_ms, server_time, moved: 1, reserved: [0; 7] };
     same("pong", Flags::NONE, &Frame::Pong(&pong));
 }
 
@@ -371,6 +390,13 @@ fn unread() {
         reserved: [0; 3],
     };
     same("unread", Flags::LAST, &Frame::Unread(&[count]));
+}
+
+#[test]
+fn ask_cursors() {
+    let digest = CursorDigest::default().to_wire().into();
+    let ask = AskCursors { digest, sequence: 1.into(), reserved: 0.into() };
+    same("ask_cursors", Flags::NONE, &Frame::AskCursors(&ask));
 }
 
 #[test]

@@ -5,6 +5,10 @@ use tern_protocol::limits::CONTENT_BYTES_DEFAULT;
 
 use crate::limiter::Rate;
 
+/// The shortest heartbeat in ms that a client may ask for, unless the start is shorter: where not
+/// even this works, bindings are not what is lost.
+const HEARTBEAT_MS_MIN: u32 = 5_000;
+
 /// Milliseconds in a second.
 const MS_PER_SECOND: u64 = 1_000;
 
@@ -44,8 +48,10 @@ pub struct Config {
     pub login_ms_max: u64,
     /// Time in ms that a session outlives its connection and can be resumed.
     pub resume_ms: u32,
-    /// Unacked pushes per session.
+    /// Unacked pushes per session, at its start.
     pub window_messages: u32,
+    /// Unacked pushes per session that acks as quickly as they come.
+    pub window_messages_max: u32,
     /// Unacked pushes per session, in bytes of body.
     pub window_bytes: u32,
     /// Sessions of one worker.
@@ -63,6 +69,9 @@ pub struct Config {
     /// Heartbeat on cellular and unknown networks in ms: below the 30 s after which many NATs
     /// forget a UDP binding (RFC 9308 §3.2).
     pub heartbeat_cellular_ms: u32,
+    /// The longest heartbeat in ms that a client may learn, on whatever network; one that is
+    /// configured to be longer counts for its network.
+    pub heartbeat_ms_max: u32,
     /// Whether the transport can carry single frames that may be lost and overtake each other, and
     /// repairs them; announced to clients.
     pub datagrams: bool,
@@ -94,6 +103,7 @@ impl Default for Config {
             login_ms_max: 5_000,
             resume_ms: 600_000,
             window_messages: 64,
+            window_messages_max: 1_024,
             window_bytes: 128 * 1024,
             sessions_max: 1_000_000,
             requests_max: 32_768,
@@ -101,6 +111,7 @@ impl Default for Config {
             heartbeat_wired_ms: 10_000,
             heartbeat_wifi_ms: 30_000,
             heartbeat_cellular_ms: 25_000,
+            heartbeat_ms_max: 30_000,
             datagrams: true,
             tokens: false,
         }
@@ -131,8 +142,20 @@ impl Config {
         Rate::new(self.asks_per_second, MS_PER_SECOND, self.asks_burst)
     }
 
-    /// Milliseconds between two heartbeats on a network.
-    pub fn heartbeat_ms(&self, network: Network) -> u32 {
+    /// Milliseconds until the next heartbeat on a network, if the client wants so many; 0: it
+    /// wants what is usual there.
+    pub fn beat_ms(&self, network: Network, wanted_ms: u32) -> u32 {
+        let start_ms = self.heartbeat_ms(network);
+        match wanted_ms {
+            0 => start_ms,
+            wanted_ms => {
+                wanted_ms.clamp(start_ms.min(HEARTBEAT_MS_MIN), start_ms.max(self.heartbeat_ms_max))
+            }
+        }
+    }
+
+    /// Milliseconds between two heartbeats on a network, to begin with.
+    fn heartbeat_ms(&self, network: Network) -> u32 {
         match network {
             Network::Wired => self.heartbeat_wired_ms,
             Network::Wifi => self.heartbeat_wifi_ms,
@@ -140,8 +163,15 @@ impl Config {
         }
     }
 
-    /// The longest of them.
-    pub fn heartbeat_ms_max(&self) -> u32 {
-        self.heartbeat_wired_ms.max(self.heartbeat_wifi_ms).max(self.heartbeat_cellular_ms)
+    /// Messages that may be unacked in a window that has grown as far as it may.
+    pub fn longest_window(&self) -> u32 {
+        self.window_messages_max.max(self.window_messages)
+    }
+
+    /// The longest that a client is told.
+    pub fn longest_heartbeat_ms(&self) -> u32 {
+        let networks =
+            [self.heartbeat_wired_ms, self.heartbeat_wifi_ms, self.heartbeat_cellular_ms];
+        networks.into_iter().fold(self.heartbeat_ms_max, u32::max)
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use tern_protocol::frames::{
-    Blocked, ChannelState, Gap, Identity, LoggedIn, Pong, SendAck, SendRefused, Welcome,
+    AskCursors, Blocked, ChannelState, Gap, Identity, LoggedIn, Pong, SendAck, SendRefused, Welcome,
 };
 use tern_protocol::{ChannelId, Code, DeviceId, Flags, Kind, Uin};
 
@@ -26,6 +26,8 @@ pub enum Input {
     Frame(LinkId, Bytes),
     /// The connection is gone, for whatever reason. The driver sends nothing more for this link.
     LinkClosed(LinkId),
+    /// The client's packets come from another address since now, which its QUIC has proven.
+    Moved(LinkId),
     /// Mail from another worker.
     Mail(Address, Mail),
     /// The log of a shard has a new proof, or failed.
@@ -135,6 +137,7 @@ pub enum Outgoing {
     Gap(Gap),
     Blocked(Blocked),
     Pong(Pong),
+    AskCursors(AskCursors),
     /// ERROR about a frame of this kind and flags; its text is the code's sentence.
     Error {
         code: Code,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tern_protocol::frames::Network;
+use tern_protocol::frames::{Cursor, Network};
 use tern_protocol::limits::SECRET_BYTES;
 use tern_protocol::{ChannelId, Code, DeviceId, Epoch, Incarnation, MessageId, SendKey, Uin};
 
@@ -176,6 +176,25 @@ pub struct Rates {
     pub user_waits_until: Mono,
 }
 
+/// A session that is a device's now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attached {
+    /// The session.
+    pub to: SessionRef,
+    /// The device.
+    pub device: Device,
+    /// Granted or gone on with.
+    pub epoch: Epoch,
+    /// For a later resume.
+    pub token: Token,
+    /// Whether a session went on.
+    pub resumed: bool,
+    /// What it may send.
+    pub rates: Rates,
+    /// Its cursors, if they are those of the digest that it said.
+    pub cursors: Option<Vec<Cursor>>,
+}
+
 /// A device that a session speaks for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct Device {
@@ -310,22 +329,12 @@ pub enum Mail {
         network: Network,
         /// When its connection began, by the clock that all workers of a node share.
         begun: Mono,
+        /// Of the cursors that its client would say; [`tern_protocol::digest::UNSAID`] if it says
+        /// them anyway.
+        digest: u64,
     },
     /// Answers `Attach`: the session is the device's.
-    Attached {
-        /// The session.
-        to: SessionRef,
-        /// The device.
-        device: Device,
-        /// Granted or gone on with.
-        epoch: Epoch,
-        /// For a later resume.
-        token: Token,
-        /// Whether a session went on.
-        resumed: bool,
-        /// What it may send.
-        rates: Rates,
-    },
+    Attached(Box<Attached>),
     /// Answers `Attach`: no.
     AttachRefused {
         /// The session.
@@ -373,6 +382,17 @@ pub enum Mail {
         used: Limiter,
         /// Messages sent that the home shard was not told of.
         sent: i32,
+        /// What the client had said of its cursors.
+        cursors: Vec<Cursor>,
+    },
+    /// A device that is connected is on another kind of network. To the home shard.
+    Network {
+        /// The session.
+        from: SessionRef,
+        /// Its device.
+        device: Device,
+        /// The network.
+        network: Network,
     },
     /// Devices of a user send: count it for the user. To the home shard.
     Sent {
@@ -481,11 +501,12 @@ impl Mail {
             | Self::AskBlocked { .. }
             | Self::BlockedPart { .. }
             | Self::Attach { .. }
-            | Self::Attached { .. }
+            | Self::Attached(_)
             | Self::AttachRefused { .. }
             | Self::Subscribe { .. }
             | Self::Channels { .. }
             | Self::Detach { .. }
+            | Self::Network { .. }
             | Self::Sent { .. }
             | Self::Rates { .. }
             | Self::Fence { .. }

@@ -81,6 +81,7 @@ impl<L: Log, T: DedupTable, R: Reader> Worker<L, T, R> {
                 front.handle_opened(&mut context, link, begun);
             }
             Input::Frame(link, bytes) => front.handle_frame(&mut context, link, bytes),
+            Input::Moved(link) => front.handle_moved(link),
             Input::LinkClosed(link) => front.handle_closed(&mut context, link),
             Input::Mail(to, mail) => deliver(&mut context, front, shards, to, mail),
             Input::Durable(shard) => shards.get(shard).handle_durable(&mut context),

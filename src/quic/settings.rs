@@ -128,7 +128,7 @@ impl Default for TransportSettings {
     fn default() -> Self {
         let machine = Config::default();
         Self {
-            heartbeat_ms_max: machine.heartbeat_ms_max(),
+            heartbeat_ms_max: machine.longest_heartbeat_ms(),
             retry_threshold: 64,
             handshakes_max: 1_024,
             handshake_ms_max: machine.login_ms_max,

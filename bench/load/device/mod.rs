@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tern_protocol::digest::{CursorDigest, UNSAID};
 use tern_protocol::frame::{encode, frame_bytes};
 use tern_protocol::frames::{
     Close, Cursor, Hello, LoggedIn, Login, Network, Ping, Pong, PushBody, Resume, Send, SendAck,
@@ -14,7 +15,8 @@ use tern_protocol::frames::{
 };
 use tern_protocol::limits::{MAGIC, SECRET_BYTES, UNACKED_SENDS_MAX, VERSION};
 use tern_protocol::{
-    ChannelId, Code, DeviceId, Epoch, Flags, Frame, Header, Kind, MessageId, SendCounter, Uin,
+    ChannelId, Code, DeviceId, Epoch, Flags, Frame, Header, Incarnation, Kind, MessageId,
+    SendCounter, Uin,
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -234,6 +236,9 @@ impl Device {
                 sequence: self.beats.into(),
                 network: self.network.to_wire(),
                 reserved: [0; 3],
+                digest: self.digest().into(),
+                heartbeat_ms: 0.into(),
+                reserved_end: 0.into(),
             };
             self.say(Kind::Ping, Flags::NONE, &ping, &[]);
         }
@@ -300,6 +305,7 @@ impl Device {
                 self.handle_pong(now, pong);
                 tell(Event::Beat);
             }
+            Frame::AskCursors(_) => self.say_all_cursors(),
             Frame::SendRefused(no) if Code(no.code.get()) == Code::Predecessor => {
                 self.send_again(no.counter.get());
             }
@@ -338,10 +344,7 @@ impl Device {
         (self.epoch, self.ticket) = (Some(epoch), Some((epoch, logged_in.token)));
         self.heartbeat = Duration::from_millis(u64::from(logged_in.heartbeat_ms.get()));
         self.beat_at = Some(now + self.heartbeat.mul_f64(share));
-        let read =
-            self.cursors.iter().filter(|(_, reading)| reading.cursor != MessageId::default());
-        let list: Vec<Cursor> = read.map(|(channel, reading)| reading.entry(*channel)).collect();
-        self.say_cursors(Kind::Cursors, Flags::LAST, &list);
+        self.say_all_cursors();
         for send in &self.unanswered {
             self.outbox.extend_from_slice(&send.frame);
         }
@@ -413,6 +416,23 @@ impl Device {
         }
     }
 
+    fn say_all_cursors(&mut self) {
+        let read =
+            self.cursors.iter().filter(|(_, reading)| reading.cursor != MessageId::default());
+        let list: Vec<Cursor> = read.map(|(channel, reading)| reading.entry(*channel)).collect();
+        self.say_cursors(Kind::Cursors, Flags::LAST, &list);
+        self.cursors.values_mut().for_each(|reading| reading.acked = reading.cursor);
+    }
+
+    /// Of what the server was told, as in the SDK.
+    fn digest(&self) -> u64 {
+        let mut digest = CursorDigest::default();
+        for (channel, reading) in &self.cursors {
+            digest.add(*channel, reading.acked, Incarnation(reading.incarnation));
+        }
+        digest.to_wire()
+    }
+
     fn capabilities(&self) -> u64 {
         if self.offers_datagrams { capabilities::DATAGRAMS } else { capabilities::NONE }
     }
@@ -424,6 +444,9 @@ impl Device {
             network: self.network.to_wire(),
             reserved: 0,
             capabilities: self.capabilities().into(),
+            digest: UNSAID.into(),
+            heartbeat_ms: 0.into(),
+            reserved_end: 0.into(),
         };
         self.say(Kind::Hello, Flags::NONE, &hello, &[]);
     }

@@ -42,7 +42,8 @@ fn logged_in() -> LoggedIn {
         heartbeat_ms: 10_000.into(),
         resume_ms: 0.into(),
         resumed: 0,
-        reserved: [0; 3],
+        known: 0,
+        reserved: [0; 2],
         token: [0; SECRET_BYTES],
     }
 }
@@ -117,7 +118,13 @@ fn a_heartbeat_waits_for_its_answer() {
     device.handle_timeout(at);
     assert_eq!(said(&mut device), [Kind::Ping]);
     assert_eq!(device.poll_timeout(), None);
-    let pong = Pong { sequence: 1.into(), heartbeat_ms: 5.into(), server_time: 0.into() };
+    let pong = Pong {
+        sequence: 1.into(),
+        heartbeat_ms: 5.into(),
+        server_time: 0.into(),
+        moved: 0,
+        reserved: [0; 7],
+    };
     assert_eq!(hear(&mut device, Kind::Pong, &pong, &[]), [Event::Beat]);
     assert!(device.poll_timeout().is_some());
 }

@@ -61,7 +61,7 @@ fn cells(layout: &Layout, line: usize) -> String {
 }
 
 fn label(name: &str, width: usize) -> String {
-    let name = if name == "reserved" { "0" } else { name };
+    let name = if name.starts_with("reserved") { "0" } else { name };
     assert!(name.len() <= width, "{name} does not fit its drawing");
     if name.len() < width { format!(" {name}") } else { name.to_string() }
 }

@@ -113,6 +113,17 @@ impl Channel {
         (untold > self.told).then_some(untold)
     }
 
+    /// What the server was told.
+    pub(crate) fn told(&self) -> MessageId {
+        self.told
+    }
+
+    /// Whether the server spoke of messages that it does not push, and nothing is in the way of
+    /// asking for them.
+    pub(crate) fn is_told_of_more(&self) -> bool {
+        self.hole.is_none() && self.newest > self.received && self.consumed == self.received
+    }
+
     /// The server is told all that it may be.
     pub(crate) fn tell(&mut self) -> MessageId {
         self.told = self.told.max(self.stored.min(self.shown));
@@ -248,6 +259,9 @@ impl Channel {
         let restarted = is_other_life.then(|| MessageId(state.restarted_at.get().max(1)));
         // Of a group less may be left to who is in it no longer, since that life.
         let beyond = (self.received > newest).then(|| newest.next());
+        if was == incarnation && beyond.is_none() {
+            self.newest = self.newest.max(newest);
+        }
         let void = restarted.into_iter().chain(beyond).min()?;
         self.forget_from(void);
         Some(void)

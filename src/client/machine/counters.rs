@@ -19,6 +19,10 @@ pub struct Counters {
     pub repairs: u64,
     /// Answers to sends that were already answered; dropped.
     pub repeated_answers: u64,
+    /// Lists of cursors that the server asked for because the digests differed.
+    pub cursors_asked: u64,
+    /// Quiet heartbeats that were lost, or came from behind another address translation.
+    pub intervals_lost: u64,
     /// Frames of a kind that this version does not know, stepped over.
     pub unknown_frames: u64,
     /// Connections given up because a frame was not what the protocol allows.

@@ -3,14 +3,15 @@
 use bytes::Bytes;
 use tern_protocol::frame::{encode, frame_bytes};
 use tern_protocol::frames::{
-    Block, BlockList, Close, Cursor, Fetch, GroupInfo, Hello, Login, MarksAsk, Network, Ping,
-    ReadMark, ReceiptsAsk, Resume, Send, TokenLogin, block,
+    Block, BlockList, Close, Cursor, Fetch, GroupInfo, Hello, Login, MarksAsk, Ping, ReadMark,
+    ReceiptsAsk, Resume, Send, TokenLogin, block,
 };
 use tern_protocol::header::HEADER_BYTES;
 use tern_protocol::limits::{CURSORS_PER_FRAME_MAX, MAGIC, SECRET_BYTES, VERSION};
 use tern_protocol::{ChannelId, Code, Epoch, Flags, Kind, MessageId, SendCounter, SendKey, Uin};
 use zerocopy::{Immutable, IntoBytes};
 
+use super::beat::Said;
 use super::io::{Identity, Position, Proof, SavedSend};
 
 /// Version of the body of a message that this client writes.
@@ -22,14 +23,17 @@ fn frame<T: IntoBytes + Immutable>(kind: Kind, head: &T, variable: &[u8]) -> Byt
     buffer.into()
 }
 
-/// `capabilities` is what this client can do.
-pub(crate) fn hello(network: Network, capabilities: u64) -> Bytes {
+/// `capabilities` is what this client can do; what else it says is what a beat says.
+pub(crate) fn hello(said: Said, capabilities: u64) -> Bytes {
     let hello = Hello {
         magic: MAGIC,
         version: VERSION.into(),
-        network: network.to_wire(),
+        network: said.network.to_wire(),
         reserved: 0,
         capabilities: capabilities.into(),
+        digest: said.digest.into(),
+        heartbeat_ms: said.wanted_ms.into(),
+        reserved_end: 0.into(),
     };
     frame(Kind::Hello, &hello, &[])
 }
@@ -70,8 +74,15 @@ pub(crate) fn send(send: &SavedSend, key: SendKey, predecessor: SendCounter) -> 
     frame(Kind::Send, &head, &send.content)
 }
 
-pub(crate) fn ping(sequence: u32, network: Network) -> Bytes {
-    let ping = Ping { sequence: sequence.into(), network: network.to_wire(), reserved: [0; 3] };
+pub(crate) fn ping(sequence: u32, said: Said) -> Bytes {
+    let ping = Ping {
+        sequence: sequence.into(),
+        network: said.network.to_wire(),
+        reserved: [0; 3],
+        digest: said.digest.into(),
+        heartbeat_ms: said.wanted_ms.into(),
+        reserved_end: 0.into(),
+    };
     frame(Kind::Ping, &ping, &[])
 }
 

@@ -219,6 +219,13 @@ pub enum Change {
     Cursor(Position),
     /// Everything of the channel up to here is read.
     Read(Position),
+    /// On this kind of network heartbeats were answered at this interval.
+    Interval {
+        /// The kind of network.
+        network: Network,
+        /// In milliseconds.
+        ms: u32,
+    },
 }
 
 /// A send as it is stored.
@@ -258,6 +265,8 @@ pub struct Saved {
     pub cursors: Vec<Position>,
     /// How far each channel is read.
     pub reads: Vec<Position>,
+    /// The heartbeat's interval that last worked, in ms, by kind of network.
+    pub intervals: Vec<(Network, u32)>,
 }
 
 /// What the application is told.

@@ -81,7 +81,8 @@ impl Machine {
         if let Phase::Opening { .. } = self.phase {
             let until = now.after_ms(self.tuning.login_ms_max);
             self.phase = Phase::Greeting { until, resuming: self.session.is_some() };
-            self.out.transmit(frames::hello(self.network, self.capabilities()));
+            self.mailbox.begin();
+            self.out.transmit(frames::hello(self.said(), self.capabilities()));
             self.out.transmit(match self.session {
                 Some(Session { epoch, token }) => frames::resume(&self.identity, epoch, token),
                 None => frames::login(&self.identity),
@@ -130,16 +131,26 @@ impl Machine {
             return self.bad_frame(now);
         }
         self.session = Some(Session { epoch, token: logged_in.token });
-        let beat = Beat::new(now, logged_in.heartbeat_ms.get());
+        let beat_ms = logged_in.heartbeat_ms.get();
+        self.intervals.told(self.network, beat_ms);
+        let beat = Beat::new(now, beat_ms);
         self.phase = Phase::Live { since: now, beat };
         self.out.counters.logins += 1;
         self.out.counters.resumes += u64::from(resumed);
         self.outbox.logged_in(epoch);
-        for frame in frames::cursors(&self.mailbox.logged_in()) {
-            self.out.transmit(frame);
+        if logged_in.known == 0 {
+            self.mailbox.begin();
+            self.say_cursors();
         }
         self.marks.logged_in(&mut self.out);
         self.out.tell(Event::State(State::Online { epoch, resumed }));
+    }
+
+    /// Says the whole list of cursors.
+    pub(super) fn say_cursors(&mut self) {
+        for frame in frames::cursors(&self.mailbox.cursors()) {
+            self.out.transmit(frame);
+        }
     }
 
     pub(super) fn handle_error(&mut self, now: Mono, error: &ErrorHead) {

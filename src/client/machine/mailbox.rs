@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use tern_protocol::digest::CursorDigest;
 use tern_protocol::frames::{ChannelState, Gap, PushBody};
 use tern_protocol::limits::{CURSORS_PER_FRAME_MAX, FETCH_IDS_MAX};
 use tern_protocol::{ChannelId, Code, Incarnation, MessageId};
@@ -37,6 +38,8 @@ pub(crate) struct Mailbox {
     /// Whether messages may overtake each other on this connection: then a hole mostly fills by
     /// itself.
     is_any_order: bool,
+    /// Of what the server was told on this connection.
+    digest: CursorDigest,
 }
 
 /// A hole stays open although it was asked for again and again.
@@ -62,6 +65,7 @@ impl Mailbox {
             ack_due: None,
             holes: BTreeSet::new(),
             is_any_order: false,
+            digest: CursorDigest::default(),
         }
     }
 
@@ -70,10 +74,34 @@ impl Mailbox {
         self.is_any_order = is_any_order;
     }
 
-    /// A connection begins. Returns the device's list of cursors, for CURSORS.
-    pub(crate) fn logged_in(&mut self) -> Vec<Position> {
+    /// A connection begins: what the server is told, or knows, are the cursors as they are now.
+    pub(crate) fn begin(&mut self) {
         self.channels.values_mut().for_each(Channel::logged_in);
-        self.channels.iter().map(|(&channel, state)| cursor(channel, state)).collect()
+        self.digest = self.count_digest();
+    }
+
+    /// The device's list of cursors, for CURSORS: what the server was told.
+    pub(crate) fn cursors(&self) -> Vec<Position> {
+        let told = |(&channel, state): (&ChannelId, &Channel)| Position {
+            channel,
+            id: state.told(),
+            incarnation: state.incarnation,
+        };
+        self.channels.iter().map(told).collect()
+    }
+
+    /// The digest of that list, as on the wire.
+    pub(crate) fn digest(&self) -> u64 {
+        debug_assert_eq!(self.digest, self.count_digest(), "it is kept with every change");
+        self.digest.to_wire()
+    }
+
+    fn count_digest(&self) -> CursorDigest {
+        let mut digest = CursorDigest::default();
+        for (channel, state) in &self.channels {
+            digest.add(*channel, state.told(), state.incarnation);
+        }
+        digest
     }
 
     /// A PUSH; `frame` holds `body` and `content`.
@@ -166,6 +194,7 @@ impl Mailbox {
     /// A CHANNEL.
     pub(crate) fn handle_state(
         &mut self,
+        now: Mono,
         state: &ChannelState,
         out: &mut Out,
     ) -> Result<(), BadFrame> {
@@ -175,7 +204,14 @@ impl Mailbox {
         let id = state.channel;
         let channel = self.channels.entry(id).or_default();
         let before = cursor(id, channel);
-        if let Some(at) = channel.handle_state(state) {
+        self.digest.remove(id, channel.told(), channel.incarnation);
+        let void = channel.handle_state(state);
+        self.digest.add(id, channel.told(), channel.incarnation);
+        if channel.is_told_of_more() {
+            channel.await_hole(now, FETCH_IDS_MAX);
+            self.holes.insert(id);
+        }
+        if let Some(at) = void {
             self.holes.remove(&id);
             self.unacked.remove(&id);
             out.tell(Event::HistoryRestarted { channel: id, at });
@@ -246,8 +282,10 @@ impl Mailbox {
         let mut list = Vec::with_capacity(self.unacked.len());
         for id in std::mem::take(&mut self.unacked) {
             let channel = self.channels.get_mut(&id).expect("what is acked is in a channel");
+            self.digest.remove(id, channel.told(), channel.incarnation);
             let position =
                 Position { channel: id, id: channel.tell(), incarnation: channel.incarnation };
+            self.digest.add(id, position.id, position.incarnation);
             list.push(position);
         }
         for page in list.chunks(CURSORS_PER_FRAME_MAX) {

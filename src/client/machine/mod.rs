@@ -32,6 +32,7 @@ mod marks;
 mod backoff;
 mod beat;
 mod frames;
+mod interval;
 mod out;
 mod random;
 
@@ -39,12 +40,14 @@ mod random;
 mod tests;
 
 use bytes::Bytes;
-use tern_protocol::frames::{GroupPage, Marks as MarksHead, Network, message_kind};
+use tern_protocol::frames::{GroupPage, Marks as MarksHead, Network, Pong, message_kind};
 use tern_protocol::{ChannelId, Code, Flags, Frame, MessageId, Uin};
 
 use backoff::Backoff;
+use beat::Said;
 use blocks::Blocks;
 use groups::Groups;
+use interval::Intervals;
 use link::{Phase, Session};
 use mailbox::Mailbox;
 use marks::Marks;
@@ -74,6 +77,7 @@ pub struct Machine {
     blocks: Blocks,
     marks: Marks,
     backoff: Backoff,
+    intervals: Intervals,
     random: Random,
     out: Out,
 }
@@ -101,6 +105,7 @@ impl Machine {
             phase: Phase::Waiting { until: now },
             session: None,
             backoff: Backoff::default(),
+            intervals: Intervals::new(&saved.intervals),
             random: Random::new(seed),
             out: Out::default(),
         };
@@ -279,14 +284,17 @@ impl Machine {
             }
             Frame::Channel(state) => {
                 marks.handle_state(state, out);
-                mailbox.handle_state(state, out)
+                mailbox.handle_state(now, state, out)
             }
             Frame::Receipts(counts) => marks.handle_receipts(counts, out),
             Frame::Unread(counts) => marks.handle_unread(counts, out),
             Frame::Pong(pong) => {
-                if let Phase::Live { beat, .. } = &mut self.phase {
-                    beat.handle_pong(now, pong.heartbeat_ms.get());
-                }
+                self.handle_pong(now, pong);
+                Ok(())
+            }
+            Frame::AskCursors(_) => {
+                self.out.counters.cursors_asked += 1;
+                self.say_cursors();
                 Ok(())
             }
             _ => Err(mailbox::BadFrame),
@@ -317,7 +325,7 @@ impl Machine {
                 self.backoff.reset();
                 self.connect(now);
             }
-            Phase::Live { beat, .. } => beat.ping(now, network, &self.tuning, &mut self.out),
+            Phase::Live { .. } => self.beat(now),
             _ => {}
         }
     }
@@ -333,7 +341,10 @@ impl Machine {
                 self.give_up(now, Code::TooSlow);
             }
             Phase::Live { beat, .. } => match beat.answer_due() {
-                Some(due) if due <= now => self.give_up(now, Code::Offline),
+                Some(due) if due <= now => {
+                    self.interval_lost(beat.proves());
+                    self.give_up(now, Code::Offline);
+                }
                 _ => self.tick_live(now),
             },
             _ => {}
@@ -345,12 +356,53 @@ impl Machine {
         let Phase::Live { beat, .. } = &mut self.phase else { return };
         let probe = beat.probe_due(sent, &self.tuning);
         if beat.next() <= now || probe.is_some_and(|due| due <= now) {
-            beat.ping(now, self.network, &self.tuning, &mut self.out);
+            self.beat(now);
         }
         self.outbox.repair(now, &self.tuning, &mut self.out);
         self.outbox.resend_overdue(now, &self.tuning);
         if self.mailbox.ask_again(now, &self.tuning, &mut self.out).is_err() {
             self.give_up(now, Code::Offline);
+        }
+    }
+
+    /// What a beat, or the first frame of a connection, says.
+    fn said(&self) -> Said {
+        let (network, digest) = (self.network, self.mailbox.digest());
+        Said { network, digest, wanted_ms: self.intervals.wanted_ms(network) }
+    }
+
+    fn beat(&mut self, now: Mono) {
+        let said = self.said();
+        if let Phase::Live { beat, .. } = &mut self.phase {
+            beat.ping(now, said, &self.tuning, &mut self.out);
+        }
+    }
+
+    fn handle_pong(&mut self, now: Mono, pong: &Pong) {
+        let Phase::Live { beat, .. } = &mut self.phase else { return };
+        let proven = beat.handle_pong(now, pong);
+        self.intervals.told(self.network, pong.heartbeat_ms.get());
+        match proven {
+            Some(_) if pong.moved != 0 => self.interval_lost(proven),
+            Some(ms) => {
+                let learned = self.intervals.answered(self.network, ms);
+                self.remember_interval(learned);
+            }
+            None => {}
+        }
+    }
+
+    /// A quiet beat got no answer after so many ms, or from behind another binding.
+    fn interval_lost(&mut self, ms: Option<u32>) {
+        let Some(ms) = ms else { return };
+        self.out.counters.intervals_lost += 1;
+        let learned = self.intervals.lost(self.network, ms);
+        self.remember_interval(learned);
+    }
+
+    fn remember_interval(&mut self, learned: Option<u32>) {
+        if let Some(ms) = learned {
+            self.out.change(Change::Interval { network: self.network, ms });
         }
     }
 

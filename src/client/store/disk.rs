@@ -1,7 +1,7 @@
 //! The store on disk: one redb file beside the profile.
 //!
 //! Tables: `about` (format, user, device), `sends` (number → row, see [`Row`]), `cursors`
-//! (channel → id, incarnation), `reads` (the same), `rtts` (kind of network → ms). A batch is one transaction, and a
+//! (channel → id, incarnation), `reads` (the same), `rtts` and `intervals` (kind of network → ms). A batch is one transaction, and a
 //! transaction is durable when `apply` returns; a crash leaves either all of it or nothing.
 
 use std::path::Path;
@@ -32,6 +32,7 @@ const SENDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("sends");
 type Positions = TableDefinition<'static, [u8; 16], (u64, u32)>;
 const CURSORS: Positions = TableDefinition::new("cursors");
 const READS: Positions = TableDefinition::new("reads");
+const INTERVALS: TableDefinition<'_, u8, u32> = TableDefinition::new("intervals");
 const RTTS: TableDefinition<'_, u8, u32> = TableDefinition::new("rtts");
 
 /// The fixed part of a send's row; the content follows, behind the 8 bytes of the message's id to
@@ -147,12 +148,27 @@ impl DiskStore {
         })
         .collect()
     }
+
+    fn load_intervals(&self) -> Result<Vec<(Network, u32)>, StoreError> {
+        let transaction = self.database.begin_read().map_err(broken)?;
+        let table = match transaction.open_table(INTERVALS) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            table => table.map_err(broken)?,
+        };
+        let rows = table.iter().map_err(broken)?;
+        rows.map(|row| {
+            let (network, ms) = row.map_err(broken)?;
+            Ok((Network::from_wire(network.value()), ms.value()))
+        })
+        .collect()
+    }
 }
 
 impl Store for DiskStore {
     fn load(&mut self) -> Result<Saved, StoreError> {
         let (cursors, reads) = (self.load_positions(CURSORS)?, self.load_positions(READS)?);
-        Ok(Saved { sends: self.load_sends()?, cursors, reads })
+        let intervals = self.load_intervals()?;
+        Ok(Saved { sends: self.load_sends()?, cursors, reads, intervals })
     }
 
     fn apply(&mut self, changes: &[Change]) -> Result<(), StoreError> {
@@ -161,6 +177,7 @@ impl Store for DiskStore {
             let mut sends = transaction.open_table(SENDS).map_err(broken)?;
             let mut cursors = transaction.open_table(CURSORS).map_err(broken)?;
             let mut reads = transaction.open_table(READS).map_err(broken)?;
+            let mut intervals = transaction.open_table(INTERVALS).map_err(broken)?;
             for change in changes {
                 match change {
                     Change::Send(send) => {
@@ -176,6 +193,9 @@ impl Store for DiskStore {
                     Change::Read(at) => {
                         let channel: [u8; 16] = zerocopy::transmute!(at.channel);
                         reads.insert(channel, (at.id.0, at.incarnation.0)).map_err(broken)?;
+                    }
+                    Change::Interval { network, ms } => {
+                        intervals.insert(network.to_wire(), *ms).map_err(broken)?;
                     }
                 }
             }
@@ -307,6 +327,8 @@ mod tests {
         store.apply(&[Change::Send(keyed), Change::Forget(SendId(2))]).unwrap();
         store.apply(&[Change::Cursor(cursor(2, 6)), Change::Cursor(cursor(3, 1))]).unwrap();
         store.apply(&[Change::Send(refused.clone())]).unwrap();
+        let learned = Change::Interval { network: Network::Wifi, ms: 28_000 };
+        store.apply(&[learned]).unwrap();
         // The file as a crash leaves it: copied while the database is open, closed by nobody.
         let crashed = folder.path().join("crashed.redb");
         std::fs::copy(folder.path().join("d.redb"), &crashed).unwrap();
@@ -315,6 +337,7 @@ mod tests {
         assert_eq!(saved.sends, [refused, send(300, "")]);
         assert_eq!(saved.cursors, [cursor(2, 6), cursor(3, 1)]);
         assert_eq!(saved.reads, [cursor(2, 4)]);
+        assert_eq!(saved.intervals, [(Network::Wifi, 28_000)]);
     }
 
     #[test]

@@ -22,6 +22,7 @@ struct Rows {
     cursors: BTreeMap<ChannelId, (MessageId, Incarnation)>,
     reads: BTreeMap<ChannelId, (MessageId, Incarnation)>,
     rtts: BTreeMap<u8, u32>,
+    intervals: BTreeMap<u8, u32>,
 }
 
 impl MemoryStore {
@@ -38,10 +39,12 @@ impl Store for MemoryStore {
             rows.map(|(&channel, &(id, incarnation))| Position { channel, id, incarnation })
                 .collect()
         };
+        let intervals = rows.intervals.iter();
         Ok(Saved {
             sends: rows.sends.values().cloned().collect(),
             cursors: positions(&rows.cursors),
             reads: positions(&rows.reads),
+            intervals: intervals.map(|(network, ms)| (Network::from_wire(*network), *ms)).collect(),
         })
     }
 
@@ -60,6 +63,9 @@ impl Store for MemoryStore {
                 }
                 Change::Read(at) => {
                     rows.reads.insert(at.channel, (at.id, at.incarnation));
+                }
+                Change::Interval { network, ms } => {
+                    rows.intervals.insert(network.to_wire(), *ms);
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! What a device must remember through a crash: its sends that are not settled, how far each
-//! channel is consumed and read, and the round-trip time it last saw on each kind of network.
+//! channel is consumed and read, and for each kind of network the round-trip time it last saw and
+//! the heartbeat's interval that last worked.
 //!
 //! Not stored, on purpose: a resume token and the next counter. Restored from a backup or copied
 //! to another phone they would give a key that was used to another message; instead each process

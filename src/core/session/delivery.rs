@@ -5,10 +5,13 @@
 use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
-use tern_protocol::frames::{ChannelState, Gap};
+use tern_protocol::digest::CursorDigest;
+use tern_protocol::frames::{ChannelState, Cursor, Gap};
 use tern_protocol::{ChannelId, Code, Incarnation, MessageId};
 
+use super::cursors::by_channel;
 use super::page::{Item, PAGE_MESSAGES, Page};
+use super::window::Window;
 use crate::context::Context;
 use crate::io::{ColdRecord, Effect, LinkId, Order, Outgoing, Waiter};
 use crate::log::{Offset, Reader};
@@ -19,19 +22,28 @@ use crate::placement::ShardId;
 /// a backlog, for which an ordered stream is cheaper.
 const FREE_MESSAGES: usize = 8;
 
+/// Channels of which a device that does not ack is told with one heartbeat; the others' turn comes
+/// once it acks.
+const NEWS_PER_BEAT: usize = 64;
+
+/// Channels with pushes that left in free order, and the cursor that each had at the last
+/// heartbeat, if it was there then.
+#[derive(Default)]
+struct FreeChannels(Vec<(ChannelId, Option<MessageId>)>);
+
 /// The deliveries of one session.
 #[derive(Default)]
 pub(super) struct Delivery {
     /// Whether the client takes pushes in any order.
     takes_free: bool,
-    /// Channels with pushes that left in free order, and the cursor that each had at the last
-    /// heartbeat, if it was there then.
-    free: Vec<(ChannelId, Option<MessageId>)>,
+    /// Channels with pushes that left in free order; none for most sessions.
+    free: Option<Box<FreeChannels>>,
     views: FxHashMap<ChannelId, View>,
     /// Channels with something to push, each once.
     ready: VecDeque<ChannelId>,
-    unacked_messages: u64,
-    unacked_bytes: u64,
+    window: Window,
+    /// Of what the device said that it has consumed.
+    digest: CursorDigest,
     /// The place of the newest cold read, and whether it is under way.
     waited_for: Offset,
     warming: bool,
@@ -45,6 +57,10 @@ struct View {
     /// The newest id that was ever pushed in this session; `pushed` can go back.
     sent: MessageId,
     unacked_bytes: u64,
+    /// What the device said that it has consumed, and in which incarnation.
+    told: (MessageId, Incarnation),
+    /// The newest id that it was told of while nothing was pushed.
+    news: MessageId,
     /// The incarnation that the client knows; 0 if none.
     known: Incarnation,
     /// The incarnation that the client itself has named. A push may overtake CHANNEL only if that
@@ -72,10 +88,71 @@ impl Delivery {
         self.views.len()
     }
 
+    /// Of what the device said that it has consumed; as on the wire.
+    pub(super) fn digest(&self) -> u64 {
+        self.digest.to_wire()
+    }
+
+    /// What the device said that it has consumed, in the order of the channels.
+    pub(super) fn cursors(&self) -> Vec<Cursor> {
+        let told = self.views.iter().filter(|(_, view)| view.told.0 > MessageId(0));
+        let mut list: Vec<Cursor> = told
+            .map(|(channel, view)| Cursor {
+                channel: *channel,
+                id: view.told.0.into(),
+                incarnation: view.told.1.into(),
+                reserved: 0.into(),
+            })
+            .collect();
+        list.sort_unstable_by_key(|cursor| cursor.channel);
+        list
+    }
+
+    /// The client has consumed each of these channels up to there.
+    pub(super) fn set_cursors(&mut self, list: &[Cursor]) {
+        for cursor in list {
+            self.set_cursor(cursor.channel, cursor.id.into(), cursor.incarnation.into());
+        }
+    }
+
+    /// The client has said all its cursors once more. Where one is not what was known, delivery
+    /// goes on from the client's.
+    pub(super) fn say_again(&mut self, context: &mut Context<'_>, link: LinkId, list: &[Cursor]) {
+        let said = by_channel(list);
+        let channels = said.keys().chain(self.views.keys().filter(|id| !said.contains_key(*id)));
+        let mut channels: Vec<ChannelId> = channels.copied().collect();
+        channels.sort_unstable(); // the map's order must not show
+        for channel in channels {
+            let told = said.get(&channel).map_or((MessageId(0), Incarnation(0)), |cursor| {
+                (cursor.id.into(), cursor.incarnation.into())
+            });
+            let old = self.views.entry(channel).or_default();
+            let is_none = told.0 == MessageId(0) && old.told.0 == MessageId(0);
+            if old.told == told || is_none {
+                continue;
+            }
+            self.window.take_back(old.ack(old.pushed));
+            let old = std::mem::take(old);
+            self.digest.remove(channel, old.told.0, old.told.1);
+            self.set_cursor(channel, told.0, told.1);
+            let view = self.views.get_mut(&channel).expect("it was just set");
+            view.sent = view.sent.max(old.sent); // an ack of it may be on its way
+            (view.is_ready, view.is_free, view.kept_to) = (old.is_ready, old.is_free, old.sent);
+            if let Some(grant) = old.grant {
+                self.granted(context, link, channel, grant);
+            }
+        }
+    }
+
     /// The client has consumed up to `id`.
-    pub(super) fn set_cursor(&mut self, channel: ChannelId, id: MessageId, known: Incarnation) {
-        let view = View { acked: id, pushed: id, sent: id, known, named: known, ..View::default() };
-        self.views.insert(channel, view);
+    fn set_cursor(&mut self, channel: ChannelId, id: MessageId, known: Incarnation) {
+        let told = (id, known);
+        let view =
+            View { acked: id, pushed: id, sent: id, told, known, named: known, ..View::default() };
+        if let Some(old) = self.views.insert(channel, view) {
+            self.digest.remove(channel, old.told.0, old.told.1); // named twice: the last one counts
+        }
+        self.digest.add(channel, id, known);
     }
 
     /// What the session may read of a channel.
@@ -109,7 +186,7 @@ impl Delivery {
             if view.pushed.next() < first {
                 let to = MessageId(first.0 - 1);
                 gap(context, link, channel, view.pushed.next(), to, code);
-                self.unacked_messages += view.step_over(to);
+                self.window.step(view.step_over(to));
             }
         }
         view.grant = Some(grant);
@@ -122,6 +199,7 @@ impl Delivery {
     /// If that was never pushed to it.
     pub(super) fn acked(
         &mut self,
+        context: &Context<'_>,
         channel: ChannelId,
         id: MessageId,
         incarnation: Incarnation,
@@ -129,9 +207,13 @@ impl Delivery {
         let view = self.views.get_mut(&channel).filter(|view| id <= view.sent);
         let view = view.ok_or(Code::NotGranted)?;
         view.named = incarnation;
+        let before = view.told;
+        let newest = if incarnation == before.1 { before.0.max(id) } else { id };
+        view.told = (newest, incarnation);
+        self.digest.remove(channel, before.0, before.1);
+        self.digest.add(channel, newest, incarnation);
         let (messages, bytes) = view.ack(id.min(view.pushed));
-        self.unacked_messages -= messages;
-        self.unacked_bytes -= bytes;
+        self.window.ack(context.config, (messages, bytes));
         Ok(messages > 0)
     }
 
@@ -157,6 +239,7 @@ impl Delivery {
             }
             from = from.max(first);
         }
+        self.window.resume();
         if from <= to && from <= view.pushed {
             self.push_again_after(channel, MessageId(from.0 - 1));
         }
@@ -164,14 +247,34 @@ impl Delivery {
         Ok(())
     }
 
-    /// A heartbeat. The transport holds what left in free order for delivered, but only the ack
+    /// A heartbeat. A device that does not ack is told what there is instead of being pushed to.
+    pub(super) fn beat(&mut self, context: &mut Context<'_>, link: LinkId) {
+        self.heal();
+        if self.warming || !self.window.beat(context.config) {
+            return;
+        }
+        let views = &mut self.views;
+        let news = self.ready.iter().filter_map(|channel| {
+            let view = views.get_mut(channel).expect("a ready channel has a view");
+            let grant = view.grant.as_ref().filter(|grant| grant.to > view.news)?;
+            view.news = grant.to;
+            Some(state_of(*channel, grant))
+        });
+        for state in news.take(NEWS_PER_BEAT) {
+            context.counters.news += 1;
+            context.effect(Effect::Frame(link, Outgoing::Channel(state)));
+        }
+    }
+
+    /// The transport holds what left in free order for delivered, but only the ack
     /// of the device proves that: a channel without any since the heartbeat before is pushed once
     /// more, in order.
-    pub(super) fn heal(&mut self) {
-        for (channel, before) in std::mem::take(&mut self.free) {
+    fn heal(&mut self) {
+        let Some(free) = self.free.take() else { return };
+        for (channel, before) in free.0 {
             let view = self.views.get_mut(&channel).expect("a pushed channel has a view");
             if view.acked < view.pushed && before != Some(view.acked) {
-                self.free.push((channel, Some(view.acked)));
+                self.free.get_or_insert_default().0.push((channel, Some(view.acked)));
                 continue;
             }
             view.is_free = false;
@@ -186,9 +289,7 @@ impl Delivery {
     /// Goes back to `id`; what comes behind it keeps its order.
     fn push_again_after(&mut self, channel: ChannelId, id: MessageId) {
         let view = self.views.get_mut(&channel).expect("the caller has looked it up");
-        let (messages, bytes) = view.ack(view.pushed);
-        self.unacked_messages -= messages;
-        self.unacked_bytes -= bytes;
+        self.window.take_back(view.ack(view.pushed));
         view.kept_to = view.kept_to.max(view.pushed);
         (view.pushed, view.acked, view.healed_to) = (id, id, MessageId(0));
     }
@@ -217,7 +318,7 @@ impl Delivery {
         link: LinkId,
     ) {
         while !self.warming
-            && let room @ 1.. = self.room(context)
+            && let room @ 1.. = self.window.room(context.config)
             && let Some(channel) = self.ready.pop_front()
         {
             let view = self.views.get_mut(&channel).expect("a ready channel has a view");
@@ -260,32 +361,21 @@ impl Delivery {
                     let order = if is_free { Order::Free } else { Order::Kept };
                     context.effect(Effect::Push { link, shard, at, order });
                     if is_free && !std::mem::replace(&mut view.is_free, true) {
-                        self.free.push((channel, None));
+                        self.free.get_or_insert_default().0.push((channel, None));
                     }
                     view.unacked_bytes += u64::from(bytes);
-                    self.unacked_bytes += u64::from(bytes);
-                    self.unacked_messages += 1;
+                    self.window.push(bytes);
                 }
                 Item::Gap { to, code } => {
                     gap(context, link, channel, view.pushed.next(), to, code);
-                    self.unacked_messages += view.step_over(to);
+                    self.window.step(view.step_over(to));
                 }
             }
         }
         view.sent = view.sent.max(view.pushed);
         if mutant!(CursorOnPush) {
-            let (messages, bytes) = view.ack(view.pushed);
-            self.unacked_messages -= messages;
-            self.unacked_bytes -= bytes;
+            self.window.ack(context.config, view.ack(view.pushed));
         }
-    }
-
-    /// Messages that may be pushed now.
-    fn room(&self, context: &Context<'_>) -> u64 {
-        if self.unacked_bytes >= u64::from(context.config.window_bytes) {
-            return 0;
-        }
-        u64::from(context.config.window_messages).saturating_sub(self.unacked_messages)
     }
 
     /// The channel is the next one.

@@ -153,6 +153,7 @@ impl<R: Reader> Front<R> {
             | Frame::Blocked(_)
             | Frame::BlockPage(..)
             | Frame::Pong(_)
+            | Frame::AskCursors(_)
             | Frame::Marks(..)
             | Frame::Receipts(_)
             | Frame::Unread(_)
@@ -166,7 +167,7 @@ impl<R: Reader> Front<R> {
         let row = kind.row().expect("unknown kinds were answered before");
         let has = match self.sessions[&link].state {
             State::Greeting => Needs::Nothing,
-            State::Welcomed | State::Authenticating(_) | State::Attaching(_) => Needs::Welcome,
+            State::Welcomed(_) | State::Authenticating(..) | State::Attaching(..) => Needs::Welcome,
             State::Live(_) => Needs::Login,
         };
         if row.direction == Direction::ToClient {
@@ -188,7 +189,7 @@ impl<R: Reader> Front<R> {
             Answer::UserExists { .. } => unreachable!("the worker gives shards their answers"),
         };
         let Some(session) = self.sessions.get_mut(&from.link) else { return };
-        let State::Authenticating(claimed) = session.state else { return };
+        let State::Authenticating(claimed, _) = session.state else { return };
         match result {
             Ok(token) => {
                 let device = named.unwrap_or(claimed);
@@ -197,9 +198,7 @@ impl<R: Reader> Front<R> {
                     let identity = Identity { uin, device, reserved: 0.into() };
                     context.effect(Effect::Frame(from.link, Outgoing::Identity(identity)));
                 }
-                session.state = State::Attaching(device);
-                let (proof, network) = (Proof::Secret(token), session.network);
-                let mail = Mail::Attach { from, device, proof, network, begun: session.begun };
+                let mail = session.attach(from, device, Proof::Secret(token));
                 let home = Address::Shard(context.placement.home_of(device.uin));
                 context.post.send(context.counters, home, mail);
             }
@@ -221,9 +220,7 @@ impl<R: Reader> Front<R> {
             Mail::GroupPage { to, channel, page } => self.group_page(context, to, channel, page),
             Mail::BlockDone { to, wish, refused } => self.block_done(context, to, wish, refused),
             Mail::BlockedPart { to, part } => self.blocked_part(context, to, part),
-            Mail::Attached { to, device, epoch, token, resumed, rates } => {
-                self.attached(context, to, device, (epoch, token), resumed, rates);
-            }
+            Mail::Attached(attached) => self.attached(context, *attached),
             Mail::Rates { to, rates } => self.rates(to, rates),
             Mail::AttachRefused { to, code, retry_after_ms } => {
                 self.attach_refused(context, to, code, retry_after_ms);
@@ -245,6 +242,7 @@ impl<R: Reader> Front<R> {
             | Mail::Attach { .. }
             | Mail::Subscribe { .. }
             | Mail::Detach { .. }
+            | Mail::Network { .. }
             | Mail::Sent { .. }
             | Mail::Enter { .. }
             | Mail::Entered { .. }
@@ -343,12 +341,14 @@ impl<R: Reader> Front<R> {
     fn forget(&mut self, context: &mut Context<'_>, link: LinkId, ended: bool) -> bool {
         let Some(session) = self.sessions.remove(&link) else { return false };
         self.live -= usize::from(matches!(session.state, State::Live(_)));
-        let (device, (used, sent)) = match session.state {
-            State::Attaching(device) => (device, Default::default()),
-            State::Live(super::Live { device, sending, .. }) => (device, sending.left()),
-            State::Greeting | State::Welcomed | State::Authenticating(_) => return true,
+        let (device, (used, sent), cursors) = match session.state {
+            State::Attaching(device, _) => (device, Default::default(), Vec::new()),
+            State::Live(live) if ended => (live.device, live.sending.left(), Vec::new()),
+            State::Live(live) => (live.device, live.sending.left(), live.delivery.cursors()),
+            State::Greeting | State::Welcomed(_) | State::Authenticating(..) => return true,
         };
-        let mail = Mail::Detach { from: self.session_ref(link), device, ended, used, sent };
+        let from = self.session_ref(link);
+        let mail = Mail::Detach { from, device, ended, used, sent, cursors };
         let home = Address::Shard(context.placement.home_of(device.uin));
         context.post.send(context.counters, home, mail);
         true

@@ -1,12 +1,13 @@
-//! From HELLO to LOGGED_IN, and the heartbeat.
+//! From HELLO to LOGGED_IN.
 
 use tern_protocol::frames::{
-    Hello, LoggedIn, Login, Network, Ping, Pong, Resume, TokenLogin, Welcome, capabilities,
+    Hello, LoggedIn, Login, Network, Resume, TokenLogin, Welcome, capabilities,
 };
 use tern_protocol::limits::{MAGIC, TOKEN_BYTES_MAX, UNACKED_SENDS_MAX, VERSION};
-use tern_protocol::{Code, Epoch, Flags, Kind};
+use tern_protocol::{Code, Flags, Kind};
 
 use super::blocking::Blocking;
+use super::cursors::Cursors;
 use super::delivery::Delivery;
 use super::front::{Front, Verdict};
 use super::marking::Marking;
@@ -16,7 +17,7 @@ use crate::context::Context;
 use crate::io::{Effect, LinkId, Outgoing, Query};
 use crate::limiter::Limiter;
 use crate::log::Reader;
-use crate::mail::{Address, Device, Mail, Proof, Rates, SessionRef, Token};
+use crate::mail::{Address, Attached, Device, Mail, Proof, SessionRef};
 
 impl<R: Reader> Front<R> {
     pub(super) fn hello(
@@ -36,7 +37,8 @@ impl<R: Reader> Front<R> {
             return Err(Code::Version);
         }
         session.network = Network::from_wire(hello.network);
-        session.state = State::Welcomed;
+        session.beat_ms = hello.heartbeat_ms.get();
+        session.state = State::Welcomed(hello.digest.get());
         let can = |bit: u64, it: bool| if it { bit } else { capabilities::NONE };
         let datagrams = can(capabilities::DATAGRAMS, context.config.datagrams);
         session.takes_datagrams = hello.capabilities.get() & datagrams != 0;
@@ -67,11 +69,9 @@ impl<R: Reader> Front<R> {
     ) -> Verdict {
         let from = self.session_ref(link);
         let session = self.sessions.get_mut(&link).expect("the frame's session is there");
-        if !matches!(session.state, State::Welcomed) {
-            return Err(Code::WrongState);
-        }
+        let State::Welcomed(digest) = session.state else { return Err(Code::WrongState) };
         let device = Device { uin: login.uin.into(), device: login.device.into() };
-        session.state = State::Authenticating(device);
+        session.state = State::Authenticating(device, digest);
         let query = Query::Authenticate { session: from, device, secret: login.secret };
         context.effect(Effect::Directory(query));
         Ok(())
@@ -86,9 +86,7 @@ impl<R: Reader> Front<R> {
     ) -> Verdict {
         let from = self.session_ref(link);
         let session = self.sessions.get_mut(&link).expect("the frame's session is there");
-        if !matches!(session.state, State::Welcomed) {
-            return Err(Code::WrongState);
-        }
+        let State::Welcomed(digest) = session.state else { return Err(Code::WrongState) };
         if !context.config.tokens {
             return Err(Code::TokensNotTaken);
         }
@@ -96,7 +94,7 @@ impl<R: Reader> Front<R> {
             return Err(Code::TokenInvalid);
         }
         let claimed = Device { uin: login.uin.into(), device: login.device.into() };
-        session.state = State::Authenticating(claimed);
+        session.state = State::Authenticating(claimed, digest);
         // A copy: the token may wait for long, and a slice would hold the receive buffer.
         let query = Query::Identify { session: from, claimed, token: token.into() };
         context.effect(Effect::Directory(query));
@@ -111,66 +109,60 @@ impl<R: Reader> Front<R> {
     ) -> Verdict {
         let from = self.session_ref(link);
         let session = self.sessions.get_mut(&link).expect("the frame's session is there");
-        if !matches!(session.state, State::Welcomed) {
-            return Err(Code::WrongState);
-        }
+        let State::Welcomed(_) = session.state else { return Err(Code::WrongState) };
         let device = Device { uin: resume.uin.into(), device: resume.device.into() };
-        session.state = State::Attaching(device);
-        let (proof, network) = (Proof::Token(resume.epoch.into(), resume.token), session.network);
-        let mail = Mail::Attach { from, device, proof, network, begun: session.begun };
+        let proof = Proof::Token(resume.epoch.into(), resume.token);
+        let mail = session.attach(from, device, proof);
         let home = Address::Shard(context.placement.home_of(device.uin));
         context.post.send(context.counters, home, mail);
         Ok(())
     }
 
     /// The home shard gave the session to the device.
-    pub(super) fn attached(
-        &mut self,
-        context: &mut Context<'_>,
-        to: SessionRef,
-        device: Device,
-        (epoch, token): (Epoch, Token),
-        resumed: bool,
-        rates: Rates,
-    ) {
+    pub(super) fn attached(&mut self, context: &mut Context<'_>, attached: Attached) {
+        let Attached { to, device, epoch, token, resumed, rates, cursors } = attached;
+        let home = Address::Shard(context.placement.home_of(device.uin));
         let Some(session) = self.sessions.get_mut(&to.link) else {
             // Its connection went while the epoch was made durable: nobody is there.
+            let cursors = cursors.unwrap_or_default();
             let (ended, used, sent) = (false, rates.used, 0);
-            let mail = Mail::Detach { from: to, device, ended, used, sent };
-            let home = Address::Shard(context.placement.home_of(device.uin));
+            let mail = Mail::Detach { from: to, device, ended, used, sent, cursors };
             return context.post.send(context.counters, home, mail);
         };
-        let (sending, asks) = (Sending::new(rates), Limiter::default());
-        let (subscribed, delivery) = (false, Delivery::new(session.takes_datagrams));
-        self.live += 1;
-        let (asks_group, blocking, marking) = (false, Blocking::default(), Marking::default());
+        let (beat_ms, is_known) =
+            (context.config.beat_ms(session.network, session.beat_ms), cursors.is_some());
+        let answer = LoggedIn {
+            epoch: epoch.into(),
+            heartbeat_ms: beat_ms.into(),
+            resume_ms: context.config.resume_ms.into(),
+            resumed: u8::from(resumed),
+            known: u8::from(is_known),
+            reserved: [0; 2],
+            token,
+        };
+        session.beat_ms = beat_ms;
         session.state = State::Live(Live {
             device,
             epoch,
-            sending,
-            asks,
-            subscribed,
-            asks_group,
-            blocking,
-            marking,
-            delivery,
+            sending: Sending::new(rates),
+            asks: Limiter::default(),
+            cursors: Cursors::default(),
+            asks_group: false,
+            blocking: Blocking::default(),
+            marking: Marking::default(),
+            delivery: Delivery::new(session.takes_datagrams),
         });
-        if resumed {
-            context.counters.resumes += 1;
-        } else {
-            context.counters.logins += 1;
-        }
-        session.beat_ms = context.config.heartbeat_ms(session.network);
-        let answer = LoggedIn {
-            epoch: epoch.into(),
-            heartbeat_ms: session.beat_ms.into(),
-            resume_ms: context.config.resume_ms.into(),
-            resumed: u8::from(resumed),
-            reserved: [0; 3],
-            token,
-        };
+        self.live += 1;
+        context.counters.resumes += u64::from(resumed);
+        context.counters.logins += u64::from(!resumed);
+        context.counters.cursors_known += u64::from(is_known);
         context.effect(Effect::Frame(to.link, Outgoing::LoggedIn(answer)));
         self.rearm(context, to.link);
+        if let Some(list) = cursors {
+            // The list passed these checks when the session before had it from the client.
+            let taken = self.cursors(context, to.link, &list, true);
+            assert!(taken.is_ok(), "a list that was kept can be taken");
+        }
     }
 
     /// The home shard refuses the session. An unknown resume may be followed by a login on the
@@ -187,27 +179,9 @@ impl<R: Reader> Front<R> {
         if code != Code::ResumeUnknown {
             return self.end_for(context, to.link, code, retry_after_ms);
         }
-        session.state = State::Welcomed;
+        session.state = State::Welcomed(session.state.digest());
         let (kind, flags) = (Kind::Resume, Flags::NONE);
         let error = Outgoing::Error { code, kind, flags, retry_after_ms };
         context.effect(Effect::Frame(to.link, error));
-    }
-
-    pub(super) fn ping(&mut self, context: &mut Context<'_>, link: LinkId, ping: &Ping) -> Verdict {
-        let session = self.sessions.get_mut(&link).expect("the frame's session is there");
-        session.network = Network::from_wire(ping.network);
-        session.beat_ms = context.config.heartbeat_ms(session.network);
-        let pong = Pong {
-            sequence: ping.sequence,
-            heartbeat_ms: session.beat_ms.into(),
-            server_time: context.now.wall.into(),
-        };
-        context.effect(Effect::Frame(link, Outgoing::Pong(pong)));
-        if let State::Live(live) = &mut session.state {
-            live.delivery.heal();
-            live.delivery.pump(context, &mut self.reader, link);
-        }
-        self.rearm(context, link);
-        Ok(())
     }
 }

@@ -4,8 +4,10 @@
 //! frames, mail to the channel's shard or the user's home shard, closes. A session knows its
 //! device only after its user's home shard said so; a frame out of turn closes it.
 
+mod beat;
 mod blocking;
 mod counting;
+mod cursors;
 mod delivery;
 mod front;
 mod greeting;
@@ -15,16 +17,19 @@ mod page;
 mod rates;
 mod reading;
 mod sending;
+mod window;
 
 pub(crate) use front::Front;
 
 use tern_protocol::Epoch;
+use tern_protocol::digest::UNSAID;
 use tern_protocol::frames::Network;
 
 use crate::limiter::Limiter;
-use crate::mail::Device;
+use crate::mail::{Device, Mail, Proof, SessionRef};
 use crate::time::Mono;
 use blocking::Blocking;
+use cursors::Cursors;
 use delivery::Delivery;
 use marking::Marking;
 use rates::Sending;
@@ -35,8 +40,11 @@ pub(crate) struct Session {
     network: Network,
     /// Whether the client takes pushes out of order, by what it said in HELLO.
     takes_datagrams: bool,
-    /// Milliseconds until the next heartbeat, as the client was last told.
+    /// Milliseconds until the next heartbeat, as the client was last told; before the login, as
+    /// it wants it.
     beat_ms: u32,
+    /// Whether its packets come from another address than at the heartbeat before.
+    moved: bool,
     /// When its connection began, by the first packet.
     begun: Mono,
     /// When the connection was there.
@@ -51,15 +59,28 @@ pub(crate) struct Session {
 enum State {
     /// Connected; HELLO must come.
     Greeting,
-    /// HELLO was answered; LOGIN or RESUME must come.
-    Welcomed,
+    /// HELLO was answered; LOGIN or RESUME must come. With the digest of the cursors that the
+    /// client would say, here as in the next two.
+    Welcomed(u64),
     /// The directory compares the secret, or looks at the token: then the device is who the
     /// client takes itself for.
-    Authenticating(Device),
+    Authenticating(Device, u64),
     /// The home shard was asked for the session.
-    Attaching(Device),
+    Attaching(Device, u64),
     /// Logged in.
     Live(Live),
+}
+
+impl State {
+    /// Of the cursors that the client would say, before they are said.
+    fn digest(&self) -> u64 {
+        match self {
+            Self::Welcomed(digest)
+            | Self::Authenticating(_, digest)
+            | Self::Attaching(_, digest) => *digest,
+            Self::Greeting | Self::Live(_) => UNSAID,
+        }
+    }
 }
 
 /// What a session that is logged in has.
@@ -69,8 +90,7 @@ struct Live {
     sending: Sending,
     /// FETCH and PING.
     asks: Limiter,
-    /// Whether the client has said all its cursors, and delivery began.
-    subscribed: bool,
+    cursors: Cursors,
     /// Whether a page of a group's members is under way.
     asks_group: bool,
     blocking: Blocking,
@@ -91,6 +111,7 @@ impl Session {
             network,
             takes_datagrams: false,
             beat_ms: 0,
+            moved: false,
             begun,
             opened: now,
             heard: now,
@@ -98,11 +119,18 @@ impl Session {
         }
     }
 
+    /// The wish for the device's session, by this right.
+    fn attach(&mut self, from: SessionRef, device: Device, proof: Proof) -> Mail {
+        let (network, begun, digest) = (self.network, self.begun, self.state.digest());
+        self.state = State::Attaching(device, digest);
+        Mail::Attach { from, device, proof, network, begun, digest }
+    }
+
     /// The device that the session speaks for, or wants to.
     fn device(&self) -> Option<Device> {
         match &self.state {
-            State::Greeting | State::Welcomed => None,
-            State::Authenticating(device) | State::Attaching(device) => Some(*device),
+            State::Greeting | State::Welcomed(_) => None,
+            State::Authenticating(device, _) | State::Attaching(device, _) => Some(*device),
             State::Live(live) => Some(live.device),
         }
     }

@@ -12,9 +12,6 @@ use crate::log::Reader;
 use crate::mail::{Address, Grant, Mail, SessionRef};
 use crate::shard::CHANNELS_PER_PAGE;
 
-/// Channels that one session may have cursors in: 64 bytes each.
-const CHANNELS_PER_SESSION_MAX: usize = 16_384;
-
 impl<R: Reader> Front<R> {
     /// The client's own list of cursors, which is authoritative.
     pub(super) fn cursors(
@@ -27,23 +24,12 @@ impl<R: Reader> Front<R> {
         let from = self.session_ref(link);
         let session = self.sessions.get_mut(&link).expect("the frame's session is there");
         let State::Live(live) = &mut session.state else { return Err(Code::WrongState) };
-        if live.subscribed {
-            return Err(Code::WrongState);
-        }
-        if live.delivery.channels() + list.len() > CHANNELS_PER_SESSION_MAX {
-            return Err(Code::RangeTooLong);
-        }
-        for cursor in list {
-            if !cursor.channel.is_valid() {
-                return Err(Code::Malformed);
-            }
-            live.delivery.set_cursor(cursor.channel, cursor.id.into(), cursor.incarnation.into());
-        }
-        if last {
-            live.subscribed = true;
+        if live.cursors.take(context, link, &mut live.delivery, (list, last))? {
             let mail = Mail::Subscribe { from, device: live.device, after: None };
             let home = Address::Shard(context.placement.home_of(live.device.uin));
             context.post.send(context.counters, home, mail);
+        } else if live.cursors.have_come() {
+            live.delivery.pump(context, &mut self.reader, link);
         }
         Ok(())
     }
@@ -97,8 +83,12 @@ impl<R: Reader> Front<R> {
         let State::Live(live) = &mut session.state else { return Err(Code::WrongState) };
         let before = context.counters.receive_acks;
         for cursor in list {
-            let acked =
-                live.delivery.acked(cursor.channel, cursor.id.into(), cursor.incarnation.into());
+            let acked = live.delivery.acked(
+                context,
+                cursor.channel,
+                cursor.id.into(),
+                cursor.incarnation.into(),
+            );
             context.counters.receive_acks += u64::from(acked.is_ok());
             if acked == Ok(true) {
                 live.tell_delivered(context, cursor.channel);

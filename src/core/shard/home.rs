@@ -11,6 +11,7 @@ use zerocopy::IntoBytes;
 use super::Shard;
 use super::audience::Audiences;
 use super::chat::refusal;
+use super::left::Left;
 use super::login::{RETRY_AFTER_MS, refuse_login};
 use super::records::{EntryBody, EpochBody};
 use super::state::{DeviceRow, EntryRow};
@@ -36,6 +37,7 @@ pub(super) struct Home {
     confirms_due: Vec<ShardId>,
     pub(super) waiting_logins: Vec<Login>,
     pub(super) audiences: Audiences,
+    pub(super) left: Left,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -89,6 +91,8 @@ pub(super) struct Login {
     pub(super) proof: Proof,
     pub(super) network: Network,
     pub(super) begun: Mono,
+    /// Of the cursors that the client would say.
+    pub(super) digest: u64,
 }
 
 /// What is done once a record is durable.
@@ -106,6 +110,7 @@ impl Home {
             confirms_due: Vec::new(),
             waiting_logins: Vec::new(),
             audiences: Audiences::default(),
+            left: Left::default(),
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::ops::Bound;
 
+use tern_protocol::frames::{Cursor, Network};
 use tern_protocol::{ChannelId, Code, DeviceId, Epoch, Incarnation, Uin};
 use zerocopy::IntoBytes;
 
@@ -15,7 +16,7 @@ use super::records::EpochBody;
 use crate::context::Context;
 use crate::dedup::DedupTable;
 use crate::log::{Links, Log, RecordKind};
-use crate::mail::{Address, Device, Mail, Proof, SessionRef, Token};
+use crate::mail::{Address, Attached, Device, Mail, Proof, SessionRef, Token};
 
 /// Channels in one page of a user's list.
 pub(crate) const CHANNELS_PER_PAGE: usize = 128;
@@ -92,11 +93,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             Some(state) if state.may_resume(epoch, &token, context.now.mono, resume_ms) => {
                 take_over(context, state, login);
                 self.home.unlisten(login.device);
-                let user = self.home.users.entry(uin).or_default();
-                let (to, resumed, rates) = (login.from, true, user.rates(context, device));
-                let device = login.device;
-                let mail = Mail::Attached { to, device, epoch, token, resumed, rates };
-                context.post.send(context.counters, Address::Front(to.worker), mail);
+                self.attach(context, login, (epoch, token), true);
             }
             _ => refuse_login(context, login.from, Code::ResumeUnknown, 0),
         }
@@ -141,15 +138,27 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         from: SessionRef,
         device: Device,
         ended: bool,
+        cursors: Vec<Cursor>,
     ) {
         let Some(user) = self.home.users.get_mut(&device.uin) else { return };
         let state = user.device(device.device);
         if state.session() == Some(from) {
-            state.presence = Presence::Away(context.now.mono);
+            let now = context.now.mono;
+            state.presence = Presence::Away(now);
             if ended {
                 state.token = None;
             }
+            self.home.left.keep(now, context.config.resume_ms, device, cursors);
             self.home.unlisten(device);
+        }
+    }
+
+    /// A device is on another kind of network.
+    pub(super) fn handle_network(&mut self, from: SessionRef, device: Device, network: Network) {
+        let Some(user) = self.home.users.get_mut(&device.uin) else { return };
+        let state = user.device(device.device);
+        if state.session() == Some(from) {
+            state.network = network;
         }
     }
 
@@ -181,7 +190,10 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
                 context.post.send(context.counters, Address::Front(to.worker), mail);
             }
         }
-        ended.into_iter().for_each(|device| self.home.unlisten(device));
+        for device in ended {
+            self.home.left.forget(device);
+            self.home.unlisten(device);
+        }
     }
 
     pub(super) fn granted(
@@ -193,7 +205,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
     ) {
         let Device { uin, device } = login.device;
         let user = self.home.users.entry(uin).or_default();
-        let (room, rates) = (user.has_room(context, device), user.rates(context, device));
+        let room = user.has_room(context, device);
         let state = user.device(device);
         state.granted = epoch;
         if let Some((_, code)) = state.kicked.filter(|(kicked, _)| epoch <= *kicked) {
@@ -206,8 +218,24 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         state.note_login(context.now.wall);
         take_over(context, state, login);
         self.home.unlisten(login.device);
-        let (to, resumed) = (login.from, false);
-        let mail = Mail::Attached { to, device: login.device, epoch, token, resumed, rates };
+        self.attach(context, login, (epoch, token), false);
+    }
+
+    /// The session is the device's; says so.
+    fn attach(
+        &mut self,
+        context: &mut Context<'_>,
+        login: &Login,
+        (epoch, token): (Epoch, Token),
+        resumed: bool,
+    ) {
+        let (to, device) = (login.from, login.device);
+        let user = self.home.users.entry(device.uin).or_default();
+        let rates = user.rates(context, device.device);
+        let (now, resume_ms) = (context.now.mono, context.config.resume_ms);
+        let cursors = self.home.left.take(now, resume_ms, device, login.digest);
+        let attached = Attached { to, device, epoch, token, resumed, rates, cursors };
+        let mail = Mail::Attached(Box::new(attached));
         context.post.send(context.counters, Address::Front(to.worker), mail);
     }
 }

@@ -17,6 +17,7 @@ mod commit;
 mod expiry;
 mod group;
 mod home;
+mod left;
 mod login;
 mod lost;
 mod marks;
@@ -120,15 +121,18 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
                 self.handle_ask_members(context, from, channel, after);
             }
             Mail::Members(members) => self.handle_members(context, *members),
-            Mail::Attach { from, device, proof, network, begun } => {
-                let login = Login { from, device, proof, network, begun };
+            Mail::Attach { from, device, proof, network, begun, digest } => {
+                let login = Login { from, device, proof, network, begun, digest };
                 self.handle_attach(context, login);
             }
             Mail::Subscribe { from, device, after } => {
                 self.handle_subscribe(context, from, device, after);
             }
-            Mail::Detach { from, device, ended, used, sent } => {
-                self.handle_detach(context, from, device, ended);
+            Mail::Network { from, device, network } => {
+                self.handle_network(from, device, network);
+            }
+            Mail::Detach { from, device, ended, used, sent, cursors } => {
+                self.handle_detach(context, from, device, ended, cursors);
                 self.keep_used(context, device, used, sent);
             }
             Mail::Sent { device, sent } => self.handle_sent(context, device, sent),
@@ -148,7 +152,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             | Mail::GroupPage { .. }
             | Mail::BlockDone { .. }
             | Mail::BlockedPart { .. }
-            | Mail::Attached { .. }
+            | Mail::Attached(_)
             | Mail::AttachRefused { .. }
             | Mail::Channels { .. }
             | Mail::Deliver { .. }

@@ -154,7 +154,14 @@ fn requests_have_a_rate_and_their_own_code() {
     let config = Config { asks_per_second: 2, asks_burst: 4, ..Config::default() };
     let mut world = world(1, config);
     let client = world.login(0, 1, 1, &[]);
-    let ping = Ping { sequence: 1.into(), network: 2, reserved: [0; 3] };
+    let ping = Ping {
+        sequence: 1.into(),
+        network: 2,
+        reserved: [0; 3],
+        digest: 0.into(),
+        heartbeat_ms: 0.into(),
+        reserved_end: 0.into(),
+    };
     let asked = |world: &mut World| {
         for _ in 0..3 {
             client.say(world, Kind::Ping, Flags::NONE, &ping, b"");

@@ -181,7 +181,8 @@ fn everything_is_there_after_a_restart_with_another_number_of_workers() {
 
 #[test]
 fn a_device_reads_within_its_window_and_its_grant() {
-    let mut world = World::new(1, 1);
+    let config = Config { window_messages_max: 64, ..Config::default() };
+    let mut world = World::over(MemoryReader::default(), 1, 1, config);
     let mut alice = world.login(0, 1, 1, &[]);
     for _ in 0..100 {
         alice.send(&mut world, direct(1, 2), b"message");
@@ -278,7 +279,7 @@ fn frames_out_of_turn_close_and_unknown_ones_are_answered() {
     let mut world = World::new(1, 1);
     let client = world.connect(0);
     client.say(&mut world, Kind(0x77), Flags::NONE, &[0u8; 3], b"");
-    client.say(&mut world, Kind::Hello, Flags(0x40), &[0u8; 16], b"");
+    client.say(&mut world, Kind::Hello, Flags(0x40), &[0u8; 32], b"");
     assert_eq!(errors(&world.take(&client)), [Code::UnknownKind, Code::UnknownFlag]);
     client.fetch(&mut world, direct(1, 2), 1, 1);
     assert_eq!(closes(&world.take(&client)), [Code::WrongState]);

@@ -23,7 +23,14 @@ fn orders(world: &mut World, client: &Client) -> Vec<Order> {
 }
 
 fn beat(world: &mut World, client: &Client) {
-    let ping = Ping { sequence: 1.into(), network: 1, reserved: [0; 3] };
+    let ping = Ping {
+        sequence: 1.into(),
+        network: 1,
+        reserved: [0; 3],
+        digest: 0.into(),
+        heartbeat_ms: 0.into(),
+        reserved_end: 0.into(),
+    };
     client.say(world, Kind::Ping, Flags::NONE, &ping, b"");
 }
 
@@ -96,7 +103,8 @@ fn what_was_free_and_is_never_acked_is_pushed_once_more() {
 
 #[test]
 fn what_is_pushed_once_more_keeps_its_room_in_the_window() {
-    let config = Config { datagrams: true, window_messages: 2, ..Config::default() };
+    let config =
+        Config { datagrams: true, window_messages: 2, window_messages_max: 2, ..Config::default() };
     let mut world = World::over(MemoryReader::default(), 2, 1, config);
     world.capabilities = capabilities::DATAGRAMS;
     let [mut alice, bob, mut carol] = [1, 2, 3].map(|uin| world.login(0, uin, 1, &[]));

@@ -159,6 +159,7 @@ impl Device {
             | Outgoing::Identity(_)
             | Outgoing::Channel(_)
             | Outgoing::Gap(_)
+            | Outgoing::AskCursors(_)
             | Outgoing::Pong(_) => {}
         }
     }
@@ -170,6 +171,7 @@ fn live_through(seed: u64) {
     let shards = 1 + rng.below(5) as u16;
     let config = Config {
         window_messages: 1 + rng.below(20) as u32,
+        window_messages_max: 1 + rng.below(40) as u32,
         requests_max: if rng.below(2) == 0 { 2 } else { 4_096 },
         sends_per_second: 100_000,
         sends_burst: 100_000,

@@ -55,6 +55,7 @@ impl Day {
         let mut rng = Rng::new(seed);
         let config = Config {
             window_messages: 1 + rng.below(60) as u32,
+            window_messages_max: 1 + rng.below(100) as u32,
             sends_per_second: 100_000,
             sends_burst: 100_000,
             ..Config::default()
@@ -315,7 +316,7 @@ fn a_client_is_told_what_of_its_wishes_expired() {
 fn what_expires_under_a_session_is_told_to_it() {
     let (mut world, reader, _) = expired_channel(10, 1);
     let shard = world.placement.shard_of_channel(channel());
-    let config = Config { window_messages: 2, ..Config::default() };
+    let config = Config { window_messages: 2, window_messages_max: 2, ..Config::default() };
     world = World::over(reader.clone(), 1, 1, config);
     let bob = world.login(0, 2, 1, &[cursor(channel(), 1, 1)]);
     assert_eq!(told(world.take(&bob)), ["push 2", "push 3"]);

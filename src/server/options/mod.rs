@@ -205,8 +205,11 @@ options! {
         "How long a session outlives its connection and can be resumed without a login."
         "Up to 256 bytes per session that left.";
     window_messages "window-messages": u32 = "64" "messages per session" [1..=65_536]
-        "Pushed messages that a device may leave unacked before more wait in the log."
+        "Pushed messages that a device may leave unacked before more wait in the log, to begin with."
         "Memory for that many messages per busy session, in QUIC's send buffer.";
+    window_messages_max "window-messages-max": u32 = "1024" "messages per session" [1..=65_536]
+        "What this window grows to while a device acks as fast as it is pushed to; `window-bytes` bounds it too."
+        "As for `window-messages`; less than that counts as equal.";
     window_bytes "window-bytes": u32 = "131072" "bytes per session" [PAYLOAD_BYTES_MAX as u64 + 1..=1 << 28]
         "The same window, in bytes of pushed messages."
         "That much memory per busy session.";
@@ -219,6 +222,9 @@ options! {
     heartbeat_cellular_ms "heartbeat-cellular-ms": u32 = "25000" "ms" [1_000..=600_000]
         "Heartbeat of clients on cellular and unknown networks; many NATs forget a binding after 30 s."
         "A datagram each way per beat and session, and the phone's radio wakes.";
+    heartbeat_ms_max "heartbeat-ms-max": u32 = "30000" "ms" [1_000..=600_000]
+        "The longest heartbeat that clients learn on a network that forgets nothing meanwhile; a longer one set above counts for its network."
+        "Beyond 30 s pushes may reach nobody until the next beat, where a NAT forgets earlier; a silent client is noticed after three beats.";
     datagrams "datagrams": Switch = "on" "on|off" []
         "Whether single messages may travel by QUIC datagram, to and from clients that can do it."
         "off: a lost message waits a round trip more, and holds up those behind it; nothing else changes.";
@@ -302,6 +308,7 @@ mod tests {
         assert_eq!(options.login_ms_max, machine.login_ms_max);
         assert_eq!(options.resume_seconds * 1_000, machine.resume_ms);
         assert_eq!(options.window_messages, machine.window_messages);
+        assert_eq!(options.window_messages_max, machine.window_messages_max);
         assert_eq!(options.window_bytes, machine.window_bytes);
         assert_eq!(options.sessions_max, machine.sessions_max);
         assert_eq!(options.requests_max, machine.requests_max);
@@ -309,5 +316,6 @@ mod tests {
         assert_eq!(options.heartbeat_wired_ms, machine.heartbeat_wired_ms);
         assert_eq!(options.heartbeat_wifi_ms, machine.heartbeat_wifi_ms);
         assert_eq!(options.heartbeat_cellular_ms, machine.heartbeat_cellular_ms);
+        assert_eq!(options.heartbeat_ms_max, machine.heartbeat_ms_max);
     }
 }

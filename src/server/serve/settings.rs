@@ -41,6 +41,7 @@ pub(super) fn machine(options: &Options) -> Config {
         login_ms_max: options.login_ms_max,
         resume_ms: options.resume_seconds * 1_000, // the option's limit is a week
         window_messages: options.window_messages,
+        window_messages_max: options.window_messages_max,
         window_bytes: options.window_bytes,
         sessions_max: options.sessions_max,
         requests_max: options.requests_max,
@@ -48,6 +49,7 @@ pub(super) fn machine(options: &Options) -> Config {
         heartbeat_wired_ms: options.heartbeat_wired_ms,
         heartbeat_wifi_ms: options.heartbeat_wifi_ms,
         heartbeat_cellular_ms: options.heartbeat_cellular_ms,
+        heartbeat_ms_max: options.heartbeat_ms_max,
         datagrams: options.datagrams == Switch::On,
         tokens: options.token_keys.path().is_some(),
     }
@@ -74,7 +76,7 @@ pub(super) fn tokens(options: &Options) -> Option<Rules> {
 /// What the transport is told.
 pub(super) fn transport(options: &Options) -> TransportSettings {
     TransportSettings {
-        heartbeat_ms_max: machine(options).heartbeat_ms_max(),
+        heartbeat_ms_max: machine(options).longest_heartbeat_ms(),
         retry_threshold: options.retry_threshold,
         handshake_ms_max: options.login_ms_max,
         connections_max: options.sessions_max,

@@ -181,6 +181,7 @@ fn encode_frame(frame: &Outgoing, buffer: &mut [u8; FRAME_BYTES]) -> usize {
         Outgoing::Gap(head) => encode(Kind::Gap, none, head, &[], buffer),
         Outgoing::Blocked(head) => encode(Kind::Blocked, none, head, &[], buffer),
         Outgoing::Pong(head) => encode(Kind::Pong, none, head, &[], buffer),
+        Outgoing::AskCursors(head) => encode(Kind::AskCursors, none, head, &[], buffer),
         Outgoing::Error { code, kind, flags, retry_after_ms } => {
             let head = ErrorHead {
                 code: code.0.into(),

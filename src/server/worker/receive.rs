@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use quinn_proto::{ConnectionHandle, ConnectionId, DatagramEvent, Incoming, Transmit};
 use quinn_udp::{EcnCodepoint, RecvMeta, UdpSockRef};
+use tern_core::io::Input;
 use tern_core::limiter::Rate;
 use tern_core::log::Reader;
 
@@ -193,6 +194,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         let address = link.connection.remote_address();
         let moved = address != link.peer.address;
         let own_id = own_id_of(datagram).unwrap_or(link.peer.own_id);
+        let moved_open = (moved && link.state == State::Open).then_some(link.id);
         if moved && let Some(free) = &mut link.free {
             free.moved(&link.connection);
         }
@@ -200,6 +202,9 @@ impl<M: Machine, R: Reader> Driver<M, R> {
             (link.peer.address, link.peer.own_id) = (address, own_id);
             self.counts.migrations += u64::from(moved);
             self.relist(index);
+        }
+        if let Some(id) = moved_open {
+            self.handle(Input::Moved(id));
         }
         self.queue_serve(index);
     }

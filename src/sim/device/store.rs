@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tern_client::machine::{Change, Position, Saved, SavedSend, SendId, Ticket};
+use tern_protocol::frames::Network;
 use tern_protocol::{ChannelId, Incarnation, MessageId};
 
 use crate::mutant::Mutant;
@@ -18,6 +19,7 @@ pub struct SimStore {
     sends: BTreeMap<SendId, SavedSend>,
     cursors: BTreeMap<ChannelId, (MessageId, Incarnation)>,
     reads: BTreeMap<ChannelId, (MessageId, Incarnation)>,
+    intervals: BTreeMap<u8, u32>,
     /// Batches under way, oldest first.
     pending: VecDeque<(Ticket, Vec<Change>)>,
     /// Batches that were called stored and are not: only under a defect.
@@ -67,10 +69,12 @@ impl SimStore {
             rows.map(|(&channel, &(id, incarnation))| Position { channel, id, incarnation })
                 .collect()
         };
+        let intervals = self.intervals.iter();
         Saved {
             sends: self.sends.values().cloned().collect(),
             cursors: positions(&self.cursors),
             reads: positions(&self.reads),
+            intervals: intervals.map(|(network, ms)| (Network::from_wire(*network), *ms)).collect(),
         }
     }
 
@@ -114,6 +118,9 @@ impl SimStore {
                 }
                 Change::Read(at) => {
                     self.reads.insert(at.channel, (at.id, at.incarnation));
+                }
+                Change::Interval { network, ms } => {
+                    self.intervals.insert(network.to_wire(), *ms);
                 }
             }
         }

@@ -229,6 +229,11 @@ impl Oracle {
         self.bounds.opened(link);
     }
 
+    /// The server goes on with the cursors that it knows of the client.
+    pub fn cursors_known(&mut self, link: u64) {
+        self.bounds.known(link);
+    }
+
     /// A client's cursor arrives at the server.
     pub fn cursor_arrives(&mut self, link: u64, channel: ChannelId, id: u64) {
         self.bounds.told(link, channel, id);

@@ -22,6 +22,7 @@ pub fn encode(frame: &Outgoing) -> Bytes {
         Outgoing::Gap(head) => Frame::Gap(head),
         Outgoing::Blocked(head) => Frame::Blocked(head),
         Outgoing::Pong(head) => Frame::Pong(head),
+        Outgoing::AskCursors(head) => Frame::AskCursors(head),
         Outgoing::Error { code, kind, flags, retry_after_ms } => {
             error = ErrorHead {
                 code: code.0.into(),

@@ -106,7 +106,7 @@ impl SmallWorld {
                     let body = body.unwrap_or_default();
                     if let Some(device) = self.device_on(link) {
                         let (to, place) = ((device, link), (shard, index));
-                        let most = Config::default().window_messages;
+                        let most = Config::default().longest_window();
                         self.oracle.push_leaves(&self.disk.borrow(), to, place, &body, most);
                     }
                     self.give(link, encode_push(&body));
@@ -135,6 +135,9 @@ impl SmallWorld {
                 Outgoing::LoggedIn(head) => {
                     let (epoch, resumed) = (head.epoch.into(), head.resumed != 0);
                     let on = (link, self.now);
+                    if head.known != 0 {
+                        self.oracle.cursors_known(link);
+                    }
                     self.oracle.login_leaves(&self.disk.borrow(), device, (epoch, resumed), on);
                 }
                 _ => {}

@@ -21,8 +21,10 @@ const FIXED_OVER_QUIC: [u64; 4] = [1, 2, 5, 7];
 const FRESH: Duration = Duration::from_secs(4);
 const FRESH_OVER_QUIC: Duration = Duration::from_secs(2);
 
-/// Counters that only broken or foreign clients move, or worlds larger than these.
-const NOT_BY_HONEST: [&str; 3] = ["frames_malformed", "frames_unknown", "mail_coalesced"];
+/// Counters that only broken or foreign clients move, worlds larger than these, addresses (which
+/// only packets have), or devices that never acknowledge.
+const NOT_BY_HONEST: [&str; 5] =
+    ["frames_malformed", "frames_unknown", "mail_coalesced", "beats_moved", "news"];
 
 /// Counters of what these applications never ask for.
 const NOT_ASKED_FOR: [&str; 8] = [

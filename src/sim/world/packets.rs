@@ -29,7 +29,7 @@ const SILENCE_MS_MAX: u64 = 30_000;
 pub(super) fn wire(seed: u64, config: &Config) -> Box<Wire> {
     let mut stream = Stream::of(seed, "wire");
     let mut settings = TransportSettings {
-        heartbeat_ms_max: config.heartbeat_ms_max(),
+        heartbeat_ms_max: config.longest_heartbeat_ms(),
         window_bytes: config.window_bytes,
         handshake_ms_max: config.login_ms_max,
         datagrams: config.datagrams,

@@ -391,8 +391,12 @@ impl World {
             Outgoing::LoggedIn(head) => {
                 let (epoch, resumed) = (head.epoch.into(), head.resumed != 0);
                 let on = (link, self.now);
+                if head.known != 0 {
+                    self.oracle.cursors_known(link);
+                }
                 self.oracle.login_leaves(&self.disk.borrow(), device, (epoch, resumed), on);
             }
+            Outgoing::AskCursors(_) => self.oracle.fetch_arrives(link), // delivery may go back
             Outgoing::Error { code, .. } => self.count_code(*code),
             _ => {}
         }
@@ -415,7 +419,7 @@ impl World {
         let link = self.misdirect(link);
         let Some(device) = self.device_of(link) else { return };
         let (to, place) = ((device, link), (shard, index));
-        let messages_max = self.config.window_messages;
+        let messages_max = self.config.longest_window();
         self.oracle.push_leaves(&self.disk.borrow(), to, place, &body, messages_max);
         self.give(link, encode_push(&body), order);
     }

@@ -29,6 +29,7 @@ pub(super) fn limits(draw: &Draw, stream: &mut Stream) -> (Config, Tuning) {
     config.datagrams = draw.faults.contains(&Fault::Datagrams);
     if draw.faults.contains(&Fault::TightLimits) {
         config.window_messages = stream.between(4, 16) as u32;
+        config.window_messages_max = stream.between(4, 64) as u32;
         config.requests_max = stream.between(1, 16) as usize;
         config.sends_per_second = stream.between(3, 50) as u32;
         config.sends_burst = stream.between(4, 40) as u32;

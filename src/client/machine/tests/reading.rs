@@ -164,6 +164,7 @@ impl World {
                     let (from, to) = (fetch.from.get(), fetch.to.get());
                     assert!(from > 0 && to <= self.newest, "{from} to {to}");
                     (from..=to).for_each(|id| self.show(id));
+                    self.reached = self.reached.max(to);
                 }
                 Frame::ReceiveAck(list) => self.note_ack(list[0].id.get()),
                 _ => {}

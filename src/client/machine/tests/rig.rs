@@ -355,7 +355,8 @@ pub(super) fn logged_in(epoch: u32, resumed: bool) -> Bytes {
         heartbeat_ms: HEARTBEAT_MS.into(),
         resume_ms: 600_000.into(),
         resumed: resumed.into(),
-        reserved: [0; 3],
+        known: 0,
+        reserved: [0; 2],
         token: [9; 32],
     };
     frame(Kind::LoggedIn, &logged_in, &[])
@@ -411,6 +412,8 @@ pub(super) fn pong(sequence: u32, heartbeat_ms: u32) -> Bytes {
         sequence: sequence.into(),
         heartbeat_ms: heartbeat_ms.into(),
         server_time: 0.into(),
+        moved: 0,
+        reserved: [0; 7],
     };
     frame(Kind::Pong, &pong, &[])
 }

@@ -234,6 +234,8 @@ impl Session {
                     sequence: ping.sequence,
                     heartbeat_ms: 10_000.into(),
                     server_time: 0.into(),
+                    moved: 0,
+                    reserved: [0; 7],
                 };
                 self.say(Kind::Pong, &pong, &[]).await;
             }
@@ -248,7 +250,8 @@ impl Session {
             heartbeat_ms: 10_000.into(),
             resume_ms: 60_000.into(),
             resumed: resumed.into(),
-            reserved: [0; 3],
+            known: 0,
+            reserved: [0; 2],
             token: [1; 32],
         };
         self.say(Kind::LoggedIn, &logged_in, &[]).await;

@@ -163,6 +163,9 @@ impl House {
             version: VERSION.into(),
             network: 1,
             reserved: 0,
+            digest: 0.into(),
+            heartbeat_ms: 0.into(),
+            reserved_end: 0.into(),
             capabilities: 0.into(),
         };
         self.frame(uin, Kind::Hello, Flags::NONE, &hello, b"");

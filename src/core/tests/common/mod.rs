@@ -19,6 +19,7 @@ use tern_core::memory::{MemoryLog, MemoryReader, MemoryTable};
 use tern_core::placement::{Placement, ShardId, WorkerId};
 use tern_core::time::{Mono, Now};
 use tern_core::{Recovery, Worker};
+use tern_protocol::digest::UNSAID;
 use tern_protocol::frames::{
     Cursor, Fetch, Hello, LoggedIn, Login, PushBody, Resume, Send, SendAck, SendRefused,
     message_kind,
@@ -367,12 +368,20 @@ impl Client {
     }
 
     pub fn hello(&self, world: &mut World) {
+        self.hello_with(world, UNSAID, 0);
+    }
+
+    /// A HELLO that says a digest of cursors, and a heartbeat that worked.
+    pub fn hello_with(&self, world: &mut World, digest: u64, heartbeat_ms: u32) {
         let hello = Hello {
             magic: MAGIC,
             version: VERSION.into(),
             network: 2,
             reserved: 0,
             capabilities: world.capabilities.into(),
+            digest: digest.into(),
+            heartbeat_ms: heartbeat_ms.into(),
+            reserved_end: 0.into(),
         };
         self.say(world, Kind::Hello, Flags::NONE, &hello, b"");
     }

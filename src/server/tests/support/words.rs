@@ -24,8 +24,16 @@ pub fn hello() -> Vec<u8> {
 /// HELLO of another protocol or version.
 pub fn hello_of(magic: [u8; 4], version: u16) -> Vec<u8> {
     let network = Network::Wired.to_wire();
-    let hello =
-        Hello { magic, version: version.into(), network, reserved: 0, capabilities: 0.into() };
+    let hello = Hello {
+        magic,
+        version: version.into(),
+        network,
+        reserved: 0,
+        capabilities: 0.into(),
+        digest: 0.into(),
+        heartbeat_ms: 0.into(),
+        reserved_end: 0.into(),
+    };
     frame(Kind::Hello, 0, hello.as_bytes())
 }
 
@@ -74,7 +82,14 @@ pub fn fetch(channel: ChannelId, from: u64, to: u64) -> Vec<u8> {
 /// PING.
 pub fn ping(sequence: u32) -> Vec<u8> {
     let network = Network::Wired.to_wire();
-    let ping = Ping { sequence: sequence.into(), network, reserved: [0; 3] };
+    let ping = Ping {
+        sequence: sequence.into(),
+        network,
+        reserved: [0; 3],
+        digest: 0.into(),
+        heartbeat_ms: 0.into(),
+        reserved_end: 0.into(),
+    };
     frame(Kind::Ping, 0, ping.as_bytes())
 }
 

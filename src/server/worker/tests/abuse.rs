@@ -51,7 +51,7 @@ fn a_stream_that_ends_ends_the_connection() {
         let address = server.workers.address();
         let stream = [ping(1), ping(2)].concat();
         let (whole, inside) = (Code::LoggedOut, Code::Malformed);
-        for (bytes, code) in [(12, whole), (24, whole), (3, inside), (8, inside), (13, inside)] {
+        for (bytes, code) in [(28, whole), (56, whole), (3, inside), (8, inside), (29, inside)] {
             let mut client = Client::connect(address).await;
             client.write(&stream[..bytes]).await;
             client.send.finish().expect("open");

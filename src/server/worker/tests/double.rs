@@ -75,8 +75,13 @@ impl Double {
     }
 
     fn pong(&mut self, link: LinkId, sequence: u32) {
-        let pong =
-            Pong { sequence: sequence.into(), heartbeat_ms: 0.into(), server_time: 0.into() };
+        let pong = Pong {
+            sequence: sequence.into(),
+            heartbeat_ms: 0.into(),
+            server_time: 0.into(),
+            moved: 0,
+            reserved: [0; 7],
+        };
         self.effects.push_back(Effect::Frame(link, Outgoing::Pong(pong)));
     }
 
@@ -201,6 +206,7 @@ impl Machine for Double {
                 assert!(self.links.remove(&link), "{link:?} was not open");
                 self.note(Told::Closed(link));
             }
+            Input::Moved(link) => assert!(self.links.contains(&link), "{link:?} is not open"),
             Input::Frame(link, bytes) => self.frame(now, link, &bytes),
             Input::Mail(address, mail) => {
                 assert_eq!(address, Address::Front(self.id));

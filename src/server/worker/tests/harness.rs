@@ -264,13 +264,32 @@ pub(super) fn closed_by_server(error: ConnectionError) -> (u64, String) {
 }
 
 pub(super) fn hello() -> Vec<u8> {
-    let hello =
-        Hello { magic: MAGIC, version: 1.into(), network: 0, reserved: 0, capabilities: 0.into() };
+    let hello = Hello {
+        magic: MAGIC,
+        version: 1.into(),
+        network: 0,
+        reserved: 0,
+        capabilities: 0.into(),
+        digest: 0.into(),
+        heartbeat_ms: 0.into(),
+        reserved_end: 0.into(),
+    };
     frame(Kind::Hello, &hello, &[])
 }
 
 pub(super) fn ping(sequence: u32) -> Vec<u8> {
-    frame(Kind::Ping, &Ping { sequence: sequence.into(), network: 0, reserved: [0; 3] }, &[])
+    frame(
+        Kind::Ping,
+        &Ping {
+            sequence: sequence.into(),
+            network: 0,
+            reserved: [0; 3],
+            digest: 0.into(),
+            heartbeat_ms: 0.into(),
+            reserved_end: 0.into(),
+        },
+        &[],
+    )
 }
 
 pub(super) fn command(text: &str) -> Vec<u8> {

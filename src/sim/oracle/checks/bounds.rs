@@ -18,14 +18,32 @@ pub struct Bounds {
 struct Window {
     /// By channel: the newest id pushed and the newest acked.
     channels: BTreeMap<ChannelId, (u64, u64)>,
+    /// The server knows the client's cursors from the connection before: delivery begins behind
+    /// them, wherever that is.
+    is_known: bool,
     /// The client asked for a range again, so delivery may have gone back.
     went_back: bool,
+}
+
+impl Window {
+    /// A channel of which this id is the first that is delivered, if none was before.
+    fn of(&mut self, channel: ChannelId, first: u64) -> &mut (u64, u64) {
+        let before = if self.is_known { first - 1 } else { 0 };
+        self.channels.entry(channel).or_insert((before, before))
+    }
 }
 
 impl Bounds {
     /// A connection reaches the server.
     pub fn opened(&mut self, link: u64) {
         self.windows.insert(link, Window::default());
+    }
+
+    /// The server took the cursors that it knew.
+    pub fn known(&mut self, link: u64) {
+        if let Some(window) = self.windows.get_mut(&link) {
+            window.is_known = true;
+        }
     }
 
     /// The client told a cursor, at login or as an ack.
@@ -45,7 +63,7 @@ impl Bounds {
     /// A push leaves; at most `messages_max` may be unacked while the connection is there.
     pub fn pushed(&mut self, link: u64, channel: ChannelId, id: u64, messages_max: u32) -> Verdict {
         let Some(window) = self.windows.get_mut(&link) else { return Ok(()) };
-        let (pushed, _) = window.channels.entry(channel).or_default();
+        let (pushed, _) = window.of(channel, id);
         *pushed = (*pushed).max(id);
         let unacked: u64 = window.channels.values().map(|(pushed, acked)| pushed - acked).sum();
         demand(window.went_back || unacked <= u64::from(messages_max), || {
@@ -56,7 +74,7 @@ impl Bounds {
     /// A gap leaves: its ids are under way no more than they are to be acked.
     pub fn stepped(&mut self, link: u64, channel: ChannelId, (from, to): (u64, u64)) {
         let Some(window) = self.windows.get_mut(&link) else { return };
-        let (pushed, acked) = window.channels.entry(channel).or_default();
+        let (pushed, acked) = window.of(channel, from);
         *pushed = (*pushed).max(to);
         *acked = (*acked + (to + 1).saturating_sub(from)).min(*pushed);
     }
