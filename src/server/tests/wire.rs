@@ -344,7 +344,9 @@ fn the_sdk_logs_its_secrets_where_the_variable_says() {
 
     let [near, far] = stage.decode(&kept);
     for decoded in [&near, &far] {
-        assert_eq!((decoded.count(Kind::SendAck), decoded.count(Kind::Welcome)), (1, 2));
+        // On a slow machine the client asks again, and is answered again.
+        assert!(decoded.count(Kind::SendAck) >= 1);
+        assert_eq!(decoded.count(Kind::Welcome), 2);
         let sent = decoded.frames(&ann, Way::ToServer);
         assert!(sent.iter().any(|frame| frame.ends_with(b"over the wire")));
         let got = decoded.frames(&bob, Way::ToClient);

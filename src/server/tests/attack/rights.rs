@@ -206,7 +206,8 @@ fn sends_that_are_not_allowed_are_refused_and_leave_no_trace() {
         peer.say(&words::send_of(*head, b"no"));
         assert_eq!(hear_refusal(&mut peer), *code, "case {place}");
     }
-    assert_eq!(peer.send(channel, epoch, 1, b"yes"), 1, "the first id is free");
+    // The first key was refused for good.
+    assert_eq!(peer.send(channel, epoch, 2, b"yes"), 1, "the first id is free");
     let refused = stage.await_grown("sends_refused_final", cases.len() as u64);
     assert_eq!((refused, stage.grown("sends_refused_retry")), (cases.len() as u64, 0));
     stage.finish(cases.len(), format!("sends_refused_final={refused}"));
