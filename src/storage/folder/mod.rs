@@ -362,7 +362,10 @@ mod tests {
         assert!(text.contains("stop it"), "{text}");
         let id = folder.id();
         drop(folder);
-        assert!(matches!(reopen(dir.path(), 4), Err(FolderError::Shards { made: 3, asked: 4, .. })));
+        assert!(matches!(
+            reopen(dir.path(), 4),
+            Err(FolderError::Shards { made: 3, asked: 4, .. })
+        ));
         let folder = reopen(dir.path(), 0).unwrap();
         assert_eq!((folder.id(), folder.shards()), (id, 3));
     }

@@ -15,7 +15,7 @@ pub(super) use entering::Entering;
 pub(super) use rules::Refusal;
 pub(super) use telling::PagePromise;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use tern_protocol::frames::{action, role, settings};
 use tern_protocol::group::ChangeView;
@@ -38,8 +38,12 @@ pub(super) struct Group {
     changed_at: Offset,
     /// Members, and who was one and can still read something.
     members: BTreeMap<Uin, Member>,
-    /// The same by the change that touched each last: what home shards ask for.
-    touched: BTreeSet<(MessageId, Uin)>,
+    /// What they may read, by the change that touched each last: what home shards ask for. With
+    /// it stays what an earlier change left, until the later one is durable: nobody may be told
+    /// of that before, but of the earlier one.
+    touched: BTreeMap<(MessageId, Uin), Visible>,
+    /// Places that go once a later change of that user is durable, by that change.
+    overtaken: VecDeque<(MessageId, (MessageId, Uin))>,
     /// How many are members now.
     count: usize,
     homes: BTreeMap<ShardId, HomeOf>,
@@ -127,6 +131,7 @@ impl Group {
         if self.unproven.len() == before {
             return false;
         }
+        self.forget_overtaken(id);
         self.homes.values_mut().for_each(|home| home.proven(id));
         true
     }
@@ -134,6 +139,7 @@ impl Group {
     /// All that was replayed is durable.
     pub(super) fn all_proven(&mut self) {
         let version = self.version;
+        self.forget_overtaken(version);
         self.homes.values_mut().for_each(|home| home.proven(version));
     }
 
@@ -232,12 +238,22 @@ impl Group {
     /// A member whose visible range changed with `member.touched`.
     fn put(&mut self, placement: &Placement, uin: Uin, member: Member) {
         if let Some(before) = self.members.insert(uin, member) {
-            self.touched.remove(&(before.touched, uin));
+            self.overtaken.push_back((member.touched, (before.touched, uin)));
         }
-        self.touched.insert((member.touched, uin));
+        self.touched.insert((member.touched, uin), member.visible);
         let home = self.homes.entry(placement.home_of(uin)).or_default();
         if home.unproven.back() != Some(&member.touched) {
             home.unproven.push_back(member.touched);
+        }
+    }
+
+    /// Changes up to `id` are durable: what they left behind is asked for by nobody.
+    fn forget_overtaken(&mut self, id: MessageId) {
+        while let Some((_, place)) = self.overtaken.pop_front_if(|(later, _)| *later <= id) {
+            // Not if a log says that one change touched a user twice.
+            if self.members.get(&place.1).is_none_or(|member| member.touched != place.0) {
+                self.touched.remove(&place);
+            }
         }
     }
 
@@ -292,7 +308,7 @@ impl Group {
         if self.members.insert(uin, member).is_some() {
             return None;
         }
-        self.touched.insert((touched, uin));
+        self.touched.insert((touched, uin), visible);
         let home = self.homes.entry(placement.home_of(uin)).or_default();
         home.version = home.version.max(touched);
         if visible.is_open() {

@@ -51,15 +51,16 @@ impl Group {
     ) -> HomePage {
         let mut page = HomePage { members: Vec::new(), upto: after, more: false };
         let later = self.touched.range((Bound::Excluded(after), Bound::Unbounded));
-        for (looked_at, place) in later.take_while(|place| place.0 <= durable).enumerate() {
+        let durable = later.take_while(|(place, _)| place.0 <= durable);
+        for (looked_at, (place, visible)) in durable.enumerate() {
             if looked_at >= LOOKED_AT_MAX || page.members.len() >= MEMBERS_PER_PAGE {
                 page.more = true;
                 break;
             }
             page.upto = *place;
-            let is_hidden = mutant!(KickUntold) && !self.members[&place.1].visible.is_open();
+            let is_hidden = mutant!(KickUntold) && !visible.is_open();
             if placement.home_of(place.1) == home && !is_hidden {
-                page.members.push((place.1, self.members[&place.1].visible));
+                page.members.push((place.1, *visible));
             }
         }
         page
@@ -162,4 +163,37 @@ fn send_page(
 ) {
     let mail = Mail::GroupPage { to, channel, page };
     context.post.send(context.counters, Address::Front(to.worker), mail);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who left and comes back before that is durable is named with the end of what he could
+    /// read, and only behind the proof with what he can read now.
+    #[test]
+    fn a_return_that_is_not_durable_hides_no_leave() {
+        let (placement, uin) = (Placement::new(1, 1), Uin(3));
+        let mut group = Group::default();
+        let page = |group: &Group, after: MemberPlace, durable| {
+            group.page_for_home(&placement, ShardId(0), after, MessageId(durable)).members
+        };
+        group.enter(&placement, MessageId(2), uin);
+        group.all_proven();
+        let start = (MessageId(0), Uin(0));
+        assert_eq!(page(&group, start, 5), [(uin, Visible::since(MessageId(2)))]);
+        for (id, leaves) in [(6, true), (9, false)] {
+            match leaves {
+                true => group.leave(&placement, MessageId(id), uin),
+                false => group.enter(&placement, MessageId(id), uin),
+            }
+            group.unproven.push_back(MessageId(id));
+        }
+        assert!(group.proven(MessageId(8)));
+        let until = Visible { until: MessageId(6), ..Visible::since(MessageId(2)) };
+        assert_eq!(page(&group, start, 8), [(uin, until)]);
+        assert!(group.proven(MessageId(9)));
+        assert_eq!(page(&group, start, 9), [(uin, Visible::since(MessageId(9)))]);
+        assert_eq!((group.touched.len(), group.overtaken.len()), (1, 0));
+    }
 }
