@@ -23,6 +23,7 @@ local KINDS = {
     [0x19] = "GROUP_PAGE",
     [0x20] = "PING",
     [0x21] = "PONG",
+    [0x22] = "ASK_CURSORS",
     [0x28] = "READ",
     [0x29] = "MARKS_ASK",
     [0x2a] = "MARKS",
@@ -120,6 +121,9 @@ local f = {
     hello_version = ProtoField.uint16("tern.hello.version", "version", base.DEC),
     hello_network = ProtoField.uint8("tern.hello.network", "network", base.DEC),
     hello_capabilities = ProtoField.uint64("tern.hello.capabilities", "capabilities", base.DEC),
+    hello_digest = ProtoField.uint64("tern.hello.digest", "digest", base.DEC),
+    hello_heartbeat_ms = ProtoField.uint32("tern.hello.heartbeat_ms", "heartbeat_ms", base.DEC),
+    hello_reserved_end = ProtoField.uint32("tern.hello.reserved_end", "reserved_end", base.DEC),
     welcome_version = ProtoField.uint16("tern.welcome.version", "version", base.DEC),
     welcome_unacked_sends_max = ProtoField.uint16("tern.welcome.unacked_sends_max", "unacked_sends_max", base.DEC),
     welcome_content_bytes_max = ProtoField.uint32("tern.welcome.content_bytes_max", "content_bytes_max", base.DEC),
@@ -136,6 +140,7 @@ local f = {
     logged_in_heartbeat_ms = ProtoField.uint32("tern.logged_in.heartbeat_ms", "heartbeat_ms", base.DEC),
     logged_in_resume_ms = ProtoField.uint32("tern.logged_in.resume_ms", "resume_ms", base.DEC),
     logged_in_resumed = ProtoField.uint8("tern.logged_in.resumed", "resumed", base.DEC),
+    logged_in_known = ProtoField.uint8("tern.logged_in.known", "known", base.DEC),
     logged_in_token = ProtoField.bytes("tern.logged_in.token", "token"),
     cursors_channel = ProtoField.string("tern.cursors.channel", "channel"),
     cursors_id = ProtoField.uint64("tern.cursors.id", "id", base.DEC),
@@ -203,9 +208,15 @@ local f = {
     group_page_name_and_members = ProtoField.bytes("tern.group_page.name_and_members", "name and members"),
     ping_sequence = ProtoField.uint32("tern.ping.sequence", "sequence", base.DEC),
     ping_network = ProtoField.uint8("tern.ping.network", "network", base.DEC),
+    ping_digest = ProtoField.uint64("tern.ping.digest", "digest", base.DEC),
+    ping_heartbeat_ms = ProtoField.uint32("tern.ping.heartbeat_ms", "heartbeat_ms", base.DEC),
+    ping_reserved_end = ProtoField.uint32("tern.ping.reserved_end", "reserved_end", base.DEC),
     pong_sequence = ProtoField.uint32("tern.pong.sequence", "sequence", base.DEC),
     pong_heartbeat_ms = ProtoField.uint32("tern.pong.heartbeat_ms", "heartbeat_ms", base.DEC),
     pong_server_time = ProtoField.uint64("tern.pong.server_time", "server_time", base.DEC),
+    pong_moved = ProtoField.uint8("tern.pong.moved", "moved", base.DEC),
+    ask_cursors_digest = ProtoField.uint64("tern.ask_cursors.digest", "digest", base.DEC),
+    ask_cursors_sequence = ProtoField.uint32("tern.ask_cursors.sequence", "sequence", base.DEC),
     read_channel = ProtoField.string("tern.read.channel", "channel"),
     read_id = ProtoField.uint64("tern.read.id", "id", base.DEC),
     read_incarnation = ProtoField.uint32("tern.read.incarnation", "incarnation", base.DEC),
@@ -252,11 +263,14 @@ local f = {
 tern.fields = f
 
 local LAYOUTS = {
-    [0x01] = { fixed = 16, tail = "none", fields = {
+    [0x01] = { fixed = 32, tail = "none", fields = {
         { "hello_magic", 0, 4, "bytes" },
         { "hello_version", 4, 2, "number" },
         { "hello_network", 6, 1, "number" },
         { "hello_capabilities", 8, 8, "number" },
+        { "hello_digest", 16, 8, "number" },
+        { "hello_heartbeat_ms", 24, 4, "number" },
+        { "hello_reserved_end", 28, 4, "number" },
     } },
     [0x02] = { fixed = 32, tail = "none", fields = {
         { "welcome_version", 0, 2, "number" },
@@ -281,6 +295,7 @@ local LAYOUTS = {
         { "logged_in_heartbeat_ms", 4, 4, "number" },
         { "logged_in_resume_ms", 8, 4, "number" },
         { "logged_in_resumed", 12, 1, "number" },
+        { "logged_in_known", 13, 1, "number" },
         { "logged_in_token", 16, 32, "bytes" },
     } },
     [0x06] = { fixed = 32, tail = "repeat", fields = {
@@ -369,14 +384,22 @@ local LAYOUTS = {
         { "group_page_settings", 36, 1, "number" },
         { "group_page_name_bytes", 38, 2, "number" },
     } },
-    [0x20] = { fixed = 8, tail = "none", fields = {
+    [0x20] = { fixed = 24, tail = "none", fields = {
         { "ping_sequence", 0, 4, "number" },
         { "ping_network", 4, 1, "number" },
+        { "ping_digest", 8, 8, "number" },
+        { "ping_heartbeat_ms", 16, 4, "number" },
+        { "ping_reserved_end", 20, 4, "number" },
     } },
-    [0x21] = { fixed = 16, tail = "none", fields = {
+    [0x21] = { fixed = 24, tail = "none", fields = {
         { "pong_sequence", 0, 4, "number" },
         { "pong_heartbeat_ms", 4, 4, "number" },
         { "pong_server_time", 8, 8, "number" },
+        { "pong_moved", 16, 1, "number" },
+    } },
+    [0x22] = { fixed = 16, tail = "none", fields = {
+        { "ask_cursors_digest", 0, 8, "number" },
+        { "ask_cursors_sequence", 8, 4, "number" },
     } },
     [0x28] = { fixed = 32, tail = "repeat", fields = {
         { "read_channel", 0, 16, "channel" },

@@ -13,11 +13,15 @@ use crate::io::{Effect, LinkId, Outgoing};
 /// Channels that one session may have cursors in: some 150 bytes each.
 pub(super) const CHANNELS_PER_SESSION_MAX: usize = 16_384;
 
+/// The list as far as the client has said it once more; boxed, since hardly a session has one.
+#[derive(Default)]
+struct Again(Vec<Cursor>);
+
 /// The cursors of one session, and what is done when they differ from the client's.
 #[derive(Default)]
 pub(super) struct Cursors {
     /// What the client has said since it was asked for all of them again.
-    again: Option<Box<Vec<Cursor>>>,
+    again: Option<Box<Again>>,
     /// How often it was.
     asked: u32,
     /// Whether the client has said all of them, and delivery began.
@@ -48,7 +52,7 @@ impl Cursors {
         if self.have_come && self.again.is_none() {
             return Err(Code::WrongState);
         }
-        let known = self.again.as_ref().map_or_else(|| delivery.channels(), |said| said.len());
+        let known = self.again.as_ref().map_or_else(|| delivery.channels(), |said| said.0.len());
         if known + list.len() > CHANNELS_PER_SESSION_MAX {
             return Err(Code::RangeTooLong);
         }
@@ -57,9 +61,9 @@ impl Cursors {
             self.have_come = last;
             return Ok(last);
         };
-        said.extend_from_slice(list);
+        said.0.extend_from_slice(list);
         if last && let Some(all) = self.again.take() {
-            delivery.say_again(context, link, &all);
+            delivery.say_again(context, link, &all.0);
         }
         Ok(false)
     }

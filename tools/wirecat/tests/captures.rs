@@ -125,7 +125,7 @@ fn messages_said_again_are_marked() {
     assert!(channel["fields"]["newest"].is_string(), "eight bytes are a string: {channel}");
     let login = objects.iter().find(|object| object["kind"] == "LOGIN").unwrap();
     assert_eq!(login["fields"]["secret"]["secret_bytes"], 32, "{login}");
-    assert_eq!(frame(Kind::Hello, 7).len(), 20);
+    assert_eq!(frame(Kind::Hello, 7).len(), 36);
 }
 
 /// A conversation that was really held, as it was captured, and what it says.
