@@ -4,7 +4,8 @@
 //! The window: a message is printed and flushed, then its cursor is stored, then the server hears
 //! of it. While one cursor is on its way to the disk the next messages are printed already. Killed
 //! in between, the next start prints those once more, never more than the server lets a device
-//! have unacknowledged (64 by default); killed at any other moment, each message is printed once.
+//! have unacknowledged (64, and while it catches up to 1,024, by default); killed at any other
+//! moment, each message is printed once.
 //! Channel and `id` tell a repeat from a new one.
 
 use std::pin::pin;

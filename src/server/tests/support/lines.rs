@@ -13,8 +13,8 @@ use crate::support::commands::{Heard, Talking};
 const LINES_AHEAD: u64 = 64;
 
 /// Messages that a receiver may print again after it was killed: the server pushes no more than
-/// this beyond what the device has acked, and it acks what it has stored.
-const AGAIN_MAX: u64 = 64;
+/// this beyond what the device has acked, which is what it has stored (`window-messages-max`).
+const AGAIN_MAX: u64 = 1_024;
 
 /// Nothing that must come takes longer than this.
 const PATIENCE: Duration = Duration::from_secs(60);
