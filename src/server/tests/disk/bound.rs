@@ -3,10 +3,11 @@
 //! does instead.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tern_protocol::Code;
 
+use crate::support::peer::PATIENCE;
 use crate::support::server::{ANY_PORT, Account, Server};
 use crate::writer::{Book, Writer, judge, read_back};
 
@@ -60,6 +61,15 @@ fn status(server: &Server) -> (Vec<String>, u64) {
     (troubles, status["disk"]["used_bytes"].as_u64().unwrap())
 }
 
+/// Asks until something is so, which must come.
+fn poll(what: &str, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "no {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Waits until the server knows how fast its logs grow: before that it foretells nothing.
 fn await_rate(server: &Server) {
     let is_known = || {
@@ -67,9 +77,7 @@ fn await_rate(server: &Server) {
             serde_json::from_str(&server.tern(&["status", "--json"])).unwrap();
         status["disk"]["bytes_per_second"].as_u64().unwrap() > 0
     };
-    while !is_known() {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    poll("the rate of the logs", is_known);
 }
 
 #[test]
@@ -102,9 +110,7 @@ fn a_bound_that_is_used_up_is_told_before_and_refuses() {
     assert_eq!(seen, WARNINGS);
     let full = book.acked.len();
     // The log says it too, at its own pace.
-    while !server.errors().contains(WARNINGS[2]) {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    poll("the last warning", || server.errors().contains(WARNINGS[2]));
     drop(sender);
     server.stop();
 
