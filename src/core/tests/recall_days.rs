@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use common::recalls::{Saying, block_answers};
 use common::{Client, Got, Rng, World, cursor, direct, for_seeds};
 use tern_core::config::Config;
-use tern_core::io::{Input, Outgoing};
+use tern_core::io::Outgoing;
 use tern_core::log::RecordKind;
 use tern_core::mail::Mail;
 use tern_core::memory::MemoryReader;
@@ -173,20 +173,8 @@ impl Device {
     }
 
     fn connect(&mut self, world: &mut World, rng: &mut Rng) {
-        let worker = rng.below(world.workers.len() as u64) as usize;
         let old = self.link.take();
-        if let Some(old) = &old
-            && rng.below(2) == 0
-            && old.worker < world.workers.len()
-        {
-            world.input(old.worker, Input::LinkClosed(old.link));
-        }
-        let mut client = world.connect(worker);
-        client.hello(world);
-        match old.filter(|old| old.epoch > 0 && rng.below(2) == 0) {
-            Some(old) => client.resume(world, self.uin, self.device, &old),
-            None => client.login(world, self.uin, self.device),
-        }
+        let client = world.connect_anew(rng, (self.uin, self.device), old);
         (self.live, self.link) = (false, Some(client));
     }
 

@@ -296,6 +296,30 @@ impl World {
         Client { worker, link, counter: 0, epoch: 0, token: [0; 32] }
     }
 
+    /// A device connects to any worker, by LOGIN or RESUME; of its connection before the server
+    /// may not have heard yet that it is gone.
+    pub fn connect_anew(
+        &mut self,
+        rng: &mut Rng,
+        (uin, device): (u64, u32),
+        old: Option<Client>,
+    ) -> Client {
+        let worker = rng.below(self.workers.len() as u64) as usize;
+        if let Some(old) = &old
+            && rng.below(2) == 0
+            && old.worker < self.workers.len()
+        {
+            self.input(old.worker, Input::LinkClosed(old.link));
+        }
+        let mut client = self.connect(worker);
+        client.hello(self);
+        match old.filter(|old| old.epoch > 0 && rng.below(2) == 0) {
+            Some(old) => client.resume(self, uin, device, &old),
+            None => client.login(self, uin, device),
+        }
+        client
+    }
+
     /// A device that is logged in and subscribed, with these cursors.
     pub fn login(&mut self, worker: usize, uin: u64, device: u32, cursors: &[Cursor]) -> Client {
         let mut client = self.connect(worker);
