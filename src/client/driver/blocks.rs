@@ -5,7 +5,7 @@ use bytes::Bytes;
 use tern_protocol::{ChannelId, Code, MessageId, Uin};
 use tokio::sync::oneshot;
 
-use super::{Client, Closed, Command};
+use super::{Ask, Client, Closed, Command};
 use crate::machine::{BlockPage, SendOutcome};
 
 /// Why a block could not be changed or listed.
@@ -37,7 +37,7 @@ impl Client {
     pub async fn recall(&self, channel: ChannelId, id: MessageId) -> Result<SendOutcome, Closed> {
         let (reply, result) = oneshot::channel();
         self.shared.room.acquire().await.map_err(|_| Closed)?.forget();
-        self.say(Command::Recall { channel, id, reply })?;
+        self.say(Command::Ask(Ask::Recall { channel, id, reply }))?;
         Ok(result.await.map_err(|_| Closed)?.outcome)
     }
 
@@ -56,7 +56,7 @@ impl Client {
         let (reply, result) = oneshot::channel();
         self.shared.room.acquire().await.map_err(|_| Closed)?.forget();
         let content = content.into();
-        self.say(Command::Edit { channel, id, content_type, content, reply })?;
+        self.say(Command::Ask(Ask::Edit { channel, id, content_type, content, reply }))?;
         Ok(result.await.map_err(|_| Closed)?.outcome)
     }
 
@@ -79,7 +79,8 @@ impl Client {
 
     async fn set_block(&self, uin: Uin, begins: bool) -> Result<(), BlockError> {
         let (reply, done) = oneshot::channel();
-        self.say(Command::Block { uin, begins, reply }).map_err(|Closed| BlockError::Closed)?;
+        self.say(Command::Ask(Ask::Block { uin, begins, reply }))
+            .map_err(|Closed| BlockError::Closed)?;
         done.await.map_err(|_| BlockError::Closed)?.map_err(BlockError::Refused)
     }
 
@@ -91,7 +92,8 @@ impl Client {
         let (mut all, mut after) = (Vec::new(), Uin(0));
         loop {
             let (reply, page) = oneshot::channel();
-            self.say(Command::BlockList { after, reply }).map_err(|Closed| BlockError::Closed)?;
+            self.say(Command::Ask(Ask::BlockList { after, reply }))
+                .map_err(|Closed| BlockError::Closed)?;
             let page = page.await.map_err(|_| BlockError::Closed)?;
             let BlockPage { uins, is_last } = page.map_err(BlockError::Refused)?;
             after = uins.last().copied().unwrap_or(after);

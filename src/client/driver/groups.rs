@@ -5,7 +5,7 @@ use std::fmt;
 use tern_protocol::{ChannelId, Code, MessageId, Uin};
 use tokio::sync::oneshot;
 
-use super::{Client, Closed, Command};
+use super::{Ask, Client, Closed, Command};
 use crate::group::{GroupChange, GroupMember, GroupPage, GroupSettings, InvalidChange};
 use crate::machine::{SendOutcome, SendResult};
 
@@ -125,7 +125,7 @@ impl Client {
         let content = change.encode().map_err(GroupError::Invalid)?;
         let (reply, result) = oneshot::channel();
         self.shared.room.acquire().await.map_err(|_| GroupError::Closed)?.forget();
-        self.say(Command::Change { channel, content, reply })?;
+        self.say(Command::Ask(Ask::Change { channel, content, reply }))?;
         result.await.map_err(|_| GroupError::Closed)
     }
 
@@ -170,7 +170,7 @@ impl Client {
         after: Uin,
     ) -> Result<GroupPage, GroupError> {
         let (reply, page) = oneshot::channel();
-        self.say(Command::GroupInfo { channel, after, reply })?;
+        self.say(Command::Ask(Ask::GroupInfo { channel, after, reply }))?;
         let page = page.await.map_err(|_| GroupError::Closed)?;
         page.map_err(|code| GroupError::Refused { code, member: None })
     }

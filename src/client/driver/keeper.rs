@@ -5,7 +5,7 @@ use std::io;
 use std::sync::mpsc as blocking;
 
 use tern_protocol::frames::Network;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::machine::{Change, Ticket};
 use crate::store::{Store, StoreError};
@@ -16,6 +16,8 @@ pub(super) enum Keep {
     Batch(Vec<Change>, Ticket),
     /// The round-trip time of a kind of network in ms.
     Rtt(Network, u32),
+    /// Tell when everything before this is kept.
+    Tell(oneshot::Sender<()>),
 }
 
 /// What became of it: everything up to a batch is on the disk, or the store failed for good.
@@ -62,7 +64,7 @@ fn write(
     store: &mut dyn Store,
     jobs: impl Iterator<Item = Keep>,
 ) -> Result<Option<Ticket>, StoreError> {
-    let (mut changes, mut newest) = (Vec::new(), None);
+    let (mut changes, mut newest, mut waiting) = (Vec::new(), None, Vec::new());
     for job in jobs {
         match job {
             Keep::Batch(batch, ticket) => {
@@ -70,10 +72,15 @@ fn write(
                 newest = Some(ticket);
             }
             Keep::Rtt(network, rtt_ms) => store.set_rtt_ms(network, rtt_ms)?,
+            Keep::Tell(reply) => waiting.push(reply),
         }
     }
     if newest.is_some() {
         store.apply(&changes)?;
+    }
+    for reply in waiting {
+        // Who waited may have gone.
+        let _ = reply.send(());
     }
     Ok(newest)
 }

@@ -5,7 +5,7 @@ use tern_protocol::{ChannelId, Code, MessageId};
 use tokio::sync::oneshot;
 
 use super::groups::GroupError;
-use super::{Client, Command};
+use super::{Ask, Client, Command};
 use crate::marks::{GroupReceipts, Unread, Which};
 
 impl Client {
@@ -28,7 +28,7 @@ impl Client {
         id: MessageId,
     ) -> Result<GroupReceipts, GroupError> {
         let (reply, answer) = oneshot::channel();
-        self.say(Command::GroupReceipts { channel, id, reply })?;
+        self.say(Command::Ask(Ask::GroupReceipts { channel, id, reply }))?;
         answer.await.map_err(|_| GroupError::Closed)?.map_err(refused)
     }
 
@@ -63,7 +63,7 @@ impl Client {
 
     async fn count(&self, which: Which) -> Result<Vec<Unread>, GroupError> {
         let (reply, answer) = oneshot::channel();
-        self.say(Command::Unread { which, reply })?;
+        self.say(Command::Ask(Ask::Unread { which, reply }))?;
         answer.await.map_err(|_| GroupError::Closed)?.map_err(refused)
     }
 }

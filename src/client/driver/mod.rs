@@ -5,6 +5,7 @@
 //! into frames and back, and one thread that writes the store. [`Client`] is the application's
 //! hand, [`Events`] its ear.
 
+mod asks;
 mod blocks;
 mod framing;
 mod groups;
@@ -23,17 +24,16 @@ use std::{fmt, io};
 
 use bytes::Bytes;
 use tern_protocol::frames::Network;
-use tern_protocol::{ChannelId, Code, MessageId, Uin};
+use tern_protocol::{ChannelId, MessageId};
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot};
 
-use crate::group::GroupPage;
 use crate::machine::{
-    BlockPage, Event, Identity, Position, Proof, SavedSend, SendId, SendOutcome, SendResult, Tuning,
+    Event, Identity, Position, Proof, SavedSend, SendId, SendOutcome, SendResult, Tuning,
 };
-use crate::marks::{GroupReceipts, Unread, Which};
 use crate::profile::Profile;
 use crate::store::{Store, StoreError};
 
+use asks::Ask;
 pub use blocks::BlockError;
 pub use groups::{Group, GroupError};
 pub use link::{Problem, server_code};
@@ -172,52 +172,14 @@ pub(crate) enum Command {
         tag: u64,
         reply: Option<oneshot::Sender<SendResult>>,
     },
-    Change {
-        channel: Option<ChannelId>,
-        content: Bytes,
-        reply: oneshot::Sender<SendResult>,
-    },
-    Recall {
-        channel: ChannelId,
-        id: MessageId,
-        reply: oneshot::Sender<SendResult>,
-    },
-    Edit {
-        channel: ChannelId,
-        id: MessageId,
-        content_type: u16,
-        content: Bytes,
-        reply: oneshot::Sender<SendResult>,
-    },
-    Block {
-        uin: Uin,
-        begins: bool,
-        reply: oneshot::Sender<Result<(), Code>>,
-    },
-    BlockList {
-        after: Uin,
-        reply: oneshot::Sender<Result<BlockPage, Code>>,
-    },
-    GroupInfo {
-        channel: ChannelId,
-        after: Uin,
-        reply: oneshot::Sender<Result<GroupPage, Code>>,
-    },
+    Ask(Ask),
     Read {
         channel: ChannelId,
         id: MessageId,
     },
-    GroupReceipts {
-        channel: ChannelId,
-        id: MessageId,
-        reply: oneshot::Sender<Result<GroupReceipts, Code>>,
-    },
-    Unread {
-        which: Which,
-        reply: oneshot::Sender<Result<Vec<Unread>, Code>>,
-    },
     Settled(SendId),
     Delivered(Position),
+    Remembered(oneshot::Sender<()>),
     Prove(Proof),
     NetworkChanged(Network),
     Rebind(oneshot::Sender<io::Result<()>>),
@@ -374,6 +336,17 @@ impl Client {
         let _ = self.say(Command::Settled(send));
     }
 
+    /// Waits until everything that was confirmed before is on the disk. An application that shows
+    /// nothing more before that shows again, after a crash, only what it had shown since.
+    ///
+    /// # Errors
+    /// When the store failed, or the client is closed.
+    pub async fn remembered(&self) -> Result<(), Closed> {
+        let (reply, remembered) = oneshot::channel();
+        self.say(Command::Remembered(reply))?;
+        remembered.await.map_err(|_| Closed)
+    }
+
     /// The device is on another network now: asks at once whether the connection still lives, or
     /// connects at once.
     pub fn network_changed(&self, network: Network) {
@@ -452,5 +425,14 @@ impl Events {
         let event = self.receiver.recv().await?;
         self.shared.untaken.fetch_sub(1, Ordering::Relaxed);
         Some(event)
+    }
+
+    /// The next event, and those behind it that are there already, at most `most` of them; none
+    /// after the client is closed.
+    pub async fn next_many(&mut self, most: usize) -> Vec<Event> {
+        let mut events = Vec::new();
+        let count = self.receiver.recv_many(&mut events, most).await;
+        self.shared.untaken.fetch_sub(count, Ordering::Relaxed);
+        events
     }
 }

@@ -1,6 +1,6 @@
 //! The task that runs the machine: brings it what happens, carries out what it decides.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::future::pending;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -10,19 +10,17 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use ring::rand::SecureRandom;
-use tern_protocol::Code;
 use tern_protocol::frames::Network;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::asks::Asks;
 use super::keeper::{self, Keep, Kept};
 use super::link::{Link, LinkEvent, Target, Tell};
 use super::transport::{self, local_address};
 use super::{Command, ConnectError, Options, Problem, Shared, Trust};
-use crate::group::GroupPage;
-use crate::machine::{BlockPage, Effect, Event, Input, Machine, Mono, SendId, SendResult, State};
-use crate::marks::{GroupReceipts, Unread};
+use crate::machine::{Effect, Event, Input, Machine, Mono, State};
 use crate::store::{Store, StoreError};
 
 /// Events that the application has not taken, beyond which nothing more is read. The server's
@@ -42,15 +40,7 @@ struct Task {
     commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedSender<Event>,
     shared: Arc<Shared>,
-    /// Who waits for the result of which send.
-    waiting: HashMap<SendId, oneshot::Sender<SendResult>>,
-    /// Who waits for a page of a group, in the order of asking.
-    asking: VecDeque<oneshot::Sender<Result<GroupPage, Code>>>,
-    /// Who waits for an answer about blocks, in the order of asking.
-    blocking: VecDeque<BlockReply>,
-    /// Who waits for counts of a group's receipts, and of unread messages; the same.
-    receipts: VecDeque<oneshot::Sender<Result<GroupReceipts, Code>>>,
-    counting: VecDeque<oneshot::Sender<Result<Vec<Unread>, Code>>>,
+    asks: Asks,
     /// Sends that were unsettled when last looked at.
     unsettled: usize,
     ended: bool,
@@ -74,12 +64,6 @@ struct TargetOptions {
     network: Network,
     /// The last round-trip time in ms of each kind of network.
     rtts_ms: HashMap<u8, u32>,
-}
-
-/// Who waits for an answer about blocks.
-enum BlockReply {
-    Wish(oneshot::Sender<Result<(), Code>>),
-    Page(oneshot::Sender<Result<BlockPage, Code>>),
 }
 
 /// What woke the task.
@@ -118,11 +102,7 @@ pub(super) fn spawn(
         commands,
         events,
         shared,
-        waiting: HashMap::new(),
-        asking: VecDeque::new(),
-        blocking: VecDeque::new(),
-        receipts: VecDeque::new(),
-        counting: VecDeque::new(),
+        asks: Asks::default(),
         unsettled,
         ended: false,
         keep: Some(keep),
@@ -227,54 +207,21 @@ impl Task {
         match command {
             Command::Send { channel, content_type, content, tag, reply } => {
                 if let Some(reply) = reply.filter(|_| !self.ended) {
-                    self.waiting.insert(self.machine.next_send(), reply);
+                    self.asks.await_send(self.machine.next_send(), reply);
                 }
                 self.say(Input::Send { channel, content_type, content, tag });
             }
-            Command::Change { channel, content, reply } if !self.ended => {
-                self.waiting.insert(self.machine.next_send(), reply);
-                self.say(Input::Change { channel, content, tag: 0 });
+            // Who asks later hears that it is over by the loss of the way to answer.
+            Command::Ask(ask) if !self.ended => {
+                let asked = self.asks.ask(ask, self.machine.next_send());
+                self.say(asked);
             }
-            Command::GroupInfo { channel, after, reply } if !self.ended => {
-                self.asking.push_back(reply);
-                self.say(Input::GroupInfo { channel, after });
-            }
-            Command::Recall { channel, id, reply } if !self.ended => {
-                self.waiting.insert(self.machine.next_send(), reply);
-                self.say(Input::Recall { channel, id, tag: 0 });
-            }
-            Command::Edit { channel, id, content_type, content, reply } if !self.ended => {
-                self.waiting.insert(self.machine.next_send(), reply);
-                self.say(Input::Edit { channel, id, content_type, content, tag: 0 });
-            }
-            Command::Block { uin, begins, reply } if !self.ended => {
-                self.blocking.push_back(BlockReply::Wish(reply));
-                self.say(Input::Block { uin, begins });
-            }
-            Command::BlockList { after, reply } if !self.ended => {
-                self.blocking.push_back(BlockReply::Page(reply));
-                self.say(Input::BlockList { after });
-            }
-            Command::GroupReceipts { channel, id, reply } if !self.ended => {
-                self.receipts.push_back(reply);
-                self.say(Input::GroupReceipts { channel, id });
-            }
-            Command::Unread { which, reply } if !self.ended => {
-                self.counting.push_back(reply);
-                self.say(Input::Unread(which));
-            }
-            // Who asked hears that it is over by the loss of the way to answer.
-            Command::Change { .. }
-            | Command::GroupInfo { .. }
-            | Command::Recall { .. }
-            | Command::Edit { .. }
-            | Command::Block { .. }
-            | Command::BlockList { .. }
-            | Command::GroupReceipts { .. }
-            | Command::Unread { .. } => {}
+            Command::Ask(_) => {}
             Command::Read { channel, id } => self.say(Input::Read { channel, id }),
             Command::Settled(send) => self.say(Input::Settled(send)),
             Command::Delivered(position) => self.say(Input::Delivered(position)),
+            // The keeper works in order, and without one the way to answer is lost.
+            Command::Remembered(reply) => self.keep(Keep::Tell(reply)),
             Command::Prove(proof) => self.say(Input::Prove(proof)),
             Command::NetworkChanged(network) => {
                 self.remember_rtt();
@@ -396,21 +343,16 @@ impl Task {
     }
 
     fn tell(&mut self, event: Event) {
-        let event = match event {
-            Event::Result(result) if self.answer(result) => return,
-            Event::GroupPage(page) => return answer_next(&mut self.asking, Ok(page)),
-            Event::GroupRefused { code, .. } => return answer_next(&mut self.asking, Err(code)),
-            Event::Blocked { refused, .. } => return self.answer_block(refused),
-            Event::BlockPage(page) => return self.answer_block_page(page),
-            Event::GroupReceipts(answer) => return answer_next(&mut self.receipts, answer),
-            Event::Unread(answer) => return answer_next(&mut self.counting, answer),
-            Event::State(State::Ended(_)) => {
-                self.ended = true;
-                self.drop_waiting();
-                event
+        let event = match self.asks.answer(event) {
+            Ok(settled) => {
+                return settled.into_iter().for_each(|send| self.say(Input::Settled(send)));
             }
-            other => other,
+            Err(event) => event,
         };
+        if let Event::State(State::Ended(_)) = event {
+            self.ended = true;
+            self.asks = Asks::default();
+        }
         self.shared.untaken.fetch_add(1, Ordering::Relaxed);
         if self.events.send(event).is_err() {
             // Nobody listens any more, which is the application's choice.
@@ -418,43 +360,11 @@ impl Task {
         }
     }
 
-    /// Gives a result to who waits for it, and tells whether somebody did.
-    fn answer(&mut self, result: SendResult) -> bool {
-        let waiting = self.waiting.remove(&result.send);
-        let told = waiting.is_some_and(|waiting| waiting.send(result).is_ok());
-        if told {
-            self.say(Input::Settled(result.send));
-        }
-        told
-    }
-
-    /// Nobody gets an answer any more.
-    fn drop_waiting(&mut self) {
-        self.waiting.clear();
-        self.asking.clear();
-        self.blocking.clear();
-        self.receipts.clear();
-        self.counting.clear();
-    }
-
-    /// The machine answers what is asked of blocks in the order of asking; who asked may have gone.
-    fn answer_block(&mut self, refused: Option<Code>) {
-        if let Some(BlockReply::Wish(reply)) = self.blocking.pop_front() {
-            let _ = reply.send(refused.map_or(Ok(()), Err));
-        }
-    }
-
-    fn answer_block_page(&mut self, page: Result<BlockPage, Code>) {
-        if let Some(BlockReply::Page(reply)) = self.blocking.pop_front() {
-            let _ = reply.send(page);
-        }
-    }
-
     /// Brings what was said across and what was changed to the disk.
     async fn end(mut self) {
         self.remember_rtt();
         self.shared.room.close();
-        self.drop_waiting();
+        self.asks = Asks::default();
         let closed = self.link.take().map(|link| link.close(None));
         self.closing.extend(closed);
         drop(self.link_events); // so that no connection waits to be heard
@@ -468,13 +378,5 @@ impl Task {
                 tracing::error!(%error, "the store failed");
             }
         }
-    }
-}
-
-/// The machine answers questions of a kind in the order in which they were asked.
-fn answer_next<T>(asking: &mut VecDeque<oneshot::Sender<T>>, answer: T) {
-    if let Some(asking) = asking.pop_front() {
-        // Who asked may have gone.
-        let _ = asking.send(answer);
     }
 }

@@ -1,12 +1,10 @@
 //! `tern recv`: prints what comes for a device, one line a message, and remembers only what it
 //! has printed.
 //!
-//! The window: a message is printed and flushed, then its cursor is stored, then the server hears
-//! of it. While one cursor is on its way to the disk the next messages are printed already. Killed
-//! in between, the next start prints those once more, never more than the server lets a device
-//! have unacknowledged (64, and while it catches up to 1,024, by default); killed at any other
-//! moment, each message is printed once.
-//! Channel and `id` tell a repeat from a new one.
+//! The window: what is there, at most [`BATCH_EVENTS_MAX`] events, is printed and flushed, then its
+//! cursors are stored, and only then more is printed. Killed in between, the next start prints
+//! that batch once more, which is one message where they come one by one; killed at any other
+//! moment, each message is printed once. Channel and `id` tell a repeat from a new one.
 
 use std::pin::pin;
 
@@ -19,6 +17,10 @@ use super::Exit;
 use super::chat::session::{self, Session, SessionArgs};
 use super::chat::spoken;
 use super::group::change_json;
+
+/// Events that are printed before their cursors are stored: the most that a killed `tern recv`
+/// prints again. A disk that takes 2 ms to store them still lets 30,000 messages a second through.
+const BATCH_EVENTS_MAX: usize = 64;
 
 /// The command line of `tern recv`.
 #[derive(Debug, clap::Args)]
@@ -56,25 +58,48 @@ async fn receive(session: &mut Session, args: &Args) -> Result<Exit, Exit> {
     let mut asked_to_end = pin!(session::asked_to_end());
     let mut printed = 0;
     while args.count.is_none_or(|count| printed < count) {
-        let event = tokio::select! {
-            event = session.events.next() => event,
+        let missing = args.count.map_or(u64::MAX, |count| count - printed);
+        let most = usize::try_from(missing).unwrap_or(usize::MAX).min(BATCH_EVENTS_MAX);
+        let events = tokio::select! {
+            events = session.events.next_many(most) => events,
             () = session::time_is_over(end) => return Ok(out_of_time(args, printed)),
             () = &mut asked_to_end => return Ok(Exit::Ok),
         };
-        let Some(event) = event else { return Ok(Exit::Failed) };
-        if let Event::Message(message) = &event {
-            session::print(if args.json { json(message) } else { line(message) }).await?;
-            printed += 1;
+        if events.is_empty() {
+            return Ok(Exit::Failed);
         }
-        if args.marks
-            && let Some(mark) = mark(&event, args.json)
-        {
-            session::print(mark).await?;
-        }
-        session.tell(&event)?;
-        session.client.confirm(&event);
+        printed += show(session, args, &events).await?;
     }
     Ok(Exit::Ok)
+}
+
+/// Prints a batch, and has it remembered before the next. Tells how many messages it held.
+async fn show(session: &mut Session, args: &Args, events: &[Event]) -> Result<u64, Exit> {
+    let text: String = events.iter().filter_map(|event| shown(event, args)).collect();
+    if !text.is_empty() {
+        session::print(text).await?;
+    }
+    for event in events {
+        session.client.confirm(event);
+    }
+    for event in events {
+        session.tell(event)?;
+    }
+    let messages = events.iter().filter(|event| matches!(event, Event::Message(_))).count();
+    if messages > 0 {
+        session.remember().await?;
+    }
+    Ok(messages as u64)
+}
+
+/// What is printed of an event, if anything.
+fn shown(event: &Event, args: &Args) -> Option<String> {
+    match event {
+        Event::Message(message) if args.json => Some(json(message)),
+        Event::Message(message) => Some(line(message)),
+        event if args.marks => mark(event, args.json),
+        _ => None,
+    }
 }
 
 fn out_of_time(args: &Args, printed: u64) -> Exit {

@@ -157,6 +157,11 @@ impl Session {
         Ok(())
     }
 
+    /// Waits until all that was confirmed is on the disk.
+    pub(crate) async fn remember(&self) -> Result<(), Exit> {
+        self.client.remembered().await.map_err(|_| ended(End::StoreFailed))
+    }
+
     fn tell_offline(&mut self, code: Option<Code>) -> Result<(), Exit> {
         let problem = self.client.problem();
         if let Some(problem @ Problem::Tls(_)) = problem {

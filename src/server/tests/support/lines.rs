@@ -12,9 +12,9 @@ use crate::support::commands::{Heard, Talking};
 /// Lines fed beyond those that are acked: as many as the server takes unanswered from a device.
 const LINES_AHEAD: u64 = 64;
 
-/// Messages that a receiver may print again after it was killed: the server pushes no more than
-/// this beyond what the device has acked, which is what it has stored (`window-messages-max`).
-const AGAIN_MAX: u64 = 1_024;
+/// Messages that a receiver may print again after it was killed: a batch that was printed and whose
+/// cursors were not stored yet.
+const AGAIN_MAX: u64 = 64;
 
 /// Nothing that must come takes longer than this.
 const PATIENCE: Duration = Duration::from_secs(60);
