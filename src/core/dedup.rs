@@ -50,6 +50,13 @@ impl DedupEntry {
         }
     }
 
+    /// How many keys of the window are younger than this one, which is of it too: none for the
+    /// key of the next message.
+    pub(crate) fn younger_than(&self, key: SendKey) -> u32 {
+        let back = self.newest.0.checked_sub(key.counter.0).filter(|_| key.epoch == self.epoch);
+        back.map_or(0, |back| (self.window & !(u64::MAX << back.min(u64::BITS - 1))).count_ones())
+    }
+
     /// The entry after the record at `at` was appended under `key`.
     ///
     /// # Panics

@@ -34,7 +34,8 @@ struct FreeChannels(Vec<(ChannelId, Option<MessageId>)>);
 /// The deliveries of one session.
 #[derive(Default)]
 pub(super) struct Delivery {
-    /// Whether the client takes pushes in any order.
+    /// Whether the client takes pushes in any order: once it is heard on this connection, since a
+    /// push may not overtake LOGGED_IN.
     takes_free: bool,
     /// Channels with pushes that left in free order; none for most sessions.
     free: Option<Box<FreeChannels>>,
@@ -78,9 +79,9 @@ struct View {
 }
 
 impl Delivery {
-    /// A session that has not said its cursors yet.
-    pub(super) fn new(takes_free: bool) -> Self {
-        Self { takes_free, ..Self::default() }
+    /// The client said something behind LOGGED_IN, so it has that.
+    pub(super) fn heard(&mut self, takes_datagrams: bool) {
+        self.takes_free = takes_datagrams;
     }
 
     /// Channels that this session has a cursor or a grant in.

@@ -75,6 +75,9 @@ impl<R: Reader> Front<R> {
         context.counters.frames_in += 1;
         let Some(session) = self.sessions.get_mut(&link) else { return };
         session.heard = context.now.mono;
+        if let State::Live(live) = &mut session.state {
+            live.delivery.heard(session.takes_datagrams);
+        }
         let verdict = match Frame::parse(&bytes) {
             Err(_) => {
                 context.counters.frames_malformed += 1;

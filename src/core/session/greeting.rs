@@ -150,7 +150,7 @@ impl<R: Reader> Front<R> {
             asks_group: false,
             blocking: Blocking::default(),
             marking: Marking::default(),
-            delivery: Delivery::new(session.takes_datagrams),
+            delivery: Delivery::default(),
         });
         self.live += 1;
         context.counters.resumes += u64::from(resumed);

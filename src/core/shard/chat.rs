@@ -85,15 +85,14 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         if self.removed.contains(&offer.device) {
             return refuse(context, &offer, Code::KeyUnknown, 0);
         }
+        if let Some(refusal) = self.refused.get(context.now.mono, offer.device, offer.key()) {
+            return refuse_named(context, &offer, refusal, 0);
+        }
         let entry = self.table.get(offer.device.uin, offer.device.device);
         let verdict = match DedupEntry::judge(entry.as_ref(), offer.key()) {
             Verdict::Closed if mutant!(ClosedAppended) => Verdict::New,
             verdict => verdict,
         };
-        let refused = self.refused.get(context.now.mono, offer.device, offer.key());
-        if let Some(refusal) = refused.filter(|_| verdict == Verdict::New) {
-            return refuse_named(context, &offer, refusal, 0);
-        }
         match verdict {
             Verdict::Seen | Verdict::Closed => {
                 let last = entry.expect("only a known device has old keys").last;
@@ -103,13 +102,22 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
                 let last = entry.map_or(Offset::NONE, |entry| entry.last);
                 self.refuse_when_durable(context, offer, last, Code::KeyUnknown.into());
             }
-            Verdict::New if !follows(entry.as_ref(), &offer) => {
-                self.park(context, offer);
+            Verdict::New => {
+                if let Some(offer) = self.refuse_late(context, offer, entry.as_ref()) {
+                    self.offer_new(context, offer, entry.as_ref());
+                }
             }
-            Verdict::New if offer.channel().is_group() => {
-                self.offer_to_group(context, offer, entry.as_ref());
-            }
-            Verdict::New => self.offer_direct(context, offer, entry.as_ref()),
+        }
+    }
+
+    /// A new key that may be appended.
+    fn offer_new(&mut self, context: &mut Context<'_>, offer: Offer, entry: Option<&DedupEntry>) {
+        if !follows(entry, &offer) {
+            self.park(context, offer);
+        } else if offer.channel().is_group() {
+            self.offer_to_group(context, offer, entry);
+        } else {
+            self.offer_direct(context, offer, entry);
         }
     }
 
@@ -136,7 +144,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
     /// the server came after the loss, so keys of its epoch can't be.
     fn is_doubtful(&self, entry: Option<&DedupEntry>, offer: &Offer) -> bool {
         let last = entry.map_or(Offset::NONE, |entry| entry.last);
-        offer.key().epoch < offer.epoch && self.doubts.contains(&last)
+        offer.key().epoch < offer.epoch && self.doubts.between(last, self.log.tail())
     }
 
     /// The cold reads that sends wait for are done.
@@ -261,7 +269,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
                 Ok((Some(Found::Never), ..)) => return never,
                 Ok((Some(found), ..)) => return found,
                 Ok((None, older, passes)) => {
-                    if passes && self.doubts.contains(&older) {
+                    if passes && self.doubts.between(older, at) {
                         never = Found::Unknown;
                     }
                     next = older;

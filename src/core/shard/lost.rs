@@ -155,6 +155,11 @@ impl Losses {
         newest.map(|place| place.links.device).collect()
     }
 
+    /// Ranges of which nothing is known, first and end, in their order.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = (Offset, Offset)> {
+        self.ranges.iter().map(|(at, end)| (*at, *end))
+    }
+
     /// The lost places of which it is known where to go on, in their order.
     pub(super) fn tombstones(&self) -> impl Iterator<Item = TombstoneRow> {
         let known = self.places.iter().filter(|(_, place)| place.whole || place.explained);

@@ -14,9 +14,11 @@ mod block;
 mod channel;
 mod chat;
 mod commit;
+mod doubts;
 mod expiry;
 mod group;
 mod home;
+mod late;
 mod left;
 mod login;
 mod lost;
@@ -38,7 +40,7 @@ use tern_protocol::{ChannelId, Incarnation};
 
 use crate::context::Context;
 use crate::dedup::DedupTable;
-use crate::log::{Durable, Log, Offset};
+use crate::log::{Durable, Log};
 use crate::mail::{Device, Mail};
 use crate::placement::ShardId;
 use crate::time::Mono;
@@ -46,6 +48,7 @@ use block::Blocks;
 use channel::Channel;
 use chat::Offer;
 use commit::Waiting;
+use doubts::Doubts;
 use group::{Entering, Group, PagePromise};
 use home::{Home, Login};
 use marks::Marks;
@@ -83,10 +86,7 @@ pub struct Shard<L, T> {
     exchange_begun: bool,
     home: Home,
     marks: Marks,
-    /// Messages that were their device's newest that could be read when another one, with a key
-    /// that nobody knows, was lost; none stands for devices without such a message. What comes
-    /// later links to them, past what is lost.
-    doubts: FxHashSet<Offset>,
+    doubts: Doubts,
     /// Devices that were removed for good since the start, and are forgotten.
     removed: FxHashSet<Device>,
     /// The log may have more to say of what expired.

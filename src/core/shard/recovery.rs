@@ -11,6 +11,7 @@ use super::Shard;
 use super::block::Blocks;
 use super::channel::Channel;
 use super::commit::Waiting;
+use super::doubts::Doubts;
 use super::group::Group;
 use super::home::Home;
 use super::lost::Losses;
@@ -24,7 +25,7 @@ use super::state::{
     TombstoneRow, WindowRow,
 };
 use crate::dedup::{DedupEntry, DedupTable, Verdict};
-use crate::log::{Links, Log, Offset, Record, RecordKind};
+use crate::log::{Links, Log, Offset, ReadError, Record, RecordKind};
 use crate::mail::Device;
 use crate::memory::MemoryTable;
 use crate::placement::{Placement, ShardId};
@@ -356,7 +357,9 @@ impl<T: DedupTable> Recovery<T> {
     pub fn finish<L: Log>(self, mut log: L) -> Shard<L, T> {
         let newest = |device: &Device| self.table.get(device.uin, device.device);
         let torn = self.torn.iter().filter_map(newest).map(|entry| entry.last);
-        let doubts = self.losses.doubts().into_iter().chain(torn).collect();
+        let newest = self.losses.doubts().into_iter().chain(torn).collect();
+        let mut is_kept = |at: Offset| log.with_record(at, |_| ()) != Err(ReadError::Expired);
+        let ranges = self.losses.ranges().filter(|(at, _)| is_kept(*at)).collect();
         let shards = usize::from(self.placement.shards());
         let mut telling: Vec<Telling> = (0..shards).map(|_| Telling::new()).collect();
         let mut channels: Vec<ChannelId> = self.channels.keys().copied().collect();
@@ -387,7 +390,7 @@ impl<T: DedupTable> Recovery<T> {
             exchange_begun: false,
             home: self.home,
             marks: self.marks,
-            doubts,
+            doubts: Doubts::new(newest, ranges),
             removed: FxHashSet::default(),
             expiry_goes_on: false,
         }

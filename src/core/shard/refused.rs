@@ -5,7 +5,8 @@
 //!
 //! Worth naming: nothing of this is in the log. A copy can come as long as some connection of its
 //! device lives, and none outlives the process; what a client says again later, it says because it
-//! was never told.
+//! was never told, or did not keep it. Then it is judged anew, unless a younger message of its
+//! device stands in its channel (late.rs).
 
 use std::collections::VecDeque;
 

@@ -2,21 +2,13 @@
 
 mod common;
 
-use common::{Client, Got, World, closes, cursor, direct};
+use common::{Client, Got, World, closes, cursor, digest, direct};
 use tern_core::config::Config;
 use tern_core::io::{Input, Outgoing};
 use tern_core::memory::MemoryReader;
-use tern_protocol::digest::{CursorDigest, UNSAID};
-use tern_protocol::frames::{Cursor, LoggedIn, Ping, Pong};
+use tern_protocol::digest::UNSAID;
+use tern_protocol::frames::{LoggedIn, Ping, Pong};
 use tern_protocol::{Code, Flags, Kind};
-
-fn digest(list: &[Cursor]) -> u64 {
-    let mut digest = CursorDigest::default();
-    for cursor in list {
-        digest.add(cursor.channel, cursor.id.into(), cursor.incarnation.into());
-    }
-    digest.to_wire()
-}
 
 /// A heartbeat; what the client got with it.
 fn beat(world: &mut World, client: &Client, digest: u64, heartbeat_ms: u32) -> (Pong, Vec<Got>) {

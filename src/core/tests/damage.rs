@@ -100,9 +100,9 @@ fn a_key_behind_an_expired_message_is_unknown() {
 
 #[test]
 fn a_lost_message_is_not_appended_again_after_a_restart() {
-    for lost in 1..=4u32 {
+    for (lost, whole) in (1..=4u32).flat_map(|lost| [(lost, true), (lost, false)]) {
         let (_, reader, old) = sent(4);
-        reader.damage(SHARD, messages(&reader, SHARD)[lost as usize - 1], true);
+        reader.damage(SHARD, messages(&reader, SHARD)[lost as usize - 1], whole);
         let mut world = World::over(reader.clone(), 1, 1, Config::default());
         let mut alice = world.login(0, 1, 1, &[cursor(direct(1, 2), 4, 1)]);
         world.take(&alice);
@@ -110,7 +110,9 @@ fn a_lost_message_is_not_appended_again_after_a_restart() {
         let got = world.take(&alice);
         assert_eq!(refusals(&got), [(lost, Code::KeyUnknown)], "the key of a lost message");
         alice.send(&mut world, direct(1, 2), b"new");
-        assert_eq!(acks(&world.take(&alice)), [(1, 5)], "its id is not given again");
+        let is_told_by_none = lost == 4 && !whole; // then the storage raises the incarnation
+        let id = if is_told_by_none { 4 } else { 5 };
+        assert_eq!(acks(&world.take(&alice)), [(1, id)], "its id is not given again");
         assert_eq!(messages(&reader, SHARD).len(), 4);
     }
 }

@@ -4,7 +4,7 @@
 mod common;
 
 use common::groups::{Wish, gaps, group_of, ids, pages, refusal};
-use common::{Client, World, acks, errors};
+use common::{Client, World, acks, direct, errors, refusals};
 use tern_core::config::Config;
 use tern_core::log::{Offset, RecordKind};
 use tern_core::mail::Mail;
@@ -60,6 +60,20 @@ fn a_group_is_made_and_everybody_hears_of_it_and_of_what_is_said() {
         assert_eq!((ids(&got, channel), gaps(&got, channel)), (expected, vec![]), "user {user}");
     }
     assert_eq!(post(&mut world, &mut users[3], channel), Err((Code::NotAMember, 0)));
+}
+
+#[test]
+fn a_copy_of_a_refused_message_is_refused_alike_after_a_later_login() {
+    let mut world = World::new(1, 1);
+    let mut users = four(&mut world);
+    let channel = users[0].create(&mut world, 1, 0, &[2, 3]);
+    assert_eq!(post(&mut world, &mut users[3], channel), Err((Code::NotAMember, 0)));
+    let (epoch, counter) = (users[3].epoch, users[3].counter);
+    let mut again = world.login(0, 4, 1, &[]);
+    again.send(&mut world, direct(1, 4), b"closes the older epoch");
+    world.take(&again);
+    again.send_as(&mut world, channel, epoch, counter, 0, b"hello");
+    assert_eq!(refusals(&world.take(&again)), [(counter, Code::NotAMember)]);
 }
 
 #[test]

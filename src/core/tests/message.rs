@@ -92,6 +92,20 @@ fn a_message_waits_for_its_predecessor() {
 }
 
 #[test]
+fn a_message_is_never_appended_behind_a_younger_one_of_its_device() {
+    let mut world = World::new(1, 1);
+    let mut alice = world.login(0, 1, 1, &[]);
+    alice.send(&mut world, direct(1, 2), b"first");
+    alice.send_as(&mut world, direct(1, 2), alice.epoch, 3, 1, b"third: the second was refused");
+    alice.send_as(&mut world, direct(1, 3), alice.epoch, 6, 0, b"elsewhere");
+    world.take(&alice);
+    alice.send_as(&mut world, direct(1, 2), alice.epoch, 2, 1, b"second, said again");
+    alice.send_as(&mut world, direct(1, 2), alice.epoch, 5, 3, b"younger ones are elsewhere");
+    let got = world.take(&alice);
+    assert_eq!((refusals(&got), acks(&got)), (vec![(2, Code::KeyClosed)], vec![(5, 3)]));
+}
+
+#[test]
 fn old_keys_are_looked_up_and_never_appended() {
     let mut world = World::new(1, 1);
     let mut alice = world.login(0, 1, 1, &[]);

@@ -2,8 +2,9 @@
 
 mod common;
 
-use common::{Client, World, cursor, direct};
+use common::{Client, World, cursor, digest, direct};
 use tern_core::config::Config;
+use tern_core::io::Input;
 use tern_core::io::Order::{self, Free, Kept};
 use tern_core::memory::MemoryReader;
 use tern_protocol::frames::{Ping, capabilities};
@@ -60,6 +61,23 @@ fn no_push_overtakes_the_first_word_of_a_history() {
     let tablet = world.login(0, 2, 2, &[cursor(direct(1, 2), 3, 1)]);
     alice.send(&mut world, direct(1, 2), b"fourth");
     assert_eq!(orders(&mut world, &tablet), [Free]);
+}
+
+#[test]
+fn no_push_overtakes_the_answer_to_a_login() {
+    let (mut world, mut alice, bob) = world(true, capabilities::DATAGRAMS);
+    alice.send(&mut world, direct(1, 2), b"first");
+    bob.ack(&mut world, direct(1, 2), 1);
+    alice.send(&mut world, direct(1, 2), b"missed");
+    world.input(bob.worker, Input::LinkClosed(bob.link));
+    world.pass(1_000);
+    let mut again = world.connect(0);
+    again.hello_with(&mut world, digest(&[cursor(direct(1, 2), 1, 1)]), 0);
+    again.resume(&mut world, 2, 1, &bob);
+    assert_eq!(orders(&mut world, &again), [Kept], "its cursors are known, and nothing is heard");
+    beat(&mut world, &again);
+    alice.send(&mut world, direct(1, 2), b"third");
+    assert_eq!(orders(&mut world, &again), [Free]);
 }
 
 #[test]

@@ -183,6 +183,28 @@ fn what_is_healed_keeps_its_room_in_the_window() {
     must_hold(&Plan::everyday(), "everyday", 60);
 }
 
+/// A push by datagram overtook the answer to a resume, whose cursors were known.
+#[test]
+fn no_push_overtakes_a_login() {
+    must_hold(&Plan::everyday(), "everyday", 3_001_885);
+    must_hold(&with_packets(), "everyday", 3_100_003);
+}
+
+/// Nothing was left of a device's newest message, and its restored phone sent it once more.
+#[test]
+fn the_key_of_a_message_of_which_nothing_is_left_is_not_appended_again() {
+    must_hold(&Plan::everyday(), "everyday", 3_002_085);
+}
+
+/// A change that was refused for good was judged anew when younger ones stood behind it; and a late
+/// copy of another one got another final answer than the first.
+#[test]
+fn what_was_refused_is_not_taken_behind_younger_ones() {
+    for seed in [3_002_234, 3_001_448] {
+        must_hold(&Plan::everyday(), "everyday", seed);
+    }
+}
+
 fn with_packets() -> Plan {
     Plan { depth: Depth::Quic, ..Plan::everyday() }
 }

@@ -19,7 +19,7 @@ use tern_core::memory::{MemoryLog, MemoryReader, MemoryTable};
 use tern_core::placement::{Placement, ShardId, WorkerId};
 use tern_core::time::{Mono, Now};
 use tern_core::{Recovery, Worker};
-use tern_protocol::digest::UNSAID;
+use tern_protocol::digest::{CursorDigest, UNSAID};
 use tern_protocol::frames::{
     Cursor, Fetch, Hello, LoggedIn, Login, PushBody, Resume, Send, SendAck, SendRefused,
     message_kind,
@@ -497,6 +497,15 @@ pub fn cursor(channel: ChannelId, id: u64, incarnation: u32) -> Cursor {
         incarnation: Incarnation(incarnation).into(),
         reserved: 0.into(),
     }
+}
+
+/// Of these cursors, as on the wire.
+pub fn digest(list: &[Cursor]) -> u64 {
+    let mut digest = CursorDigest::default();
+    for cursor in list {
+        digest.add(cursor.channel, cursor.id.into(), cursor.incarnation.into());
+    }
+    digest.to_wire()
 }
 
 /// The acks among what a client got: counter and id.
