@@ -120,7 +120,8 @@ pub struct Members {
     pub after: MemberPlace,
     /// Users of that home shard and what they may read.
     pub page: Vec<(Uin, Visible)>,
-    /// The place behind which the next page begins.
+    /// The place behind which the next page begins; before that of the question if the list begins
+    /// anew, without those that are known.
     pub upto: MemberPlace,
     /// Whether there is one.
     pub more: bool,

@@ -204,6 +204,12 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         audience.asking = Asking::No;
         audience.place = upto;
         audiences.asked_count -= 1;
+        if upto < after {
+            // Users were forgotten of whom this shard does not know that they left.
+            audience.users.clear();
+            audience.listeners.clear();
+            audience.known = MessageId(0);
+        }
         for (uin, visible) in page {
             self.home.take_member(context, channel, (uin, visible), &grant);
         }

@@ -27,7 +27,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
                 let oldest = channel.oldest();
                 self.mark_changed(context, id, true);
                 if let Some(group) = self.groups.get_mut(&id) {
-                    group.expire(oldest);
+                    group.expire(context.placement, oldest);
                 }
             }
         }

@@ -344,7 +344,7 @@ impl<T: DedupTable> Recovery<T> {
         if let Some(channel) = self.channels.get_mut(&channel) {
             channel.expire(up_to);
             if let Some(group) = group {
-                group.expire(channel.oldest());
+                group.expire(&self.placement, channel.oldest());
             }
         }
     }

@@ -205,6 +205,12 @@ fn what_was_refused_is_not_taken_behind_younger_ones() {
     }
 }
 
+/// A leave expired before the home shard of who left had heard of it, and was forgotten.
+#[test]
+fn a_leave_that_expired_is_heard_of() {
+    must_hold(&Plan::everyday(), "everyday", 5_000_589);
+}
+
 fn with_packets() -> Plan {
     Plan { depth: Depth::Quic, ..Plan::everyday() }
 }

@@ -23,7 +23,7 @@ use tern_protocol::{ChannelId, MessageId, Uin, UnixMillis};
 
 use super::state::{GroupRow, MemberRow};
 use crate::log::Offset;
-use crate::mail::Visible;
+use crate::mail::{MemberPlace, Visible};
 use crate::placement::{Placement, ShardId};
 
 /// A group that was made.
@@ -72,6 +72,9 @@ struct HomeOf {
     version: MessageId,
     /// Later ones, oldest first.
     unproven: VecDeque<MessageId>,
+    /// The newest place of a user at home there who was forgotten: who knows the members only up
+    /// to an earlier one was perhaps never told that he left.
+    forgotten: MemberPlace,
 }
 
 impl Group {
@@ -145,13 +148,16 @@ impl Group {
 
     /// Messages before `oldest` can't be read any more, so who could read only those is forgotten;
     /// but not that somebody was muted, or it would depend on the log's age whether leaving ends it.
-    pub(super) fn expire(&mut self, oldest: MessageId) {
+    pub(super) fn expire(&mut self, placement: &Placement, oldest: MessageId) {
         let gone =
             |member: &Member| member.visible.until < oldest && member.muted_until == UnixMillis(0);
-        let touched = &mut self.touched;
+        let (touched, homes) = (&mut self.touched, &mut self.homes);
         self.members.retain(|uin, member| {
             if gone(member) {
-                touched.remove(&(member.touched, *uin));
+                let place = (member.touched, *uin);
+                touched.remove(&place);
+                let home = homes.entry(placement.home_of(*uin)).or_default();
+                home.forgotten = home.forgotten.max(place);
             }
             !gone(member)
         });

@@ -25,6 +25,9 @@ const MEMBERS_PER_PAGE: usize = 512;
 /// of them take some 100 µs.
 const LOOKED_AT_MAX: usize = 4_096;
 
+/// Before all members.
+const START: MemberPlace = (MessageId(0), Uin(0));
+
 /// A page for a member, kept until the group's newest change is durable.
 pub(in crate::shard) struct PagePromise {
     at: Offset,
@@ -41,7 +44,8 @@ struct HomePage {
 }
 
 impl Group {
-    /// Users of a home shard that were touched after a place, as far as `durable`.
+    /// Users of a home shard that were touched after a place, as far as `durable`. If some of
+    /// them are forgotten meanwhile, the list begins anew.
     fn page_for_home(
         &self,
         placement: &Placement,
@@ -49,6 +53,10 @@ impl Group {
         after: MemberPlace,
         durable: MessageId,
     ) -> HomePage {
+        let forgotten = self.homes.get(&home).map_or(START, |home| home.forgotten);
+        if after != START && after < forgotten {
+            return HomePage { members: Vec::new(), upto: START, more: true };
+        }
         let mut page = HomePage { members: Vec::new(), upto: after, more: false };
         let later = self.touched.range((Bound::Excluded(after), Bound::Unbounded));
         let durable = later.take_while(|(place, _)| place.0 <= durable);
@@ -180,8 +188,7 @@ mod tests {
         };
         group.enter(&placement, MessageId(2), uin);
         group.all_proven();
-        let start = (MessageId(0), Uin(0));
-        assert_eq!(page(&group, start, 5), [(uin, Visible::since(MessageId(2)))]);
+        assert_eq!(page(&group, START, 5), [(uin, Visible::since(MessageId(2)))]);
         for (id, leaves) in [(6, true), (9, false)] {
             match leaves {
                 true => group.leave(&placement, MessageId(id), uin),
@@ -191,9 +198,30 @@ mod tests {
         }
         assert!(group.proven(MessageId(8)));
         let until = Visible { until: MessageId(6), ..Visible::since(MessageId(2)) };
-        assert_eq!(page(&group, start, 8), [(uin, until)]);
+        assert_eq!(page(&group, START, 8), [(uin, until)]);
         assert!(group.proven(MessageId(9)));
-        assert_eq!(page(&group, start, 9), [(uin, Visible::since(MessageId(9)))]);
+        assert_eq!(page(&group, START, 9), [(uin, Visible::since(MessageId(9)))]);
         assert_eq!((group.touched.len(), group.overtaken.len()), (1, 0));
+    }
+
+    /// A home shard that has not heard of a leave before it expired asks for all once more.
+    #[test]
+    fn a_leave_that_is_forgotten_makes_the_list_begin_anew() {
+        let placement = Placement::new(1, 1);
+        let mut group = Group::default();
+        for uin in [3, 4] {
+            group.enter(&placement, MessageId(2), Uin(uin));
+        }
+        group.leave(&placement, MessageId(5), Uin(3));
+        group.unproven.push_back(MessageId(5));
+        assert!(group.proven(MessageId(5)));
+        group.expire(&placement, MessageId(6));
+        let page = |after| {
+            let page = group.page_for_home(&placement, ShardId(0), after, MessageId(9));
+            (page.members.len(), page.upto, page.more)
+        };
+        assert_eq!(page((MessageId(2), Uin(4))), (0, START, true), "it knew of him");
+        assert_eq!(page(START), (1, (MessageId(2), Uin(4)), false));
+        assert_eq!(page((MessageId(5), Uin(3))), (0, (MessageId(5), Uin(3)), false), "it was told");
     }
 }
