@@ -1,39 +1,10 @@
-//! Measures a Tern server from outside: a child process, real sockets, a real disk, and the
-//! kernel's own figures of what it cost.
-//!
-//! In comes a command line ([`cli`]), out go a table for people and JSON for machines
-//! ([`report`]). In between a [`scenario`] has processes of their own ([`loader`]) lay a [`load`]
-//! on a [`system`] and reads the kernel's books ([`measure`]). A scenario returns figures and never prints them; the report prints and
-//! never measures.
-//!
-//! Invariants worth naming: the schedule of the load never depends on an answer, so a stall of the
-//! server shows in every message that was due in it; whatever a device was refused ends the run,
-//! so no figure stands for messages that were not delivered; nothing here reads a file of the
-//! server's source, so an older `tern` is measured by the same tool.
+//! `tern-bench`: measures a Tern server from outside, and says what it saw.
 #![forbid(unsafe_code)]
-
-mod cli;
-mod error;
-
-mod scenario;
-
-mod load;
-mod loader;
-
-mod floor;
-
-mod system;
-
-mod measure;
-
-mod report;
-
-mod progress;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match cli::run() {
+    match tern_bench::cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tern-bench: {error}");

@@ -24,6 +24,8 @@ use crate::system::Plan;
 
 pub use compare::compare;
 pub use page::write_page;
+pub use spread::{Spread, shown};
+pub use stored::log_path;
 
 /// One number that was measured.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

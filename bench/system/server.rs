@@ -170,9 +170,14 @@ impl Server {
         Control::connect(&socket(self.folder.path())).tried("the control socket")
     }
 
+    /// The last that it said.
+    pub fn words(&self) -> String {
+        words(self.folder.path())
+    }
+
     /// An error, with the last that the server said.
     pub fn with_words(&self, error: BenchError) -> BenchError {
-        let words = words(self.folder.path());
+        let words = self.words();
         match error {
             BenchError::Load(what) => BenchError::Load(format!("{what}; the server said: {words}")),
             other => other,

@@ -29,10 +29,24 @@ pub struct Locked {
 /// # Panics
 /// If the root manifest lists a folder without a manifest.
 pub fn members(tree: &Tree) -> Vec<Member> {
+    listed(tree, "members")
+}
+
+/// The packages that stand outside of the workspace, with lock files of their own. A folder of one
+/// may lie within a member's, and is no part of it.
+///
+/// # Panics
+/// If the root manifest lists a folder without a manifest.
+pub fn outsiders(tree: &Tree) -> Vec<Member> {
+    listed(tree, "exclude")
+}
+
+fn listed(tree: &Tree, list: &str) -> Vec<Member> {
     let root = tree.text("Cargo.toml");
-    let list = root.split_once("\nmembers = [").and_then(|(_, rest)| rest.split_once(']'));
-    let (list, _) = list.expect("the root manifest has a list of members");
-    let folders = list.split(',').map(|item| item.trim().trim_matches('"'));
+    let found =
+        root.split_once(&format!("\n{list} = [")).and_then(|(_, rest)| rest.split_once(']'));
+    let (found, _) = found.unwrap_or_else(|| panic!("the root manifest has no list of {list}"));
+    let folders = found.split(',').map(|item| item.trim().trim_matches('"'));
     folders.filter(|folder| !folder.is_empty()).map(|folder| member(tree, folder)).collect()
 }
 

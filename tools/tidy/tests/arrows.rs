@@ -3,7 +3,7 @@
 use tern_tidy::{Source, Tree, manifest, report};
 
 /// Which packages of ours each package may use.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     ("tern-random", &[]),
     ("tern-protocol", &["tern-random"]), // its tests
     ("tern-core", &["tern-groupmodel", "tern-protocol"]), // the former its tests
@@ -26,6 +26,10 @@ const ARROWS: [(&str, &[&str]); 17] = [
         ],
     ),
     ("tern-bench", &["tern-protocol", "tern-random"]),
+    (
+        "tern-peers", // outside of the workspace
+        &["tern-badlink", "tern-bench", "tern-netmodel", "tern-protocol", "tern-random"],
+    ),
     ("tern-micro", &["tern-core", "tern-protocol", "tern-storage"]),
     (
         "tern-sim",
@@ -78,7 +82,7 @@ const NO_STD_IN_PURE: [(&str, &str); 5] = [
 #[test]
 fn each_package_has_its_arrows() {
     let tree = Tree::read();
-    let members = manifest::members(&tree);
+    let members = packages(&tree);
     let without: Vec<String> = members
         .iter()
         .filter(|member| arrows(&member.name).is_none())
@@ -96,7 +100,7 @@ fn each_package_has_its_arrows() {
 fn manifests_follow_the_arrows() {
     let tree = Tree::read();
     let mut violations = Vec::new();
-    for member in manifest::members(&tree) {
+    for member in packages(&tree) {
         let allowed = arrows(&member.name).unwrap_or_default();
         let ours = member.dependencies.iter().filter(|name| name.starts_with("tern-"));
         for used in ours.filter(|used| !allowed.contains(&used.as_str())) {
@@ -109,12 +113,16 @@ fn manifests_follow_the_arrows() {
 #[test]
 fn sources_follow_the_arrows() {
     let tree = Tree::read();
+    let outside: Vec<String> =
+        manifest::outsiders(&tree).iter().map(|package| format!("{}/", package.folder)).collect();
     let mut violations = Vec::new();
-    for member in manifest::members(&tree) {
+    for member in packages(&tree) {
         let mut allowed = arrows(&member.name).unwrap_or_default().to_vec();
         allowed.push(&member.name);
         let folder = format!("{}/", member.folder);
-        for file in tree.files(&folder, ".rs") {
+        let is_another =
+            |path: &str| outside.iter().any(|nested| *nested != folder && path.starts_with(nested));
+        for file in tree.files(&folder, ".rs").filter(|file| !is_another(&file.path)) {
             for (line, word) in Source::new(&file.text).words() {
                 let package = word.replace('_', "-");
                 let ours = ARROWS.iter().any(|(name, _)| *name == package);
@@ -164,6 +172,11 @@ fn the_protocol_has_no_heap() {
         })
         .collect();
     report(&violations, "Borrow from the received bytes, or write into the caller's buffer.");
+}
+
+/// Those of the workspace, and those outside of it.
+fn packages(tree: &Tree) -> Vec<manifest::Member> {
+    [manifest::members(tree), manifest::outsiders(tree)].concat()
 }
 
 fn arrows(name: &str) -> Option<&'static [&'static str]> {

@@ -1,0 +1,85 @@
+//! Tern's devices: those of `tern-bench`, one thread and one UDP socket for all.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Instant;
+
+use tern_bench::error::BenchError;
+use tern_bench::load::{self, Approach, Identity, Swarm, Tickets, Wait};
+use tern_protocol::frames::Network;
+use tern_protocol::{ChannelId, Uin};
+
+use super::{Event, Load, Message};
+
+/// Users with a device each.
+pub struct Tern {
+    swarm: Swarm,
+    identities: Vec<Identity>,
+    uins: Vec<Uin>,
+    connected: usize,
+}
+
+impl Tern {
+    /// These users' devices, to come to `server`, whose certificate has this SHA-256.
+    ///
+    /// # Errors
+    /// When there is no socket to be had.
+    pub fn new(
+        server: SocketAddr,
+        pin: [u8; 32],
+        identities: Vec<Identity>,
+        seed: u64,
+    ) -> Result<Self, BenchError> {
+        let swarm = Swarm::new(Approach {
+            server,
+            pin,
+            sources: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
+            weather: None,
+            datagrams: true,
+            returns: true,
+            tickets: Tickets::None,
+            seed,
+        })?;
+        let uins = identities.iter().map(|identity| identity.uin).collect();
+        Ok(Self { swarm, identities, uins, connected: 0 })
+    }
+}
+
+impl Load for Tern {
+    fn connect(&mut self) -> Result<(), BenchError> {
+        let identity = self.identities.get(self.connected).cloned();
+        let identity = identity.expect("no more devices connect than there are users");
+        self.connected += 1;
+        self.swarm.connect(identity, Network::Wired).map(drop)
+    }
+
+    fn send(&mut self, from: usize, message: Message) {
+        let channel = ChannelId::direct(self.uins[from], self.uins[message.to]);
+        let Message { tag, bytes: content_bytes, .. } = message;
+        self.swarm.send(from, load::Message { channel, tag, content_bytes });
+    }
+
+    fn turn(&mut self) -> Result<(), BenchError> {
+        self.swarm.turn()
+    }
+
+    fn poll_event(&mut self) -> Option<(usize, Instant, Event)> {
+        loop {
+            let (device, at, event) = self.swarm.poll_event()?;
+            let event = match event {
+                load::Event::Online { .. } => Event::Online,
+                load::Event::Lost => Event::Lost,
+                load::Event::Acked(tag) => Event::Acked(tag),
+                load::Event::Received(tag) => Event::Received(tag),
+                load::Event::Beat => continue,
+                load::Event::Failed(kind, code) => {
+                    Event::Failed(format!("{kind}: {code}: {}", code.sentence()))
+                }
+            };
+            return Some((device, at, event));
+        }
+    }
+
+    fn wait(&mut self, until: Instant) -> Result<(), BenchError> {
+        self.swarm.wait(until, Wait::Sleep)
+    }
+}
