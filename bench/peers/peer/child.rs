@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use rustix::process::geteuid;
 use rustix::thread::set_current_timer_slack;
 use rustls::pki_types::CertificateDer;
@@ -31,6 +31,13 @@ const WORDS_BYTES: usize = 1_000;
 /// The file of what a server says.
 const WORDS: &str = "words.log";
 
+/// A day: clocks may differ by some of it.
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// How long a certificate is good. ejabberd sets a timer to its end, which must not be farther away
+/// than 49 days.
+const VALID: Duration = Duration::from_secs(30 * 86_400);
+
 /// A certificate for [`SERVER_NAME`], signed by itself: ECDSA on P-256, as Tern's own.
 pub struct Certificate {
     /// As servers read it.
@@ -47,13 +54,17 @@ impl Certificate {
     /// # Errors
     /// When there is no randomness to be had.
     pub fn new() -> Result<Self, BenchError> {
-        let made = generate_simple_self_signed([SERVER_NAME.to_owned()])
-            .map_err(|error| BenchError::Load(format!("no certificate: {error}")))?;
-        let CertifiedKey { cert, signing_key } = made;
+        let wrong = |error: rcgen::Error| BenchError::Load(format!("no certificate: {error}"));
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+        let today = date_time_ymd(1970, 1, 1) + since_1970.unwrap_or_default();
+        let mut params = CertificateParams::new([SERVER_NAME.to_owned()]).map_err(wrong)?;
+        (params.not_before, params.not_after) = (today - DAY, today + VALID);
+        let key = KeyPair::generate().map_err(wrong)?;
+        let certificate = params.self_signed(&key).map_err(wrong)?;
         Ok(Self {
-            certificate_pem: cert.pem(),
-            key_pem: signing_key.serialize_pem(),
-            der: cert.der().clone(),
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+            der: certificate.der().clone(),
         })
     }
 }

@@ -204,7 +204,10 @@ fn row(report: &Kept, tern: Option<&Kept>, columns: &[Column], has_ledger: bool)
         cells.push(cell(report, tern.filter(|_| !is_tern(report)), column));
     }
     if has_ledger {
-        cells.extend(SINS.map(|name| shown(report.sum("ledger", name))));
+        cells.extend(SINS.map(|name| match report.runs.is_empty() {
+            true => "-".to_owned(),
+            false => shown(report.sum("ledger", name)),
+        }));
     }
     let failed = match report.failures.len() {
         0 => String::new(),
@@ -241,6 +244,7 @@ fn systems(all: &[Kept]) -> String {
     let failures: Vec<String> = all
         .iter()
         .flat_map(|kept| kept.failures.iter().map(move |why| (kept, why)))
+        .map(|(kept, why)| (kept, why.lines().next().unwrap_or_default()))
         .map(|(kept, why)| format!("- {}, {}: {why}\n", kept.peer.title, kept.label()))
         .collect();
     if !failures.is_empty() {
