@@ -39,6 +39,14 @@ pub enum Network {
 }
 
 impl Network {
+    /// How many kinds there are.
+    pub const COUNT: usize = 4;
+
+    /// Its place in a table of all kinds: its number on the wire.
+    pub fn index(self) -> usize {
+        self.to_wire().into()
+    }
+
     /// From the wire; numbers not known count as unknown.
     pub fn from_wire(number: u8) -> Self {
         match number {
@@ -238,10 +246,11 @@ wire_struct!(
     Close, 8 {
         /// See [`crate::Code`].
         @0 code: U16,
-        /// Zero; ignored.
-        @2 reserved: U16,
-        /// Come back no earlier than this many milliseconds, and at a random time within as many
-        /// again; 0 where the code is not of class retry.
+        /// How long the slot to come back in is, in tenths of a second; 0: as long as the wait
+        /// before it.
+        @2 slot_tenths: U16,
+        /// Come back no earlier than this many milliseconds, and at a random time within the slot
+        /// that follows; 0 where the code is not of class retry.
         @4 come_back_ms: U32,
     }
 );

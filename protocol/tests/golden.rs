@@ -409,7 +409,7 @@ fn error() {
 #[test]
 fn close() {
     let code = Code::Draining.0.into();
-    let close = Close { code, reserved: 0.into(), come_back_ms: 1_000.into() };
+    let close = Close { code, slot_tenths: 0.into(), come_back_ms: 1_000.into() };
     same("close", Flags::NONE, &Frame::Close(&close, b"soon"));
 }
 

@@ -60,7 +60,8 @@ pub struct Config {
     /// Well above what may be parked in a few shards, so that parked sends alone never stop
     /// others.
     pub requests_max: usize,
-    /// Time in ms that clients are asked to wait when the server drains.
+    /// Time in ms that clients are asked to wait when the server drains or is full, before the slot
+    /// in which they come back.
     pub come_back_ms: u32,
     /// Heartbeat on a cable in ms.
     pub heartbeat_wired_ms: u32,

@@ -77,8 +77,8 @@ pub enum Effect {
         link: LinkId,
         /// Why.
         code: Code,
-        /// See [`tern_protocol::frames::Close`].
-        come_back_ms: u32,
+        /// When its client may come back.
+        come_back: ComeBack,
     },
     /// Ask the directory.
     Directory(Query),
@@ -90,6 +90,15 @@ pub enum Effect {
         /// Who waits.
         waiter: Waiter,
     },
+}
+
+/// When a client may come back, as CLOSE says it; all 0 where it may not.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ComeBack {
+    /// No earlier than this, in ms.
+    pub ms: u32,
+    /// At a random time within this many tenths of a second from then on; 0: as long as `ms`.
+    pub slot_tenths: u16,
 }
 
 /// What a push needs of its transport.

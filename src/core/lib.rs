@@ -45,6 +45,8 @@ pub mod shard;
 
 pub mod session;
 
+pub mod sight;
+
 mod context;
 mod worker;
 

@@ -2,19 +2,21 @@
 
 use std::collections::VecDeque;
 
-use tern_protocol::Code;
+use tern_protocol::frames::Network;
+use tern_protocol::{Code, Uin};
 
 use crate::config::Config;
 use crate::context::Context;
 use crate::counters::Counters;
 use crate::dedup::DedupTable;
-use crate::io::{Answer, Effect, Input, Waiter};
+use crate::io::{Answer, Effect, Input, LinkId, Waiter};
 use crate::log::{Log, Reader};
 use crate::mail::{Address, Mail};
 use crate::placement::{Placement, ShardId, WorkerId};
 use crate::post::Post;
 use crate::session::Front;
 use crate::shard::Shard;
+use crate::sight::{DeviceSight, SessionSight};
 use crate::time::{Mono, Now};
 
 /// Everything one worker decides.
@@ -151,6 +153,23 @@ impl<L: Log, T: DedupTable, R: Reader> Worker<L, T, R> {
     /// Connections, and those of them with a session that is logged in.
     pub fn sessions(&self) -> (usize, usize) {
         self.front.count()
+    }
+
+    /// How many of those sessions are on which network, by the network's number on the wire.
+    pub fn networks(&self) -> [usize; Network::COUNT] {
+        self.front.networks()
+    }
+
+    /// The devices of a user whose home shard is this worker's; none of any other user.
+    pub fn see_user(&self, now: Now, uin: Uin) -> Vec<DeviceSight> {
+        let home = usize::from(self.placement.home_of(uin).0);
+        let shard = self.by_id[home].map(|index| &self.shards[index]);
+        shard.map_or_else(Vec::new, |shard| shard.see(now.mono, self.config.resume_ms, uin))
+    }
+
+    /// A session of this worker that is logged in.
+    pub fn see_session(&self, now: Now, link: LinkId) -> Option<SessionSight> {
+        self.front.see(now.mono, link)
     }
 
     /// The shards that this worker owns.

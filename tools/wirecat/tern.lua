@@ -257,6 +257,7 @@ local f = {
     error_retry_after_ms = ProtoField.uint32("tern.error.retry_after_ms", "retry_after_ms", base.DEC),
     error_text = ProtoField.string("tern.error.text", "text"),
     close_code = ProtoField.uint16("tern.close.code", "code", base.HEX, CODES),
+    close_slot_tenths = ProtoField.uint16("tern.close.slot_tenths", "slot_tenths", base.DEC),
     close_come_back_ms = ProtoField.uint32("tern.close.come_back_ms", "come_back_ms", base.DEC),
     close_text = ProtoField.string("tern.close.text", "text"),
 }
@@ -463,6 +464,7 @@ local LAYOUTS = {
     } },
     [0x3f] = { fixed = 8, tail = "close_text", fields = {
         { "close_code", 0, 2, "number" },
+        { "close_slot_tenths", 2, 2, "number" },
         { "close_come_back_ms", 4, 4, "number" },
     } },
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ring::rand::SecureRandom;
 use tern_protocol::frames::Network;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 

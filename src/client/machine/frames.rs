@@ -132,7 +132,7 @@ pub(crate) fn read(list: &[Position], quiet: bool) -> Bytes {
 }
 
 pub(crate) fn close(code: Code) -> Bytes {
-    let close = Close { code: code.0.into(), reserved: 0.into(), come_back_ms: 0.into() };
+    let close = Close { code: code.0.into(), slot_tenths: 0.into(), come_back_ms: 0.into() };
     frame(Kind::Close, &close, &[])
 }
 

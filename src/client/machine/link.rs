@@ -21,13 +21,18 @@ use super::Machine;
 use super::beat::Beat;
 use super::frames;
 use super::io::{Effect, End, Event, State};
+use super::random::Random;
 use super::time::Mono;
+
+/// Milliseconds in a tenth of a second, the unit of slots on the wire.
+const MS_PER_TENTH: u64 = 100;
 
 /// Where the connection is.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Phase {
-    /// There is none until then.
-    Waiting { until: Mono },
+    /// There is none until then; `told` if the server named that time, so that nothing may shorten
+    /// the wait.
+    Waiting { until: Mono, told: bool },
     /// The driver opens one.
     Opening { until: Mono },
     /// HELLO waits for WELCOME, and what was said right behind it for LOGGED_IN.
@@ -38,6 +43,30 @@ pub(super) enum Phase {
     Live { since: Mono, beat: Beat },
     /// It is over.
     Ended,
+}
+
+/// When the server wants the client back; all 0 where it said nothing.
+#[derive(Clone, Copy, Default)]
+struct ComeBack {
+    /// No earlier than this.
+    wait_ms: u64,
+    /// At a random time within this from then on; 0: as long as the wait.
+    slot_ms: u64,
+}
+
+impl ComeBack {
+    fn after(wait_ms: u32) -> Self {
+        Self { wait_ms: wait_ms.into(), slot_ms: 0 }
+    }
+
+    fn is_told(self) -> bool {
+        self.wait_ms > 0 || self.slot_ms > 0
+    }
+
+    fn draw_ms(self, random: &mut Random) -> u64 {
+        let slot_ms = if self.slot_ms == 0 { self.wait_ms } else { self.slot_ms };
+        random.between(self.wait_ms, self.wait_ms + slot_ms)
+    }
 }
 
 /// A session that may go on. Kept in memory alone: a token on the disk could be copied with it,
@@ -174,7 +203,7 @@ impl Machine {
                     &mut self.out,
                 ) => {}
             Phase::Live { .. } => self.out.tell(Event::ServerError { code, kind }),
-            _ => self.refused(now, code, error.retry_after_ms.get()),
+            _ => self.refused(now, code, ComeBack::after(error.retry_after_ms.get())),
         }
     }
 
@@ -186,11 +215,13 @@ impl Machine {
     }
 
     pub(super) fn handle_close(&mut self, now: Mono, close: &Close) {
-        self.refused(now, Code(close.code.get()), close.come_back_ms.get());
+        let slot_ms = u64::from(close.slot_tenths.get()) * MS_PER_TENTH;
+        let wait_ms = close.come_back_ms.get().into();
+        self.refused(now, Code(close.code.get()), ComeBack { wait_ms, slot_ms });
     }
 
     /// The server ends the connection, or does not let the device in.
-    fn refused(&mut self, now: Mono, code: Code, wait_ms: u32) {
+    fn refused(&mut self, now: Mono, code: Code, come_back: ComeBack) {
         if is_fatal(code) {
             return self.end(End::Refused(code), code);
         }
@@ -198,7 +229,7 @@ impl Machine {
             self.session = None;
         }
         self.out.effect(Effect::Disconnect { code });
-        self.lost(now, Some(code), wait_ms);
+        self.lost(now, Some(code), come_back);
     }
 
     /// The connection is gone, or never came.
@@ -206,14 +237,14 @@ impl Machine {
         match (self.phase, code) {
             (Phase::Waiting { .. } | Phase::Ended, _) => {}
             (_, Some(code)) if is_fatal(code) => self.ended(End::Refused(code)),
-            _ => self.lost(now, code, 0),
+            _ => self.lost(now, code, ComeBack::default()),
         }
     }
 
     /// This side gives the connection up and tries another.
     pub(super) fn give_up(&mut self, now: Mono, code: Code) {
         self.out.effect(Effect::Disconnect { code });
-        self.lost(now, Some(code), 0);
+        self.lost(now, Some(code), ComeBack::default());
     }
 
     pub(super) fn bad_frame(&mut self, now: Mono) {
@@ -227,18 +258,18 @@ impl Machine {
         self.give_up(now, Code::LoggedOut);
     }
 
-    fn lost(&mut self, now: Mono, code: Option<Code>, wait_ms: u32) {
+    fn lost(&mut self, now: Mono, code: Option<Code>, come_back: ComeBack) {
         if let Phase::Live { since, .. } = self.phase
             && now.since_ms(since) >= self.tuning.good_after_ms
         {
             self.backoff.reset();
         }
         let mut retry_in_ms = self.backoff.next_ms(&self.tuning, &mut self.random);
-        if wait_ms > 0 && code.is_none_or(|code| code.class() == Class::Retry) {
-            let wait_ms = u64::from(wait_ms);
-            retry_in_ms = self.random.between(wait_ms, 2 * wait_ms);
+        let told = come_back.is_told() && code.is_none_or(|code| code.class() == Class::Retry);
+        if told {
+            retry_in_ms = come_back.draw_ms(&mut self.random);
         }
-        self.phase = Phase::Waiting { until: now.after_ms(retry_in_ms) };
+        self.phase = Phase::Waiting { until: now.after_ms(retry_in_ms), told };
         self.drop_link();
         self.out.tell(Event::State(State::Offline { retry_in_ms, code }));
     }

@@ -102,7 +102,7 @@ impl Machine {
             identity,
             tuning,
             network,
-            phase: Phase::Waiting { until: now },
+            phase: Phase::Waiting { until: now, told: false },
             session: None,
             backoff: Backoff::default(),
             intervals: Intervals::new(&saved.intervals),
@@ -180,7 +180,7 @@ impl Machine {
     pub fn poll_timeout(&self, now: Mono) -> Option<(Mono, &'static str)> {
         let live = self.poll_live_timeout(now);
         let phase = match self.phase {
-            Phase::Waiting { until } => Some((until, "reconnect")),
+            Phase::Waiting { until, .. } => Some((until, "reconnect")),
             Phase::Opening { until } => Some((until, "opening a connection")),
             Phase::Greeting { until, .. } | Phase::LoggingIn { until, .. } => {
                 Some((until, "login"))
@@ -321,7 +321,8 @@ impl Machine {
     fn handle_network(&mut self, now: Mono, network: Network) {
         self.network = network;
         match &mut self.phase {
-            Phase::Waiting { .. } => {
+            // Another network makes no room in the server that named the time.
+            Phase::Waiting { told: false, .. } => {
                 self.backoff.reset();
                 self.connect(now);
             }
@@ -332,7 +333,7 @@ impl Machine {
 
     fn handle_tick(&mut self, now: Mono) {
         match self.phase {
-            Phase::Waiting { until } if until <= now => self.connect(now),
+            Phase::Waiting { until, .. } if until <= now => self.connect(now),
             Phase::Opening { until }
             | Phase::Greeting { until, .. }
             | Phase::LoggingIn { until, .. }

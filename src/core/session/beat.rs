@@ -15,7 +15,10 @@ impl<R: Reader> Front<R> {
         let from = self.session_ref(link);
         let session = self.sessions.get_mut(&link).expect("the frame's session is there");
         let network = Network::from_wire(ping.network);
-        let is_other = std::mem::replace(&mut session.network, network) != network;
+        let before = std::mem::replace(&mut session.network, network);
+        let is_other = before != network;
+        self.networks[before.index()] -= 1;
+        self.networks[network.index()] += 1;
         session.beat_ms = context.config.beat_ms(network, ping.heartbeat_ms.get());
         let moved = std::mem::take(&mut session.moved);
         context.counters.beats += 1;

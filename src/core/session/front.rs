@@ -5,18 +5,20 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
-use tern_protocol::frames::Identity;
+use tern_protocol::frames::{Identity, Network};
 use tern_protocol::limits::MISSED_BEATS_MAX;
 use tern_protocol::registry::{Direction, Needs};
 use tern_protocol::{Code, DeviceId, Flags, Frame, Kind, Uin};
 
 use super::sending::Refusal;
+use super::slot;
 use super::{Session, State};
 use crate::context::Context;
-use crate::io::{Answer, Effect, LinkId, Outgoing};
+use crate::io::{Answer, ComeBack, Effect, LinkId, Outgoing};
 use crate::log::Reader;
 use crate::mail::{Address, Mail, Proof, SessionRef};
 use crate::placement::WorkerId;
+use crate::sight::SessionSight;
 use crate::time::Mono;
 
 /// The sessions of one worker.
@@ -30,7 +32,10 @@ pub(crate) struct Front<R> {
     pub(super) counting: VecDeque<LinkId>,
     /// Sessions that are logged in.
     pub(super) live: usize,
-    draining: bool,
+    /// How many of them are on which network.
+    pub(super) networks: [usize; Network::COUNT],
+    /// Set once the server goes down: how many are told to come back.
+    draining: Option<usize>,
 }
 
 /// What a frame's handling says of the connection: go on, or close it for this.
@@ -45,7 +50,8 @@ impl<R: Reader> Front<R> {
             deadlines: BinaryHeap::new(),
             counting: VecDeque::new(),
             live: 0,
-            draining: false,
+            networks: [0; Network::COUNT],
+            draining: None,
         }
     }
 
@@ -54,11 +60,26 @@ impl<R: Reader> Front<R> {
         (self.sessions.len(), self.live)
     }
 
+    /// How many sessions that are logged in are on which network.
+    pub(crate) fn networks(&self) -> [usize; Network::COUNT] {
+        self.networks
+    }
+
+    /// A session that is logged in, as an operator may see it.
+    pub(crate) fn see(&self, now: Mono, link: LinkId) -> Option<SessionSight> {
+        let session = self.sessions.get(&link)?;
+        matches!(session.state, State::Live(_)).then(|| SessionSight {
+            online_ms: now.since_ms(session.opened),
+            silent_ms: now.since_ms(session.heard),
+            beat_ms: session.beat_ms,
+        })
+    }
+
     pub(crate) fn handle_opened(&mut self, context: &mut Context<'_>, link: LinkId, begun: Mono) {
-        let come_back_ms = context.config.come_back_ms;
-        if self.draining || self.sessions.len() >= context.config.sessions_max {
-            let code = if self.draining { Code::Draining } else { Code::Busy };
-            return context.effect(Effect::Close { link, code, come_back_ms });
+        if self.draining.is_some() || self.sessions.len() >= context.config.sessions_max {
+            let code = if self.draining.is_some() { Code::Draining } else { Code::Busy };
+            let come_back = self.slot(context);
+            return context.effect(Effect::Close { link, code, come_back });
         }
         let now = context.now.mono;
         let deadline = now.after_ms(context.config.login_ms_max);
@@ -274,7 +295,7 @@ impl<R: Reader> Front<R> {
     }
 
     pub(crate) fn handle_drain(&mut self, context: &mut Context<'_>) {
-        self.draining = true;
+        self.draining = Some(self.sessions.len());
         for link in self.links(|_| true) {
             self.end(context, link, Code::Draining);
         }
@@ -323,7 +344,11 @@ impl<R: Reader> Front<R> {
 
     /// Closes a connection with a code; its session waits for its device unless the code ends it.
     pub(super) fn end(&mut self, context: &mut Context<'_>, link: LinkId, code: Code) {
-        self.end_for(context, link, code, context.config.come_back_ms);
+        let come_back = match code {
+            Code::Draining | Code::Busy => self.slot(context),
+            _ => ComeBack { ms: context.config.come_back_ms, slot_tenths: 0 },
+        };
+        self.end_for(context, link, code, come_back);
     }
 
     /// The same; who may come back is told when.
@@ -332,18 +357,26 @@ impl<R: Reader> Front<R> {
         context: &mut Context<'_>,
         link: LinkId,
         code: Code,
-        wait_ms: u32,
+        come_back: ComeBack,
     ) {
         let retry = code.class() == tern_protocol::Class::Retry;
         if self.forget(context, link, !retry) {
-            let come_back_ms = if retry { wait_ms } else { 0 };
-            context.effect(Effect::Close { link, code, come_back_ms });
+            let come_back = if retry { come_back } else { ComeBack::default() };
+            context.effect(Effect::Close { link, code, come_back });
         }
+    }
+
+    /// When those may come back who are sent away because there are too many, or all are.
+    fn slot(&self, context: &Context<'_>) -> ComeBack {
+        slot::come_back(context.config, self.draining.unwrap_or(self.sessions.len()))
     }
 
     fn forget(&mut self, context: &mut Context<'_>, link: LinkId, ended: bool) -> bool {
         let Some(session) = self.sessions.remove(&link) else { return false };
-        self.live -= usize::from(matches!(session.state, State::Live(_)));
+        if let State::Live(_) = session.state {
+            self.live -= 1;
+            self.networks[session.network.index()] -= 1;
+        }
         let (device, (used, sent), cursors) = match session.state {
             State::Attaching(device, _) => (device, Default::default(), Vec::new()),
             State::Live(live) if ended => (live.device, live.sending.left(), Vec::new()),

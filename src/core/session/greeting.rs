@@ -14,7 +14,7 @@ use super::marking::Marking;
 use super::rates::Sending;
 use super::{Live, State};
 use crate::context::Context;
-use crate::io::{Effect, LinkId, Outgoing, Query};
+use crate::io::{ComeBack, Effect, LinkId, Outgoing, Query};
 use crate::limiter::Limiter;
 use crate::log::Reader;
 use crate::mail::{Address, Attached, Device, Mail, Proof, SessionRef};
@@ -153,6 +153,7 @@ impl<R: Reader> Front<R> {
             delivery: Delivery::default(),
         });
         self.live += 1;
+        self.networks[session.network.index()] += 1;
         context.counters.resumes += u64::from(resumed);
         context.counters.logins += u64::from(!resumed);
         context.counters.cursors_known += u64::from(is_known);
@@ -177,7 +178,8 @@ impl<R: Reader> Front<R> {
         let Some(session) = self.sessions.get_mut(&to.link) else { return };
         context.counters.logins_refused += 1;
         if code != Code::ResumeUnknown {
-            return self.end_for(context, to.link, code, retry_after_ms);
+            let come_back = ComeBack { ms: retry_after_ms, slot_tenths: 0 };
+            return self.end_for(context, to.link, code, come_back);
         }
         session.state = State::Welcomed(session.state.digest());
         let (kind, flags) = (Kind::Resume, Flags::NONE);

@@ -17,9 +17,12 @@ mod page;
 mod rates;
 mod reading;
 mod sending;
+mod slot;
 mod window;
 
 pub(crate) use front::Front;
+pub use slot::LOGINS_PER_SECOND;
+pub(crate) use slot::login_ms;
 
 use tern_protocol::Epoch;
 use tern_protocol::digest::UNSAID;

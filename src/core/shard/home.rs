@@ -21,10 +21,8 @@ use crate::limiter::{Limiter, Rate};
 use crate::log::{Links, Log, Offset, RecordKind};
 use crate::mail::{Address, Changed, Device, Grant, Mail, Proof, SessionRef, Token};
 use crate::placement::ShardId;
+use crate::sight::{DeviceSight, LOGINS_KEPT, Place};
 use crate::time::Mono;
-
-/// Login times that are kept of a device: three intervals.
-const LOGINS_KEPT: usize = 4;
 
 /// The home part of a shard.
 pub(super) struct Home {
@@ -240,6 +238,19 @@ impl DeviceState {
         self.logins[0] = at;
     }
 
+    fn see(&self, now: Mono, resume_ms: u32) -> DeviceSight {
+        let place = match self.presence {
+            Presence::Online { session, .. } => Place::Online(session),
+            Presence::Away(since) => {
+                let for_ms = (since != Mono(0)).then(|| now.since_ms(since));
+                let is_kept = for_ms.is_some_and(|ms| ms <= u64::from(resume_ms));
+                Place::Away { for_ms, resumable: is_kept && self.token.is_some() }
+            }
+        };
+        let Self { device, network, logins, .. } = *self;
+        DeviceSight { device, place, network, logins }
+    }
+
     pub(super) fn session(&self) -> Option<SessionRef> {
         match self.presence {
             Presence::Online { session, .. } => Some(session),
@@ -272,6 +283,14 @@ fn same_token(a: &Token, b: &Token) -> bool {
 }
 
 impl<L: Log, T: DedupTable> Shard<L, T> {
+    /// The devices of a user of this shard, by number.
+    pub(crate) fn see(&self, now: Mono, resume_ms: u32, uin: Uin) -> Vec<DeviceSight> {
+        let devices = self.home.users.get(&uin).into_iter().flat_map(|user| &user.devices);
+        let mut seen: Vec<_> = devices.map(|state| state.see(now, resume_ms)).collect();
+        seen.sort_unstable_by_key(|sight| sight.device);
+        seen
+    }
+
     /// A uin enters a channel: durable before it is confirmed.
     pub(super) fn handle_enter(
         &mut self,

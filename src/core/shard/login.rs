@@ -17,6 +17,7 @@ use crate::context::Context;
 use crate::dedup::DedupTable;
 use crate::log::{Links, Log, RecordKind};
 use crate::mail::{Address, Attached, Device, Mail, Proof, SessionRef, Token};
+use crate::session::login_ms;
 
 /// Channels in one page of a user's list.
 pub(crate) const CHANNELS_PER_PAGE: usize = 128;
@@ -41,7 +42,9 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         }
         if !self.home.exchange_ended() {
             if self.home.waiting_logins.len() >= WAITING_LOGINS_MAX {
-                return refuse_login(context, from, Code::Busy, RETRY_AFTER_MS);
+                // Those who wait are logged in first.
+                let wait_ms = u32::try_from(login_ms(WAITING_LOGINS_MAX)).unwrap_or(u32::MAX);
+                return refuse_login(context, from, Code::Busy, wait_ms);
             }
             return self.home.waiting_logins.push(login);
         }

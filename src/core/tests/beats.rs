@@ -6,9 +6,10 @@ use common::{Client, Got, World, closes, cursor, digest, direct};
 use tern_core::config::Config;
 use tern_core::io::{Input, Outgoing};
 use tern_core::memory::MemoryReader;
+use tern_core::sight::{DeviceSight, Place};
 use tern_protocol::digest::UNSAID;
-use tern_protocol::frames::{LoggedIn, Ping, Pong};
-use tern_protocol::{Code, Flags, Kind};
+use tern_protocol::frames::{LoggedIn, Network, Ping, Pong};
+use tern_protocol::{Code, Flags, Kind, Uin, UnixMillis};
 
 /// A heartbeat; what the client got with it.
 fn beat(world: &mut World, client: &Client, digest: u64, heartbeat_ms: u32) -> (Pong, Vec<Got>) {
@@ -279,4 +280,54 @@ fn a_device_that_acks_catches_up_with_a_growing_window() {
     println!("TEST D-10 small n=2000 got={upto} lost=0 rounds={rounds:?}");
     assert_eq!(upto, 2_000);
     assert_eq!(rounds[..4], [64, 128, 256, 512]);
+}
+
+/// The router's facts: who is here, where, since when, and the newest four logins of each device.
+#[test]
+fn an_operator_sees_where_a_device_is_and_its_newest_four_logins() {
+    let mut world = World::new(4, 2);
+    let mut begun = Vec::new();
+    for login in 0..6 {
+        world.pass(60_000);
+        begun.push(world.now.wall);
+        world.login(login % 2, 7, 1, &[]);
+    }
+    begun.reverse();
+    let phone = world.login(0, 7, 2, &[]);
+    let see = |world: &World| {
+        let seen = world.workers.iter().map(|worker| worker.see_user(world.now, Uin(7)));
+        let mut seen: Vec<_> = seen.filter(|seen| !seen.is_empty()).collect();
+        assert_eq!(seen.len(), 1, "one home shard knows the user");
+        seen.remove(0)
+    };
+    let session = |world: &World, sight: &DeviceSight| match sight.place {
+        Place::Online(at) => {
+            world.workers[usize::from(at.worker.0)].see_session(world.now, at.link)
+        }
+        Place::Away { .. } => None,
+    };
+    let seen = see(&world);
+    assert_eq!(seen[0].logins, begun[..4], "the newest first");
+    assert_eq!(seen[1].logins[1..], [UnixMillis(0); 3], "it logged in once");
+    assert_eq!(seen.iter().map(|sight| sight.network).collect::<Vec<_>>(), [Network::Wifi; 2]);
+    let networks = |world: &World| {
+        let all = world.workers.iter().map(|worker| worker.networks());
+        all.fold([0; Network::COUNT], |sum, one| std::array::from_fn(|at| sum[at] + one[at]))
+    };
+    assert_eq!(networks(&world), [0, 0, 2, 0], "the fenced ones count no more");
+
+    world.pass(20_000);
+    beat(&mut world, &phone, UNSAID, 0);
+    world.pass(5_000);
+    let heard = session(&world, &see(&world)[1]).expect("it is here");
+    assert_eq!((heard.online_ms, heard.silent_ms, heard.beat_ms), (25_000, 5_000, 30_000));
+
+    world.input(phone.worker, Input::LinkClosed(phone.link));
+    let resume_ms = u64::from(Config::default().resume_ms);
+    for (ms, resumable) in [(0, true), (resume_ms, true), (resume_ms + 1, false)] {
+        let gone = see(&world)[1].place;
+        world.pass(if ms == 0 { resume_ms } else { 1 });
+        assert_eq!(gone, Place::Away { for_ms: Some(ms), resumable });
+    }
+    assert_eq!(networks(&world), [0; 4], "the other one missed three heartbeats");
 }

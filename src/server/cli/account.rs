@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use serde::Serialize;
 use tern_client::profile::Profile;
 
+use super::folder::strange;
 use super::{Exit, FolderArgs, fail, print};
-use crate::control::protocol::{AccountReply, AccountRequest, Added};
+use crate::control::presence::{Presence, USERS_MAX};
+use crate::control::protocol::{AccountReply, AccountRequest, Added, Reply, Request};
 use crate::folder::DataFolder;
 
 /// What each of them takes.
@@ -24,6 +26,19 @@ impl Common {
     /// Asks the server, or the store if none runs.
     pub(super) fn ask(&self, request: &AccountRequest) -> Result<AccountReply, Exit> {
         self.folder.ask_accounts(request)
+    }
+
+    /// Where the devices of these users are; nothing where no server runs, or none is ready.
+    pub(super) fn presences(&self, uins: &[u64]) -> Result<Vec<Presence>, Exit> {
+        let mut all = Vec::new();
+        for page in uins.chunks(USERS_MAX) {
+            match self.folder.ask_running(&Request::Presence(page.to_vec()))? {
+                Some(Reply::Presence(Some(seen))) => all.extend(seen),
+                Some(Reply::Presence(None)) | None => {}
+                Some(other) => return Err(strange(&other)),
+            }
+        }
+        Ok(all)
     }
 
     /// Prints a result: its words for people, or the whole of it as one line of JSON.

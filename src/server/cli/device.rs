@@ -1,11 +1,15 @@
 //! `tern device`: the devices of users, their secrets, and the profiles they start from.
 
+use std::collections::BTreeMap;
+
 use clap::Subcommand;
+use serde::Serialize;
 
 use super::account::Common;
 use super::folder::strange;
 use super::output::{columns, time};
 use super::{Exit, fail};
+use crate::control::presence::Presence;
 use crate::control::protocol::{AccountReply, AccountRequest};
 use crate::directory::{DeviceEntry, Label, Name};
 
@@ -28,7 +32,11 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
-    /// List the devices of a user, or of all
+    /// List the devices of a user, or of all; with a server that runs, where they are
+    ///
+    /// A device that is here: since when, on which network, and when it was last heard. One that
+    /// is away: for how long, and whether its session waits for it. And its newest logins, four at
+    /// most; coming back to a session that waited is no login.
     List {
         /// The user
         name: Option<String>,
@@ -101,15 +109,38 @@ fn add(name: Name, label: Option<Label>, common: &Common) -> Result<Exit, Exit> 
 
 fn list(name: Option<String>, common: &Common) -> Result<Exit, Exit> {
     match common.ask(&AccountRequest::DeviceList { name })? {
-        AccountReply::Devices(devices) => common.show(&devices, || table(&devices)),
+        AccountReply::Devices(devices) => {
+            let mut uins: Vec<u64> = devices.iter().map(|device| device.uin).collect();
+            uins.dedup();
+            let mut seen: BTreeMap<_, _> = common
+                .presences(&uins)?
+                .into_iter()
+                .map(|presence| ((presence.uin, presence.device), presence))
+                .collect();
+            let listed: Vec<Listed> = devices
+                .into_iter()
+                .map(|entry| Listed { presence: seen.remove(&(entry.uin, entry.device)), entry })
+                .collect();
+            common.show(&listed, || table(&listed))
+        }
         other => Err(strange(&other)),
     }
 }
 
-fn table(devices: &[DeviceEntry]) -> String {
+/// A device of the list.
+#[derive(Debug, Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    entry: DeviceEntry,
+    /// `None` where no server runs, or it knows nothing of the device.
+    presence: Option<Presence>,
+}
+
+fn table(devices: &[Listed]) -> String {
     let head = ["uin", "name", "device", "label", "state", "added", "last login"];
-    let head = head.map(str::to_owned).to_vec();
-    let rows = devices.iter().map(|device| {
+    let head = head.into_iter().chain(["where", "logins before"]);
+    let head = head.map(str::to_owned).collect();
+    let rows = devices.iter().map(|Listed { entry: device, presence }| {
         let state = if device.revoked { "revoked" } else { "good" };
         vec![
             device.uin.to_string(),
@@ -122,9 +153,44 @@ fn table(devices: &[DeviceEntry]) -> String {
                 0 => "never".to_owned(),
                 last_login_ms => time(last_login_ms),
             },
+            presence.as_ref().map_or_else(|| "-".to_owned(), whereabouts),
+            presence.as_ref().map_or_else(|| "-".to_owned(), logins_before),
         ]
     });
     columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+}
+
+/// Where a device is, in words.
+fn whereabouts(presence: &Presence) -> String {
+    let network = presence.network;
+    match (presence.online, presence.away_ms) {
+        (true, _) => {
+            let since = presence.online_ms.map(|ms| format!(" for {}", span(ms)));
+            let heard = presence.silent_ms.map(|ms| format!(", heard {} ago", span(ms)));
+            format!("here{}, {network}{}", since.unwrap_or_default(), heard.unwrap_or_default())
+        }
+        (false, Some(ms)) => {
+            let waits = if presence.resumable { ", its session waits" } else { "" };
+            format!("away for {}{waits}", span(ms))
+        }
+        (false, None) => "away".to_owned(),
+    }
+}
+
+/// The logins before the newest one, newest first.
+fn logins_before(presence: &Presence) -> String {
+    let before: Vec<String> = presence.logins_ms.iter().skip(1).map(|ms| time(*ms)).collect();
+    if before.is_empty() { "-".to_owned() } else { before.join(", ") }
+}
+
+/// A span of time by its largest unit, rounded down.
+fn span(ms: u64) -> String {
+    match ms / 1_000 {
+        s @ 0..120 => format!("{s} s"),
+        s @ 120..7_200 => format!("{} min", s / 60),
+        s @ 7_200..172_800 => format!("{} h", s / 3_600),
+        s => format!("{} days", s / 86_400),
+    }
 }
 
 fn rename(name: String, device: String, to: Label, common: &Common) -> Result<Exit, Exit> {

@@ -45,18 +45,25 @@ impl FolderArgs {
     /// Asks the server; an error if none runs.
     pub(crate) fn ask_server(&self, request: &Request) -> Result<Reply, Exit> {
         let data = self.options()?.data;
+        self.ask_running(request)?.ok_or_else(|| {
+            let reason = format!("no server runs on {}; start one by `tern serve`", data.display());
+            fail(Exit::Failed, reason)
+        })
+    }
+
+    /// Asks the server; `None` if none runs.
+    pub(crate) fn ask_running(&self, request: &Request) -> Result<Option<Reply>, Exit> {
+        let data = self.options()?.data;
         if !data.is_dir() {
             return Err(fail(Exit::Failed, format!("there is no data folder {}", data.display())));
         }
         let folder = DataFolder::open(&data).map_err(|error| fail(Exit::Failed, error))?;
         match Client::connect(&folder) {
             Ok(Some(mut client)) => {
-                client.ask(request).map_err(|error: ClientError| fail(Exit::Failed, error))
+                let asked = client.ask(request);
+                asked.map(Some).map_err(|error: ClientError| fail(Exit::Failed, error))
             }
-            Ok(None) => Err(fail(
-                Exit::Failed,
-                format!("no server runs on {}; start one by `tern serve`", data.display()),
-            )),
+            Ok(None) => Ok(None),
             Err(error) => {
                 Err(fail(Exit::Failed, format!("the control socket can't be used: {error}")))
             }

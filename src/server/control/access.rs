@@ -77,6 +77,7 @@ fn ask_server(mut client: Client, request: &AccountRequest) -> Result<AccountRep
         Reply::Account(reply) => Ok(reply),
         other @ (Reply::Pong(_)
         | Reply::Status(_)
+        | Reply::Presence(_)
         | Reply::Stopping
         | Reply::Backup(_)
         | Reply::Keys(_)

@@ -8,8 +8,11 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 use super::accounts::{Whereabouts, handle_live};
+use super::presence::USERS_MAX;
 use super::protocol::{REQUEST_BYTES_MAX, Reply, Request, Response};
 use super::{Server, Stop};
+use tern_protocol::Uin;
+
 use crate::directory::token::Bearer;
 use crate::directory::{Accounts, Directory, now};
 
@@ -62,6 +65,13 @@ impl<D: Directory> Desk<D> {
                 self.server.refresh();
                 tokio::time::sleep(Duration::from_millis(REFRESH_MS)).await;
                 Response::Ok(Reply::Status(Box::new(self.server.status())))
+            }
+            Request::Presence(uins) if uins.len() > USERS_MAX => {
+                Response::Refused(format!("ask about {USERS_MAX} users at most"))
+            }
+            Request::Presence(uins) => {
+                let seen = self.server.presences(uins.into_iter().map(Uin).collect()).await;
+                Response::Ok(Reply::Presence(seen))
             }
             Request::Stop => {
                 self.server.stop(Stop::Asked);

@@ -14,18 +14,24 @@ mod chores;
 pub mod client;
 mod connection;
 mod plane;
+pub mod presence;
 pub mod protocol;
 mod socket;
 pub mod status;
 
 use std::path::Path;
+use std::pin::Pin;
 
 use tern_protocol::{Code, DeviceId, Uin};
 
 pub use plane::{Control, ControlError, Parts, Stop};
+use presence::Presence;
 use status::Status;
 
 use crate::backup::BackupState;
+
+/// Looks at devices, which takes the workers a turn each.
+pub type Seeing = Pin<Box<dyn Future<Output = Option<Vec<Presence>>> + Send>>;
 
 /// What the control plane asks of the server it belongs to; nothing of it waits.
 pub trait Server: Send + Sync + 'static {
@@ -37,6 +43,10 @@ pub trait Server: Send + Sync + 'static {
 
     /// How the server does, by the figures published last.
     fn status(&self) -> Status;
+
+    /// Where the devices of these users are, and when they logged in; `None` if that can't be
+    /// seen now.
+    fn presences(&self, uins: Vec<Uin>) -> Seeing;
 
     /// Begins a backup into a folder.
     ///

@@ -308,6 +308,10 @@ mod tests {
             }
         }
 
+        fn presences(&self, _: Vec<Uin>) -> crate::control::Seeing {
+            Box::pin(std::future::ready(None))
+        }
+
         fn begin_backup(&self, _: &std::path::Path) -> Result<(), String> {
             Err("not here".to_owned())
         }

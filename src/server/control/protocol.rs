@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::presence::Presence;
 use super::status::Status;
 use crate::backup::BackupState;
 use crate::directory::{DeviceEntry, Label, Name, User};
@@ -22,6 +23,9 @@ pub enum Request {
     Ping,
     /// How does the server do?
     Status,
+    /// Where are the devices of these users, at most [`super::presence::USERS_MAX`] of them, and
+    /// when did they log in?
+    Presence(Vec<u64>),
     /// Go down in order.
     Stop,
     /// Begin a backup into this folder, named from the root; one at a time.
@@ -133,6 +137,8 @@ pub enum Reply {
     Pong(u32),
     /// To [`Request::Status`].
     Status(Box<Status>),
+    /// To [`Request::Presence`], by user and device; `None` if it can't be seen now.
+    Presence(Option<Vec<Presence>>),
     /// To [`Request::Stop`]: it goes down.
     Stopping,
     /// To [`Request::Backup`] and [`Request::BackupState`]; `None` if none was ever begun.

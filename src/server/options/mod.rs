@@ -238,7 +238,7 @@ options! {
         "Handshakes under way from which on a stranger must first prove its address (QUIC Retry)."
         "Above it a connection takes one more round trip; below it a forged address costs a handshake.";
     come_back_ms "come-back-ms": u32 = "1000" "ms" [0..=600_000]
-        "When the server goes down in order, how long clients wait before they come back, and as long again at random."
+        "When the server goes down in order or is full, how long clients wait; then they come back at random within as long again, or within half a second for every 1,000 sessions of a worker if that is longer."
         "A longer time spreads the logins after a restart, and delays messages by as much.";
     spin_us "spin-us": u32 = "0" "µs" [0..=1_000_000]
         "How long an idle worker polls its socket before it sleeps; a wake-up costs about 35 µs."

@@ -16,9 +16,10 @@ use tern_storage::IoHandle;
 use super::backups::Backups;
 use super::figures;
 use super::logs::OpenLogs;
+use super::sights;
 use crate::backup::BackupState;
 use crate::control::status::{Phase, Status, Table};
-use crate::control::{Server, Stop};
+use crate::control::{Seeing, Server, Stop};
 use crate::directory::service::Asker;
 use crate::folder::DataFolder;
 use crate::worker::{Command, Directory, Doors, Warmer};
@@ -110,6 +111,14 @@ impl Server for Live {
             disk: self.logs.get().and_then(OpenLogs::disk),
             workers: figures::of_workers(&self.doors),
             shards: self.logs.get().map_or_else(Table::default, figures::of_logs),
+        }
+    }
+
+    fn presences(&self, uins: Vec<Uin>) -> Seeing {
+        let doors = Arc::clone(&self.doors);
+        match self.phase() {
+            Phase::Ready => Box::pin(async move { sights::presences(&doors, uins).await }),
+            Phase::Recovering | Phase::Draining => Box::pin(std::future::ready(None)),
         }
     }
 

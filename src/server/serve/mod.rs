@@ -19,6 +19,7 @@ mod live;
 mod logs;
 mod peers;
 mod settings;
+mod sights;
 mod space;
 mod table;
 

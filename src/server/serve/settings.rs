@@ -11,6 +11,10 @@ use crate::transport::settings::TransportSettings;
 /// Workers if the system does not tell its cores.
 const WORKERS_UNKNOWN: NonZero<u16> = NonZero::<u16>::MIN;
 
+/// Connections per worker beyond its sessions: who finds no room is told when to come back, which
+/// takes a connection for a round trip. Beyond them QUIC refuses, and clients try ever less often.
+const TOLD_AT_ONCE: usize = 1_024;
+
 /// Threads that serve connections: as many as asked for, or one per core this process may use.
 pub(super) fn workers(options: &Options) -> u16 {
     NonZero::new(options.workers).unwrap_or_else(cores).get()
@@ -79,7 +83,7 @@ pub(super) fn transport(options: &Options) -> TransportSettings {
         heartbeat_ms_max: machine(options).longest_heartbeat_ms(),
         retry_threshold: options.retry_threshold,
         handshake_ms_max: options.login_ms_max,
-        connections_max: options.sessions_max,
+        connections_max: options.sessions_max.saturating_add(TOLD_AT_ONCE),
         window_bytes: options.window_bytes,
         datagrams: options.datagrams == Switch::On,
         ..TransportSettings::default()

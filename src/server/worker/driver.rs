@@ -19,9 +19,10 @@ use tern_core::log::Reader;
 use tern_core::placement::{ShardId, WorkerId};
 use tern_core::time::{Mono, Now};
 use tern_protocol::UnixMillis;
+use tern_protocol::frames::Network;
 
 use super::Ended;
-use super::inbox::{BELL, Command, QUERIES_MAX, Seat, WARMS_MAX};
+use super::inbox::{BELL, Command, LookAt, QUERIES_MAX, Seat, Seen, WARMS_MAX};
 use super::links::{Links, spill_bytes_max};
 use super::machine::{Directory, Machine, Warmer};
 use super::pool::Pool;
@@ -247,6 +248,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         self.read_links();
 
         let flow = self.take_commands();
+        self.take_look();
         self.take_letters();
         self.take_proofs();
         self.take_answers();
@@ -383,6 +385,22 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         Flow::Go
     }
 
+    /// Takes one look, so that a turn stays short.
+    fn take_look(&self) {
+        let Some(look) = self.seat.next_look() else { return };
+        let (machine, now) = (&self.machine, self.now_core);
+        (look.reply)(match look.at {
+            LookAt::Users(uins) => {
+                let devices = |uin| machine.see_user(now, uin).into_iter().map(move |it| (uin, it));
+                Seen::Users(uins.into_iter().flat_map(devices).collect())
+            }
+            LookAt::Sessions(links) => {
+                let see = |link| Some((link, machine.see_session(now, link)?));
+                Seen::Sessions(links.into_iter().filter_map(see).collect())
+            }
+        });
+    }
+
     fn take_letters(&mut self) {
         for from in 0..self.workers {
             for _ in 0..LETTERS_PER_TURN {
@@ -479,6 +497,11 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         counts.links_now = self.links.len() as u64;
         counts.handshakes_now = self.handshakes as u64;
         counts.sessions_now = sessions as u64;
+        let on = self.machine.networks().map(|sessions| sessions as u64);
+        counts.sessions_wired_now = on[Network::Wired.index()];
+        counts.sessions_wifi_now = on[Network::Wifi.index()];
+        counts.sessions_cellular_now = on[Network::Cellular.index()];
+        counts.sessions_elsewhere_now = on[Network::Unknown.index()];
         counts.queries_now = self.queries.len() as u64;
         counts.allocations_ours = allocations.ours;
         counts.allocations_quic = allocations.quic;

@@ -7,7 +7,7 @@
 //! through (no stream, a client that does not read), only the QUIC close is sent.
 
 use bytes::Bytes;
-use tern_core::io::{Effect, Input, LinkId, Order, Outgoing};
+use tern_core::io::{ComeBack, Effect, Input, LinkId, Order, Outgoing};
 use tern_core::log::{Offset, Reader};
 use tern_core::placement::ShardId;
 use tern_protocol::frame::{encode, frame_bytes, header};
@@ -53,8 +53,8 @@ impl<M: Machine, R: Reader> Driver<M, R> {
                 Effect::Frame(link, frame) => self.send_frame(link, &frame),
                 Effect::Whole(link, frame) => self.write(link, frame),
                 Effect::Push { link, shard, at, order } => self.push(link, shard, at, order),
-                Effect::Close { link, code, come_back_ms } => {
-                    self.close_link(link, code, come_back_ms);
+                Effect::Close { link, code, come_back } => {
+                    self.close_link(link, code, come_back);
                 }
                 Effect::Directory(query) => self.queries.waiting.push_back(query),
                 Effect::Warm { record, waiter } => self.warms.waiting.push_back((record, waiter)),
@@ -131,7 +131,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         self.after_end(index_of(id), State::Open);
     }
 
-    fn close_link(&mut self, id: LinkId, code: Code, come_back_ms: u32) {
+    fn close_link(&mut self, id: LinkId, code: Code, come_back: ComeBack) {
         let now = self.now;
         let Some(link) = self.links.get(id).filter(|link| link.state == State::Open) else {
             // Closed by the driver a moment ago: as the machine closes it too, it is not told.
@@ -142,8 +142,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         let mut told = false;
         if let Some(stream) = stream {
             link.stop_reading(stream, code);
-            let bytes =
-                self.pool.join([&close_frame(code, come_back_ms), code.sentence().as_bytes()]);
+            let bytes = self.pool.join([&close_frame(code, come_back), code.sentence().as_bytes()]);
             told = link.write(bytes, self.spill_max).is_ok();
         }
         if told {
@@ -159,8 +158,9 @@ impl<M: Machine, R: Reader> Driver<M, R> {
 }
 
 /// The header and fixed part of CLOSE; the code's sentence follows.
-fn close_frame(code: Code, come_back_ms: u32) -> [u8; frame_bytes::<Close>(0)] {
-    let head = Close { code: code.0.into(), reserved: 0.into(), come_back_ms: come_back_ms.into() };
+fn close_frame(code: Code, come_back: ComeBack) -> [u8; frame_bytes::<Close>(0)] {
+    let (slot_tenths, come_back_ms) = (come_back.slot_tenths.into(), come_back.ms.into());
+    let head = Close { code: code.0.into(), slot_tenths, come_back_ms };
     let payload = size_of::<Close>() + code.sentence().len();
     let mut frame = [0; frame_bytes::<Close>(0)];
     frame[..HEADER_BYTES].copy_from_slice(header(Kind::Close, Flags::NONE, payload).as_bytes());

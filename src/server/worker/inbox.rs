@@ -6,7 +6,7 @@
 //!  commit       ── one flag per shard ─────┤
 //!  directory    ── queue of answers ───────┼──► Seat (the worker's end) ── bell: mio::Waker
 //!  I/O thread   ── queue of warm answers ──┤
-//!  control      ── queue of commands ──────┘
+//!  control      ── queues of commands and looks ┘
 //! ```
 //!
 //! [`Doors`] is shared by everyone; a [`Seat`] is moved into the worker's thread. Both exist before any log is opened, since a log must know whom to tell of its
@@ -15,7 +15,8 @@
 //! What a full queue does: a ring's writer sees that it is full beforehand and keeps its mail
 //! (the machine has a rule for each kind); answers always have room, as a worker has no more
 //! questions open than the queue has places; proofs are flags and coalesce; a command is
-//! never dropped: the operator's thread waits for room, the only one here that ever waits; a
+//! never dropped: the operator's thread waits for room, the only one here that ever waits; a look
+//! is refused; a
 //! stray datagram is dropped and counted, like any datagram may be.
 
 use std::io;
@@ -29,9 +30,10 @@ use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 use mio::{Poll, Token, Waker};
 use quinn_udp::EcnCodepoint;
-use tern_core::io::{Answer, Waiter};
+use tern_core::io::{Answer, LinkId, Waiter};
 use tern_core::mail::{Address, Mail};
 use tern_core::placement::{Placement, ShardId, WorkerId};
+use tern_core::sight::{DeviceSight, SessionSight};
 use tern_protocol::{Code, DeviceId, Uin};
 
 use super::sleep::Sleep;
@@ -57,6 +59,9 @@ const STRAYS_MAX: usize = 256;
 
 /// Commands that may wait for a worker, which takes all of them every turn.
 const COMMANDS_MAX: usize = 256;
+
+/// Looks that may wait for a worker, which takes one every turn: a few commands at once.
+const LOOKS_MAX: usize = 16;
 
 /// How long the operator's thread waits before it tries a full queue of commands again.
 const COMMAND_RETRY: Duration = Duration::from_millis(1);
@@ -96,6 +101,32 @@ pub enum Command {
     Publish,
 }
 
+/// A look at what a worker knows; the answer goes to who asked, on the worker's thread.
+pub struct Look {
+    /// At what.
+    pub at: LookAt,
+    /// Takes what was seen; it must not block.
+    pub reply: Box<dyn FnOnce(Seen) + Send>,
+}
+
+/// What is looked at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LookAt {
+    /// The devices of these users, whose home shards are this worker's.
+    Users(Vec<Uin>),
+    /// These sessions of this worker.
+    Sessions(Vec<LinkId>),
+}
+
+/// What was seen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Seen {
+    /// Devices and their users.
+    Users(Vec<(Uin, DeviceSight)>),
+    /// Sessions that are still there.
+    Sessions(Vec<(LinkId, SessionSight)>),
+}
+
 /// The inboxes of one worker.
 struct Inbox {
     sleep: Sleep,
@@ -109,6 +140,7 @@ struct Inbox {
     answers: ArrayQueue<Answer>,
     warmed: ArrayQueue<Waiter>,
     commands: ArrayQueue<Command>,
+    looks: ArrayQueue<Look>,
     /// Whether the worker has ended, so that nobody waits for it.
     ended: AtomicBool,
     board: Board,
@@ -206,6 +238,14 @@ impl Doors {
         }
     }
 
+    /// Has a worker look; `false` if too many looks wait already, or it has ended.
+    pub fn look(&self, worker: WorkerId, look: Look) -> bool {
+        let inbox = self.inbox(worker);
+        let taken = !inbox.ended.load(Ordering::Relaxed) && inbox.looks.push(look).is_ok();
+        inbox.ring_bell();
+        taken
+    }
+
     /// Where a worker publishes its figures.
     pub fn board(&self, worker: WorkerId) -> &Board {
         &self.inbox(worker).board
@@ -256,6 +296,7 @@ impl Inbox {
             answers: ArrayQueue::new(QUERIES_MAX),
             warmed: ArrayQueue::new(WARMS_MAX),
             commands: ArrayQueue::new(COMMANDS_MAX),
+            looks: ArrayQueue::new(LOOKS_MAX),
             ended: AtomicBool::new(false),
             board: Board::new(),
         }
@@ -275,6 +316,7 @@ impl Inbox {
             && self.answers.is_empty()
             && self.warmed.is_empty()
             && self.commands.is_empty()
+            && self.looks.is_empty()
     }
 }
 
@@ -314,6 +356,10 @@ impl Seat {
 
     pub(super) fn next_warmed(&self) -> Option<Waiter> {
         self.inbox().warmed.pop()
+    }
+
+    pub(super) fn next_look(&self) -> Option<Look> {
+        self.inbox().looks.pop()
     }
 
     pub(super) fn next_command(&self) -> Option<Command> {

@@ -2,11 +2,14 @@
 
 use tern_core::counters::Counters;
 use tern_core::dedup::DedupTable;
-use tern_core::io::{ColdRecord, Effect, Input, Query, Waiter};
+use tern_core::io::{ColdRecord, Effect, Input, LinkId, Query, Waiter};
 use tern_core::log::{Log, Reader};
 use tern_core::mail::{Address, Mail};
 use tern_core::placement::WorkerId;
+use tern_core::sight::{DeviceSight, SessionSight};
 use tern_core::time::{Mono, Now};
+use tern_protocol::Uin;
+use tern_protocol::frames::Network;
 
 /// The mouth of [`tern_core::Worker`], whatever its log and table are; its contract is said
 /// there.
@@ -25,6 +28,12 @@ pub trait Machine {
     fn counters(&self) -> &Counters;
     /// Connections, and those of them with a session that is logged in.
     fn sessions(&self) -> (usize, usize);
+    /// How many of those sessions are on which network.
+    fn networks(&self) -> [usize; Network::COUNT];
+    /// The devices of a user whose home shard is this worker's.
+    fn see_user(&self, now: Now, uin: Uin) -> Vec<DeviceSight>;
+    /// A session of this worker that is logged in.
+    fn see_session(&self, now: Now, link: LinkId) -> Option<SessionSight>;
 }
 
 impl<L: Log, T: DedupTable, R: Reader> Machine for tern_core::Worker<L, T, R> {
@@ -54,6 +63,18 @@ impl<L: Log, T: DedupTable, R: Reader> Machine for tern_core::Worker<L, T, R> {
 
     fn sessions(&self) -> (usize, usize) {
         self.sessions()
+    }
+
+    fn networks(&self) -> [usize; Network::COUNT] {
+        self.networks()
+    }
+
+    fn see_user(&self, now: Now, uin: Uin) -> Vec<DeviceSight> {
+        self.see_user(now, uin)
+    }
+
+    fn see_session(&self, now: Now, link: LinkId) -> Option<SessionSight> {
+        self.see_session(now, link)
     }
 }
 

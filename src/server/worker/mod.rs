@@ -21,7 +21,7 @@ mod machine;
 pub use machine::{Directory, Machine, Warmer};
 
 mod inbox;
-pub use inbox::{Command, Doors, QUERIES_MAX, Seat, WARMS_MAX};
+pub use inbox::{Command, Doors, Look, LookAt, QUERIES_MAX, Seat, Seen, WARMS_MAX};
 mod sleep;
 
 mod driver;

@@ -88,6 +88,10 @@ counts! {
     links_now: "connections at the moment, handshakes included",
     handshakes_now: "handshakes under way at the moment",
     sessions_now: "sessions logged in at the moment",
+    sessions_wired_now: "of these, sessions on a cable",
+    sessions_wifi_now: "of these, sessions on wireless LAN",
+    sessions_cellular_now: "of these, sessions on a mobile network",
+    sessions_elsewhere_now: "of these, sessions whose client does not know its network",
     queries_now: "questions to the directory open or waiting at the moment",
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use tern_client::group::GroupChange;
-use tern_core::io::Outgoing;
+use tern_core::io::{ComeBack, Outgoing};
 use tern_protocol::frames::{Close, ErrorHead, message_kind};
 use tern_protocol::header::HEADER_BYTES;
 use tern_protocol::{Code, Flags, Frame};
@@ -37,8 +37,9 @@ pub fn encode(frame: &Outgoing) -> Bytes {
 }
 
 /// CLOSE as bytes.
-pub fn encode_close(code: Code, come_back_ms: u32) -> Bytes {
-    let head = Close { code: code.0.into(), reserved: 0.into(), come_back_ms: come_back_ms.into() };
+pub fn encode_close(code: Code, come_back: ComeBack) -> Bytes {
+    let (slot_tenths, come_back_ms) = (come_back.slot_tenths.into(), come_back.ms.into());
+    let head = Close { code: code.0.into(), slot_tenths, come_back_ms };
     bytes_of(&Frame::Close(&head, &[]))
 }
 

@@ -111,8 +111,8 @@ impl SmallWorld {
                     }
                     self.give(link, encode_push(&body));
                 }
-                Effect::Close { link: LinkId(link), code, come_back_ms } => {
-                    self.give(link, encode_close(code, come_back_ms));
+                Effect::Close { link: LinkId(link), code, come_back } => {
+                    self.give(link, encode_close(code, come_back));
                     self.oracle.link_closed(link);
                     if let Some(line) = self.lines.get_mut(&link) {
                         line.closed = Some(code);

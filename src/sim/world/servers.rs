@@ -353,7 +353,7 @@ impl World {
             Effect::Push { link: LinkId(link), shard, at, order } => {
                 self.push_leaves(link, shard, at, order);
             }
-            Effect::Close { link: LinkId(link), code, come_back_ms } => {
+            Effect::Close { link: LinkId(link), code, come_back } => {
                 self.trace.note(
                     self.now,
                     &[13, link, u64::from(code.0)],
@@ -361,7 +361,7 @@ impl World {
                     format_args!("the server closes connection {link}: {code}"),
                 );
                 self.count_code(code);
-                self.close_by_server(link, encode_close(code, come_back_ms), code);
+                self.close_by_server(link, encode_close(code, come_back), code);
             }
             Effect::Directory(query) => self.ask_directory(server.generation, worker, query),
             Effect::Warm { record, waiter } => {

@@ -139,7 +139,7 @@ mod tests {
         let shown = parts(&buffer[..bytes], true);
         assert_eq!(shown.entries[0].last(), Some(&("secret", Value::Bytes(vec![3; 32]))));
         let close =
-            Close { code: Code::Fenced.0.into(), reserved: 0.into(), come_back_ms: 0.into() };
+            Close { code: Code::Fenced.0.into(), slot_tenths: 0.into(), come_back_ms: 0.into() };
         let bytes = encode(Kind::Close, Flags::NONE, &close, b"bye", &mut buffer);
         let parts = parts(&buffer[..bytes], false);
         assert_eq!(parts.entries[0][0], ("code", Value::Name("FENCED".into())));

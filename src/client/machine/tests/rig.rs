@@ -429,9 +429,13 @@ pub(super) fn error(code: Code, kind: Kind, retry_after_ms: u32) -> Bytes {
 }
 
 pub(super) fn close(code: Code, come_back_ms: u32) -> Bytes {
-    let close =
-        Close { code: code.0.into(), reserved: 0.into(), come_back_ms: come_back_ms.into() };
-    frame(Kind::Close, &close, b"")
+    close_slot(code, come_back_ms, 0)
+}
+
+/// CLOSE that names the slot to come back in.
+pub(super) fn close_slot(code: Code, come_back_ms: u32, slot_tenths: u16) -> Bytes {
+    let (code, come_back_ms) = (code.0.into(), come_back_ms.into());
+    frame(Kind::Close, &Close { code, slot_tenths: slot_tenths.into(), come_back_ms }, b"")
 }
 
 impl Rig {

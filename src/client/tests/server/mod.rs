@@ -201,7 +201,7 @@ impl Session {
             Frame::Login(login) if login.secret == [0; 32] => {
                 let code = Code::BadCredentials;
                 let close =
-                    Close { code: code.0.into(), reserved: 0.into(), come_back_ms: 0.into() };
+                    Close { code: code.0.into(), slot_tenths: 0.into(), come_back_ms: 0.into() };
                 self.say(Kind::Close, &close, &[]).await;
                 self.connection.close(VarInt::from_u32(code.0.into()), b"");
             }

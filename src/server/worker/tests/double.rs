@@ -7,12 +7,15 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use tern_core::counters::Counters;
-use tern_core::io::{Answer, ColdRecord, Effect, Input, LinkId, Order, Outgoing, Query, Waiter};
+use tern_core::io::{
+    Answer, ColdRecord, ComeBack, Effect, Input, LinkId, Order, Outgoing, Query, Waiter,
+};
 use tern_core::log::{Links, Offset, ReadError, Reader, Record, RecordKind};
 use tern_core::mail::{Address, Mail, SessionRef};
 use tern_core::placement::{ShardId, WorkerId};
+use tern_core::sight::{DeviceSight, SessionSight};
 use tern_core::time::{Mono, Now};
-use tern_protocol::frames::{Pong, SendRefused, Welcome};
+use tern_protocol::frames::{Network, Pong, SendRefused, Welcome};
 use tern_protocol::{ChannelId, Code, Flags, Frame, Kind, SendKey, Uin};
 
 use super::super::{Directory, Doors, Machine, Warmer};
@@ -87,7 +90,11 @@ impl Double {
 
     fn close(&mut self, link: LinkId, code: Code) {
         self.links.remove(&link);
-        self.effects.push_back(Effect::Close { link, code, come_back_ms: 1_234 });
+        self.effects.push_back(Effect::Close {
+            link,
+            code,
+            come_back: ComeBack { ms: 1_234, slot_tenths: 56 },
+        });
     }
 
     fn frame(&mut self, now: Now, link: LinkId, bytes: &[u8]) {
@@ -257,6 +264,19 @@ impl Machine for Double {
 
     fn sessions(&self) -> (usize, usize) {
         (self.links.len(), self.links.len())
+    }
+
+    fn networks(&self) -> [usize; Network::COUNT] {
+        [self.links.len(), 0, 0, 0]
+    }
+
+    fn see_user(&self, _: Now, _: Uin) -> Vec<DeviceSight> {
+        Vec::new()
+    }
+
+    fn see_session(&self, now: Now, link: LinkId) -> Option<SessionSight> {
+        let is_open = self.links.contains(&link);
+        is_open.then_some(SessionSight { online_ms: now.mono.0, silent_ms: 0, beat_ms: 0 })
     }
 }
 
