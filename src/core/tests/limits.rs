@@ -6,7 +6,9 @@ mod common;
 use common::{Client, Got, TOKEN, World, acks, closes, direct, errors, refusals};
 use tern_core::config::Config;
 use tern_core::io::{Input, Outgoing};
+use tern_core::log::RecordKind;
 use tern_core::memory::MemoryReader;
+use tern_core::placement::ShardId;
 use tern_protocol::frames::{Identity, Ping, TokenLogin};
 use tern_protocol::limits::TOKEN_BYTES_MAX;
 use tern_protocol::{Code, Flags, Kind};
@@ -207,4 +209,89 @@ fn a_token_stands_for_a_login_and_says_who_it_is() {
 fn a_server_without_keys_takes_no_token() {
     let mut world = world(1, Config::default());
     assert_eq!(closes(&login_by(&mut world, 7, TOKEN)), [Code::TokensNotTaken]);
+}
+
+/// Tries all devices in turn, every 50 ms for so long, a device's next message only once the one
+/// before was admitted, and each admitted one once more; the wall clock jumps by years meanwhile.
+/// How many were admitted of each.
+fn admitted(
+    world: &mut World,
+    devices: &mut [Client],
+    seconds: u64,
+    repeats: &mut usize,
+) -> Vec<usize> {
+    const STEP_MS: u64 = 50;
+    let mut admitted = vec![0; devices.len()];
+    for step in 0..=seconds * 1_000 / STEP_MS {
+        if step % 7 == 3 {
+            let years = 365 * 86_400_000 * (step % 21);
+            world.now.wall.0 = if step % 2 == 0 { years } else { u64::MAX / 4 - years };
+        }
+        for (device, admitted) in devices.iter_mut().zip(&mut admitted) {
+            while send_many(world, device, 1).0 == 1 {
+                *admitted += 1;
+                let newest = device.counter;
+                device.send_as(world, direct(1, 2), device.epoch, newest, 0, b"again");
+                // It is given back what it took; where nothing is left to take, it waits.
+                let (acks, codes) = counted(world, device);
+                let waits = [Code::RateLimited, Code::UserRateLimited];
+                assert!(acks == 1 || codes.iter().all(|code| waits.contains(code)), "{codes:?}");
+                *repeats += acks;
+            }
+        }
+        world.pass(STEP_MS);
+    }
+    admitted
+}
+
+/// Messages in all logs.
+fn logged(reader: &MemoryReader) -> usize {
+    let mut messages = 0;
+    for shard in 0..4 {
+        reader.replay(ShardId(shard), |_, _, record| {
+            messages += usize::from(record.kind == RecordKind::Message);
+        });
+    }
+    messages
+}
+
+#[test]
+fn s_14_what_is_admitted_is_exact_whatever_clocks_do_and_the_rest_leaves_no_trace() {
+    let seconds = 60;
+    let strict = Config {
+        sends_per_second: 1,
+        sends_burst: 1,
+        user_sends_per_second: 1,
+        user_sends_burst: 1,
+        ..Config::default()
+    };
+    let burst = Config { sends_per_second: 1, sends_burst: 60, ..Config::default() };
+    let many = Config {
+        user_sends_per_second: 2,
+        user_sends_burst: 30,
+        sends_per_second: 1,
+        sends_burst: 60,
+        ..Config::default()
+    };
+    for (name, config, devices, at_first, a_second) in [
+        ("burst 60 then 1/s", burst.clone(), 1, 60, 1),
+        ("strict", strict.clone(), 1, 1, 1),
+        ("strict, 4 devices of one user", strict, 4, 1, 1),
+        ("user 30 then 2/s, 5 devices", many, 5, 30, 2),
+    ] {
+        let reader = MemoryReader::default();
+        let mut world = World::over(reader.clone(), 4, 2, config);
+        let mut devices: Vec<Client> =
+            (0..devices).map(|device| world.login(device % 2, 1, device as u32 + 1, &[])).collect();
+        let mut repeats = 0;
+        let each = admitted(&mut world, &mut devices, seconds, &mut repeats);
+        let (sum, expected) =
+            (each.iter().sum::<usize>(), at_first + (a_second * seconds) as usize);
+        let traces = logged(&reader) - sum;
+        println!(
+            "TEST S-14 {name}: n={sum} expected={expected} by_device={each:?} repeats={repeats} traces={traces}"
+        );
+        assert!(sum.abs_diff(expected) <= 1, "{name}: {sum} admitted of {expected}");
+        assert_eq!(traces, 0, "{name}: what is refused, or repeated, is nowhere in the log");
+    }
 }

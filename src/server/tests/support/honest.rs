@@ -44,7 +44,13 @@ pub struct Report {
 impl Honest {
     /// Starts the pair, a device on each of two workers; some messages have come when it returns.
     pub fn start(server: &Server) -> Self {
-        let (ann, bob) = (server.user("honest-ann"), server.user("honest-bob"));
+        Self::start_as(server, "honest")
+    }
+
+    /// The same as users of their own.
+    pub fn start_as(server: &Server, name: &str) -> Self {
+        let user = |who| server.user(&format!("{name}-{who}"));
+        let (ann, bob) = (user("ann"), user("bob"));
         let shared = Arc::new(Shared {
             channel: ann.channel_with(&bob),
             start: Instant::now(),

@@ -222,7 +222,7 @@ pub fn tern(data: &Path, arguments: &[&str]) -> Command {
 }
 
 /// The same, started by another command that takes it as its last arguments.
-fn tern_by(by: &[&str], data: &Path, arguments: &[&str]) -> Command {
+pub fn tern_by(by: &[&str], data: &Path, arguments: &[&str]) -> Command {
     let mut line = by.iter().chain(&[TERN]);
     let mut command = Command::new(line.next().expect("the last one is ours"));
     command.args(line);

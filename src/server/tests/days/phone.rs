@@ -1,0 +1,117 @@
+//! D-02: the life of a phone. Its NAT forgets, its cells change, its network goes and comes every
+//! half second, and it flies; all the while it talks with a desk, both ways, through losses.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tern_badlink::{Captures, Plan, Protocol, Relay, Sharing};
+use tern_client::store::MemoryStore;
+use tern_netmodel::timeline::Step;
+use tern_netmodel::{Conditions, Profile};
+use tern_protocol::frames::Network;
+
+use crate::device::{Device, judge};
+use crate::support::random::Random;
+use crate::support::scaled;
+use crate::support::server::{ANY_PORT, Server};
+
+/// How long the day of the phone is, in ms; it has so many of them as `TERN_SOAK` says.
+const DAY_MS: u64 = 12_500;
+
+/// How long the flight is, in ms: the server hears nothing of four heartbeats.
+const FLIGHT_MS: u64 = 4_000;
+
+/// Time between two messages of each side.
+const INTERVAL: Duration = Duration::from_millis(40);
+
+/// The phone moves to another socket, and knows it, once in so many messages on average.
+const MOVES_ONE_OF: usize = 60;
+
+fn step(at_ms: u64, blackout_ms: Option<u64>, rebind: bool) -> Step {
+    Step { at_ms, blackout_ms, rebind, ..Step::default() }
+}
+
+/// A network that loses, delays, doubles and overtakes; and what happens on it in a day.
+fn day() -> Profile {
+    let conditions = Conditions {
+        loss_percent: 4.0,
+        delay_ms: 25,
+        jitter_ms: 10,
+        duplicate_percent: 1.0,
+        late_percent: 2.0,
+        late_ms: 80,
+        ..Conditions::default()
+    };
+    let mut steps = vec![step(1_000, None, true), step(2_000, None, true)];
+    steps.extend((0..4).map(|flap| step(3_000 + flap * 1_000, Some(500), flap % 2 == 1)));
+    steps.push(step(7_500, Some(FLIGHT_MS), false));
+    steps.push(step(7_500 + FLIGHT_MS, None, true));
+    Profile { steps, repeat_ms: Some(DAY_MS), ..Profile::symmetric(conditions) }
+}
+
+async fn link(server: SocketAddr, seed: u64) -> Relay {
+    let (protocol, sharing) = (Protocol::Udp, Sharing::One);
+    let (listen, captures) = (([127, 0, 0, 1], 0).into(), Captures::default());
+    let plan = Plan { listen, server, profile: day(), seed, protocol, sharing, captures };
+    Relay::start(plan).await.unwrap()
+}
+
+#[tokio::test]
+async fn d_02_a_phone_that_moves_flaps_and_flies_loses_nothing() {
+    let mut random = Random::seeded();
+    let folder = tempfile::tempdir().unwrap();
+    let options = ["--heartbeat-cellular-ms", "1000"];
+    let server = Server::start(&folder.path().join("data"), ANY_PORT, &options);
+    let (ann, bob) = (server.user("ann"), server.user("bob"));
+    let channel = ann.channel_with(&bob);
+    let link = link(server.address, random.seed).await;
+    let store = || Box::new(MemoryStore::default());
+    let phone = Device::start(&server.data, "ann", link.address(), store());
+    let desk = Device::start(&server.data, "bob", server.address, store());
+
+    let messages = u64::from(scaled(1)) * DAY_MS / INTERVAL.as_millis() as u64;
+    let (mut tick, mut steps, mut moves) = (tokio::time::interval(INTERVAL), 0, 0);
+    for number in 1..=messages {
+        tick.tick().await;
+        phone.say(channel, number, format!("phone {number}")).await;
+        desk.say(channel, number, format!("desk {number}")).await;
+        if random.below(MOVES_ONE_OF) == 0 {
+            // Without a connection there is nothing to move.
+            moves += u32::from(phone.client.rebind().await.is_ok());
+        }
+        let now = link.figures().steps;
+        if now / 8 > std::mem::replace(&mut steps, now) / 8 {
+            phone.client.network_changed(Network::Cellular); // it has landed
+        }
+    }
+    for device in [&phone, &desk] {
+        let all = |count: usize| count as u64 == messages;
+        device.until("the rest", |it| all(it.acked.len()) && all(it.shown.len() / 2)).await;
+    }
+    let (figures, nat) = (server.figures(), link.figures().nat);
+    let (phone, desk) = (phone.close().await, desk.close().await);
+    let senders = [("phone", messages), ("desk", messages)];
+    let (lost, again, disordered) = judge(&phone.texts(), &senders);
+    let (spells, (logins, resumed)) = (phone.spells(), phone.logins());
+    let at = |percent: usize| spells.get((spells.len().max(1) - 1) * percent / 100);
+    println!(
+        "TEST D-02 seed={} n={} lost={lost} dup={again} reorder={disordered} moves={moves} \
+         addresses={} spells={} resumed={resumed}/{logins} back_p50={:?} back_p99={:?} \
+         sends_repeated={} pushes={} pushes_repaired={}",
+        random.seed,
+        2 * messages,
+        nat.bindings,
+        spells.len(),
+        at(50),
+        at(99),
+        figures.get("sends_duplicate"),
+        figures.get("pushes"),
+        figures.get("pushes_repaired"),
+    );
+    assert_eq!((lost, again, disordered), (0, 0, 0));
+    assert_eq!(phone.shown, desk.shown, "both show one order");
+    assert!(phone.refused.is_empty() && desk.refused.is_empty(), "nothing was refused");
+    assert_eq!(phone.gaps + desk.gaps, 0);
+    assert!(desk.logins() == (1, 0), "a phone's troubles are not the desk's: {:?}", desk.states);
+    server.stop();
+}
