@@ -12,6 +12,7 @@ use tern_random::Stream;
 use super::device::{Device, Event};
 use super::path::{Path, Way};
 use super::socket::Socket;
+use super::stall::Stalled;
 
 /// The first attempt after a loss comes at a random time within this, as in the SDK.
 const RETURN_FIRST: Duration = Duration::from_millis(50);
@@ -45,6 +46,8 @@ pub struct Line {
     /// Whether it waits to be served.
     pub is_busy: bool,
     is_gone: bool,
+    /// What it leaves undone at the moment.
+    pub stalled: Stalled,
     /// Whether the endpoint has forgotten the connection.
     is_drained: bool,
     /// Its path to the server.
@@ -73,6 +76,7 @@ impl Line {
             armed: None,
             is_busy: false,
             is_gone: false,
+            stalled: Stalled::default(),
             is_drained: false,
             to_server: Way::default(),
             to_device: Way::default(),
@@ -120,7 +124,8 @@ impl Line {
         if self.is_gone {
             return self.return_at;
         }
-        let timeouts = [self.connection.poll_timeout(), self.device.poll_timeout()];
+        let own = self.stalled.byte_at();
+        let timeouts = [self.connection.poll_timeout(), self.device.poll_timeout(), own];
         timeouts.into_iter().flatten().min()
     }
 
@@ -166,9 +171,11 @@ impl Line {
             match event {
                 QuicEvent::Connected => self.stream = self.connection.streams().open(Dir::Bi),
                 QuicEvent::Stream(StreamEvent::Readable { id }) => {
-                    self.read(now, id, random, tell);
+                    if !self.stalled.is_one() {
+                        self.read(now, id, usize::MAX, random, tell);
+                    }
                 }
-                QuicEvent::DatagramReceived => {
+                QuicEvent::DatagramReceived if !self.stalled.is_one() => {
                     while let Some(frame) = self.connection.datagrams().recv() {
                         self.device.handle_datagram(now, &frame, tell);
                     }
@@ -178,6 +185,9 @@ impl Line {
                 }
                 _ => {}
             }
+        }
+        if let Some(id) = self.stream.filter(|_| self.stalled.take_byte(now)) {
+            self.read(now, id, 1, random, tell);
         }
         took
     }
@@ -191,6 +201,9 @@ impl Line {
         why: impl FnOnce() -> String,
     ) {
         self.is_gone = true;
+        if self.stalled.is_one() {
+            return; // it comes back when that is over
+        }
         if !self.returns {
             eprintln!("a connection was lost: {}", why());
             return tell(Event::Failed(Kind::Close, Code::Offline));
@@ -203,10 +216,12 @@ impl Line {
         self.return_at = Some(now + bound.mul_f64(random.fraction()));
     }
 
+    /// Reads what has come, or a piece of at most so many bytes.
     fn read(
         &mut self,
         now: Instant,
         id: StreamId,
+        most: usize,
         random: &mut Stream,
         tell: &mut impl FnMut(Event),
     ) {
@@ -217,10 +232,13 @@ impl Line {
             Err(ReadableError::ClosedStream | ReadableError::IllegalOrderedRead) => return,
         };
         loop {
-            match chunks.next(usize::MAX) {
+            match chunks.next(most) {
                 Ok(Some(chunk)) => {
                     let share = 1.0 - random.fraction();
                     self.device.handle_bytes(now, &chunk.bytes, share, &mut |e| told.push(e));
+                    if chunk.bytes.len() >= most {
+                        break;
+                    }
                 }
                 Ok(None) | Err(ReadError::Reset(_)) => {
                     is_over = true;
@@ -300,7 +318,9 @@ impl Line {
             let Some(transmit) = self.connection.poll_transmit(now, segments, scratch) else {
                 return sent;
             };
-            socket.send(&transmit, scratch);
+            if !self.stalled.is_cut_off() {
+                socket.send(&transmit, scratch);
+            }
             sent = true;
         }
     }

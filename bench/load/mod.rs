@@ -1,5 +1,6 @@
 //! What is laid on the server: when messages are due ([`pacing`]), what each device says and hears
-//! ([`device`]) over its connection ([`mod@line`]), what a bad network does to it ([`path`]), and the
+//! ([`device`]) over its connection ([`mod@line`]), what a bad network does to it ([`path`]), what it does
+//! not do itself ([`stall`]), and the
 //! one thread that carries many of them ([`swarm`]).
 
 mod crowd;
@@ -8,6 +9,7 @@ mod line;
 mod pacing;
 mod path;
 mod socket;
+mod stall;
 mod swarm;
 mod tls;
 
@@ -16,5 +18,6 @@ pub use device::{CONTENT_BYTES_MIN, Event, Identity, Message};
 pub use pacing::{Arrivals, Schedule};
 pub use path::Weather;
 pub use socket::{punctual, wait_for};
+pub use stall::Stall;
 pub use swarm::{Approach, Swarm, Wait};
 pub use tls::Tickets;

@@ -15,10 +15,11 @@ use tern_protocol::frames::Network;
 use tern_protocol::{ChannelId, Uin};
 use tern_random::Stream;
 
-use super::device::{Device, Event, Identity, Message};
+use super::device::{Device, Event, Identity, Message, Rhythm};
 use super::line::Line;
 use super::path::{Path, Weather};
 use super::socket::{Datagram, Socket};
+use super::stall::{Stall, Stalled};
 use super::tls::{Tickets, client_config};
 use crate::error::BenchError;
 
@@ -157,6 +158,36 @@ impl Swarm {
         self.mark_busy(index);
     }
 
+    /// From now on a device beats only when it is told to.
+    pub fn hold_beats(&mut self, index: usize) {
+        self.lines[index].device.set_rhythm(Rhythm::Told);
+    }
+
+    /// Has a device beat, with the digest of its cursors or with a wrong one.
+    pub fn beat(&mut self, index: usize, is_wrong: bool) {
+        self.lines[index].device.beat_now(is_wrong);
+        self.mark_busy(index);
+    }
+
+    /// A device no longer keeps up.
+    pub fn stall(&mut self, index: usize, how: Stall) {
+        let line = &mut self.lines[index];
+        line.stalled = Stalled::begin(Instant::now(), how);
+        line.device.set_rhythm(Rhythm::Blind);
+        self.mark_busy(index);
+    }
+
+    /// It keeps up again, over another connection.
+    ///
+    /// # Errors
+    /// When the address is none that can be connected to.
+    pub fn thaw(&mut self, index: usize) -> Result<(), BenchError> {
+        let line = &mut self.lines[index];
+        line.stalled = Stalled::default();
+        line.device.set_rhythm(Rhythm::Answered);
+        self.reconnect(index, true)
+    }
+
     /// A connection for the device of this number, under a name of its own: TLS keeps its tickets
     /// by name.
     fn open(&mut self, index: usize) -> Result<(ConnectionHandle, Connection), BenchError> {
@@ -253,6 +284,9 @@ impl Swarm {
                 Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                     let Some(&index) = by_handle.get(&handle) else { return };
                     let line = &mut lines[index];
+                    if line.stalled.is_cut_off() {
+                        return;
+                    }
                     if let Some(path) = path {
                         if let Some(at) = path.arrival(*now, &mut line.to_device) {
                             path.receive(at, (index, handle), event);

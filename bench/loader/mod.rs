@@ -9,6 +9,7 @@ mod day;
 mod fan_out;
 mod fleet;
 mod login;
+mod slow;
 mod talk;
 
 use std::io::{BufRead, Write};
@@ -30,6 +31,7 @@ pub use day::Day;
 pub use fan_out::FanOut;
 pub use fleet::{Fleet, SUBCOMMAND};
 pub use login::LogIn;
+pub use slow::Slow;
 pub use talk::Talk;
 
 /// What one process is to do.
@@ -66,6 +68,8 @@ pub enum Task {
     Day(Day),
     /// They talk in one group.
     FanOut(FanOut),
+    /// They talk in groups, and some do not keep up.
+    Slow(Slow),
 }
 
 /// What a process says, a line each.
@@ -148,6 +152,10 @@ fn obey(order: Order) -> Result<Done, BenchError> {
             let group = task.gather(&mut crowd)?;
             conductor.wait(&mut crowd)?;
             task.run(crowd, group)
+        }
+        Task::Slow(task) => {
+            let crowd = Crowd::log_in(swarm, identities, Network::Wired, progress)?;
+            task.run(crowd, &conductor)
         }
         Task::ComeBack(task) => {
             let crowd = Crowd::log_in(swarm, identities, Network::Cellular, progress)?;

@@ -1,6 +1,8 @@
 //! The scenarios, behind one enum: each lays its load on a fresh server and returns figures.
 
+mod beats;
 mod books;
+mod catchup;
 mod fanout;
 mod floor;
 mod idle;
@@ -10,6 +12,7 @@ mod loss;
 mod matrix;
 mod mixed;
 mod roam;
+mod slow;
 mod storm;
 mod talking;
 mod throughput;
@@ -34,12 +37,18 @@ pub enum Scenario {
     Throughput(throughput::Throughput),
     /// Members of a group talk: what a message to many takes and costs, for each size of group
     Fanout(fanout::Fanout),
+    /// Some members of groups do not keep up: what that costs the others
+    Slow(slow::Slow),
     /// A talk, and then as many datagrams and syncs by a process that does nothing else
     Floor(floor::Floor),
     /// Devices log in as fast as they can, cold and resumed: rate, and cost of each
     Login(login::Login),
     /// Sessions that are logged in and say nothing: memory of each, and what they cost at rest
     Idle(idle::Idle),
+    /// A device comes back that missed many messages: how fast it has them, and who notices
+    Catchup(catchup::Catchup),
+    /// Sessions that only beat: what a heartbeat costs, with the digest of both sides equal or not
+    Beats(beats::Beats),
     /// The server is killed under its sessions: how long until they can talk again
     Storm(storm::Storm),
     /// Pairs talk over a path that delays and loses packets: what a bad network costs a message
@@ -59,9 +68,12 @@ impl Scenario {
             Self::Latency(_) => "latency",
             Self::Throughput(_) => "throughput",
             Self::Fanout(_) => "fanout",
+            Self::Slow(_) => "slow",
             Self::Floor(_) => "floor",
             Self::Login(_) => "login",
             Self::Idle(_) => "idle",
+            Self::Catchup(_) => "catchup",
+            Self::Beats(_) => "beats",
             Self::Storm(_) => "storm",
             Self::Loss(_) => "loss",
             Self::Matrix(_) => "matrix",
@@ -79,10 +91,13 @@ impl Scenario {
             Self::Latency(latency) => latency.check(),
             Self::Throughput(throughput) => throughput.check(),
             Self::Fanout(fanout) => fanout.check(),
+            Self::Slow(slow) => slow.check(),
             Self::Floor(floor) => floor.check(),
             Self::Loss(loss) => loss.check(),
             Self::Matrix(matrix) => matrix.check(),
             Self::Roam(roam) => roam.check(),
+            Self::Catchup(catchup) => catchup.check(),
+            Self::Beats(beats) => beats.check(),
             Self::Mixed(mixed) => mixed.check(),
             Self::Login(_) | Self::Idle(_) | Self::Storm(_) => Ok(()),
         }
@@ -94,9 +109,12 @@ impl Scenario {
             Self::Latency(latency) => latency.server_options(),
             Self::Throughput(throughput) => throughput.server_options(),
             Self::Fanout(fanout) => fanout.server_options(),
+            Self::Slow(slow) => slow.server_options(),
             Self::Floor(floor) => floor.server_options(),
             Self::Loss(loss) => loss.server_options(),
             Self::Roam(roam) => roam.server_options(),
+            Self::Catchup(catchup) => catchup.server_options(),
+            Self::Beats(beats) => beats.server_options(),
             Self::Mixed(mixed) => mixed.server_options(),
             Self::Login(_) | Self::Idle(_) | Self::Storm(_) | Self::Matrix(_) => Vec::new(),
         }
@@ -111,9 +129,12 @@ impl Scenario {
             Self::Latency(latency) => on_fresh_server(plan, |server| latency.measure(server)),
             Self::Throughput(throughput) => throughput.run(plan),
             Self::Fanout(fanout) => fanout.run(plan),
+            Self::Slow(slow) => on_fresh_server(plan, |server| slow.measure(server)),
             Self::Floor(floor) => floor.run(plan),
             Self::Login(login) => on_fresh_server(plan, |server| login.measure(server)),
             Self::Idle(idle) => on_fresh_server(plan, |server| idle.measure(server)),
+            Self::Catchup(catchup) => on_fresh_server(plan, |server| catchup.measure(server)),
+            Self::Beats(beats) => on_fresh_server(plan, |server| beats.measure(server)),
             Self::Storm(storm) => storm.run(plan),
             Self::Loss(loss) => on_fresh_server(plan, |server| loss.measure(server)),
             Self::Matrix(matrix) => matrix.run(plan),

@@ -48,6 +48,7 @@ counters! {
     sends_parked: "sends that waited for their predecessor or for a channel to open",
     acks: "acks sent for durable messages",
     pushes: "messages pushed to devices",
+    records_read: "records looked at to find what is pushed",
     receive_acks: "cursors moved by devices",
     news: "channels that a device which does not ack was told of instead of being pushed to",
     gaps: "ranges that a device was told to step over",

@@ -42,6 +42,9 @@ pub struct Grant {
     pub visible_from: MessageId,
     /// The newest durable id of the channel: `to`, or behind it for who was a member.
     pub newest: MessageId,
+    /// When it came, or one behind it that is not durable yet, in s since 1970 UTC; it only orders
+    /// channels.
+    pub newest_s: u32,
     /// Where the record of `newest` is, or if it is lost, the newest one before it that could be
     /// read at start; only within this node.
     pub at: Offset,

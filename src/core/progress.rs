@@ -136,8 +136,18 @@ pub enum MarksMail {
         /// Where, and how far.
         list: Vec<(ChannelId, Progress)>,
     },
-    /// The other user of a direct channel has got so far. From his home shard to that of the one
-    /// who is told.
+    /// A user has got so far in a direct channel, and the other one may know it. From his home
+    /// shard to the channel's, which knows whether he blocks the other.
+    TellPeer {
+        /// Who has.
+        whose: Uin,
+        /// Where.
+        channel: ChannelId,
+        /// How far, as he lets others know.
+        progress: Progress,
+    },
+    /// The other user of a direct channel has got so far. From the channel's shard to the home
+    /// shard of the one who is told.
     PeerSeen {
         /// Who has.
         whose: Uin,
@@ -174,7 +184,14 @@ pub enum MarksMail {
         /// The channels.
         channels: Vec<ChannelId>,
     },
-    /// Answers `AskPeers`.
+    /// Answers `AskPeers`, by way of the channels' shard as `TellPeer`.
+    TellPeers {
+        /// Who asked.
+        to: ShardId,
+        /// Where, who, and how far; all of them channels of the shard that it goes to.
+        marks: Vec<MarkOf>,
+    },
+    /// The same, without those whom their user blocks.
     Peers {
         /// Where, who, and how far.
         marks: Vec<MarkOf>,
@@ -233,6 +250,7 @@ pub struct Question {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Topic {
     Seen(Uin, ChannelId),
+    TellPeer(Uin, ChannelId),
     PeerSeen(Uin, ChannelId),
     Mark(SessionRef, ChannelId, Uin),
 }
@@ -242,11 +260,15 @@ impl MarksMail {
     pub fn when_full(&self) -> WhenFull {
         match self {
             Self::AskReceipts { .. } => WhenFull::Refuse,
-            Self::Seen { .. } | Self::PeerSeen { .. } | Self::Mark { .. } => WhenFull::Coalesce,
+            Self::Seen { .. }
+            | Self::TellPeer { .. }
+            | Self::PeerSeen { .. }
+            | Self::Mark { .. } => WhenFull::Coalesce,
             Self::SeenAll { .. }
             | Self::Ask(_)
             | Self::Page { .. }
             | Self::AskPeers { .. }
+            | Self::TellPeers { .. }
             | Self::Peers { .. }
             | Self::Receipts { .. }
             | Self::Count(_)
@@ -258,6 +280,9 @@ impl MarksMail {
     pub(crate) fn as_hint(&mut self) -> Option<(Topic, &mut Progress)> {
         match self {
             Self::Seen { uin, channel, progress } => Some((Topic::Seen(*uin, *channel), progress)),
+            Self::TellPeer { whose, channel, progress } => {
+                Some((Topic::TellPeer(*whose, *channel), progress))
+            }
             Self::PeerSeen { whose, channel, progress } => {
                 Some((Topic::PeerSeen(*whose, *channel), progress))
             }

@@ -78,6 +78,17 @@ pub struct Message {
     pub content_bytes: usize,
 }
 
+/// When a device says its heartbeats.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rhythm {
+    /// When the answer to the one before said.
+    Answered,
+    /// As often, but without waiting for answers, as an app that does not read may.
+    Blind,
+    /// When the scenario has it beat.
+    Told,
+}
+
 /// One device.
 pub struct Device {
     identity: Identity,
@@ -103,6 +114,7 @@ pub struct Device {
     ack_at: Option<Instant>,
     heartbeat: Duration,
     beat_at: Option<Instant>,
+    rhythm: Rhythm,
     beats: u32,
     inbox: Vec<u8>,
     outbox: Vec<u8>,
@@ -160,6 +172,7 @@ impl Device {
             ack_at: None,
             heartbeat: Duration::ZERO,
             beat_at: None,
+            rhythm: Rhythm::Answered,
             beats: 0,
             inbox: Vec::new(),
             outbox: Vec::new(),
@@ -202,6 +215,11 @@ impl Device {
         self.datagrams.pop_front()
     }
 
+    /// When it beats from now on.
+    pub fn set_rhythm(&mut self, rhythm: Rhythm) {
+        self.rhythm = rhythm;
+    }
+
     /// The round trip of the path; repairs are timed by it.
     pub fn set_rtt(&mut self, rtt: Duration) {
         self.rtt = rtt;
@@ -209,7 +227,11 @@ impl Device {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.ack_at, self.beat_at, self.repair_at()].into_iter().flatten().min()
+        [self.ack_at, self.next_beat(), self.repair_at()].into_iter().flatten().min()
+    }
+
+    fn next_beat(&self) -> Option<Instant> {
+        self.beat_at.filter(|_| self.rhythm != Rhythm::Told)
     }
 
     /// When the oldest send that left by datagram counts as lost.
@@ -229,19 +251,31 @@ impl Device {
         if self.ack_at.is_some_and(|at| at <= now) {
             self.say_receive_ack();
         }
-        if self.beat_at.is_some_and(|at| at <= now) {
-            self.beat_at = None; // until the answer sets the next
-            self.beats += 1;
-            let ping = Ping {
-                sequence: self.beats.into(),
-                network: self.network.to_wire(),
-                reserved: [0; 3],
-                digest: self.digest().into(),
-                heartbeat_ms: 0.into(),
-                reserved_end: 0.into(),
-            };
-            self.say(Kind::Ping, Flags::NONE, &ping, &[]);
+        if self.next_beat().is_some_and(|at| at <= now) {
+            // Otherwise the answer sets the next.
+            self.beat_at = (self.rhythm == Rhythm::Blind).then(|| now + self.heartbeat);
+            self.beat(self.digest());
         }
+    }
+
+    /// Says a heartbeat with this digest of what was read.
+    fn beat(&mut self, digest: u64) {
+        self.beats += 1;
+        let ping = Ping {
+            sequence: self.beats.into(),
+            network: self.network.to_wire(),
+            reserved: [0; 3],
+            digest: digest.into(),
+            heartbeat_ms: 0.into(),
+            reserved_end: 0.into(),
+        };
+        self.say(Kind::Ping, Flags::NONE, &ping, &[]);
+    }
+
+    /// A heartbeat as the scenario wants it: with the digest of what was read, or a wrong one, as
+    /// if the server did not know all of it.
+    pub fn beat_now(&mut self, is_wrong: bool) {
+        self.beat(self.digest() ^ u64::from(is_wrong));
     }
 
     /// Takes bytes of the stream. `share` (0 to 1) places the first heartbeat within its interval,

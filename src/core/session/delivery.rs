@@ -2,6 +2,7 @@
 //! read, within a window of unacked pushes, straight from the log. Each id of it is pushed, or
 //! named in a gap with its reason, in order.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
@@ -19,7 +20,7 @@ use crate::mail::Grant;
 use crate::placement::ShardId;
 
 /// Messages of one channel that are pushed at once and may still travel each for itself. More are
-/// a backlog, for which an ordered stream is cheaper.
+/// a backlog, for which an ordered stream is cheaper, and which lets shorter news pass.
 const FREE_MESSAGES: usize = 8;
 
 /// Channels of which a device that does not ack is told with one heartbeat; the others' turn comes
@@ -42,6 +43,9 @@ pub(super) struct Delivery {
     views: FxHashMap<ChannelId, View>,
     /// Channels with something to push, each once.
     ready: VecDeque<ChannelId>,
+    /// Whether all channels of the user were granted; before, nothing is pushed, so that the
+    /// newest come first.
+    all_granted: bool,
     window: Window,
     /// Of what the device said that it has consumed.
     digest: CursorDigest,
@@ -194,6 +198,21 @@ impl Delivery {
         self.make_ready(channel);
     }
 
+    /// All channels of the user were granted: those with the newest messages come first.
+    pub(super) fn all_granted(&mut self) {
+        if std::mem::replace(&mut self.all_granted, true) {
+            return; // asked for again
+        }
+        let views = &self.views;
+        let newest_s = |channel: &ChannelId| {
+            let grant = views[channel].grant.as_ref().expect("a ready channel has a grant");
+            grant.newest_s
+        };
+        self.ready
+            .make_contiguous()
+            .sort_unstable_by_key(|channel| (Reverse(newest_s(channel)), *channel));
+    }
+
     /// The device has consumed up to `id`, in this incarnation. Says whether that is news.
     ///
     /// # Errors
@@ -319,6 +338,7 @@ impl Delivery {
         link: LinkId,
     ) {
         while !self.warming
+            && self.all_granted
             && let room @ 1.. = self.window.room(context.config)
             && let Some(channel) = self.ready.pop_front()
         {
@@ -329,7 +349,10 @@ impl Delivery {
             let count = room.min(PAGE_MESSAGES as u64).min(view.turn_to(grant).0 - view.pushed.0);
             let page = (shard, channel);
             match Page::read(reader, page, grant, view.pushed, count, self.waited_for) {
-                Ok(page) => self.push(context, link, (shard, channel), &page),
+                Ok(page) => {
+                    context.counters.records_read += u64::from(page.records_read());
+                    self.push(context, link, (shard, channel), &page);
+                }
                 Err(at) => {
                     context.counters.reads_cold += 1;
                     (self.warming, self.waited_for) = (true, at);
@@ -388,13 +411,19 @@ impl Delivery {
 
     fn make_ready(&mut self, channel: ChannelId) {
         let view = self.views.get_mut(&channel).expect("the caller has looked it up");
-        if !view.is_ready && view.grant.as_ref().is_some_and(|grant| view.pushed < grant.to) {
-            view.is_ready = true;
-            if view.pushed < view.healed_to {
-                self.ready.push_front(channel);
-            } else {
-                self.ready.push_back(channel);
-            }
+        let to = view.grant.as_ref().map_or(MessageId(0), |grant| grant.to);
+        if view.is_ready || view.pushed >= to {
+            return;
+        }
+        view.is_ready = true;
+        let missing = to.0 - view.pushed.0;
+        if view.is_healing() {
+            self.ready.push_front(channel);
+        } else if missing <= FREE_MESSAGES as u64 {
+            let healed = self.ready.iter().take_while(|other| self.views[*other].is_healing());
+            self.ready.insert(healed.count(), channel);
+        } else {
+            self.ready.push_back(channel);
         }
     }
 }
@@ -405,9 +434,14 @@ impl View {
         self.grant.as_ref().is_some_and(|grant| grant.incarnation == self.named)
     }
 
+    /// Whether what a heartbeat took back is still to be pushed.
+    fn is_healing(&self) -> bool {
+        self.pushed < self.healed_to
+    }
+
     /// How far its turn may go: what is healed takes no room for more.
     fn turn_to(&self, grant: &Grant) -> MessageId {
-        if self.pushed < self.healed_to { self.healed_to.min(grant.to) } else { grant.to }
+        if self.is_healing() { self.healed_to.min(grant.to) } else { grant.to }
     }
 
     /// The client's history ends where this grant's incarnation began, or where the grant does.

@@ -125,9 +125,11 @@ impl<R: Reader> Front<R> {
             }
             MarksMail::Seen { .. }
             | MarksMail::SeenAll { .. }
+            | MarksMail::TellPeer { .. }
             | MarksMail::PeerSeen { .. }
             | MarksMail::Ask(_)
             | MarksMail::AskPeers { .. }
+            | MarksMail::TellPeers { .. }
             | MarksMail::Peers { .. }
             | MarksMail::AskReceipts { .. }
             | MarksMail::Count(_)

@@ -28,6 +28,7 @@ pub(super) struct Page {
     slots: [(Offset, u32); PAGE_MESSAGES],
     /// Bit i: the message of slot i was recalled, or is an edit of one that was.
     recalled: u32,
+    records_read: u32,
 }
 
 const _: () = assert!(PAGE_MESSAGES <= u32::BITS as usize);
@@ -69,10 +70,11 @@ impl Page {
     ) -> Result<Self, Offset> {
         let last = MessageId(after.0 + count);
         let slots = [(Offset::NONE, 0); PAGE_MESSAGES];
-        let mut page = Self { after, last, end: last, slots, recalled: 0 };
+        let mut page = Self { after, last, end: last, slots, recalled: 0, records_read: 0 };
         let mut walk = Walk { top: grant.newest, at: grant.at };
         while walk.top > after && walk.at != Offset::NONE {
             let at = walk.at;
+            page.records_read += 1;
             let read = reader.with_record(shard, at, |record| {
                 let bytes = record.body.len() as u32; // fits: a record is below 64 KiB
                 (message_in(channel, &record), record.links, bytes)
@@ -112,6 +114,11 @@ impl Page {
             self.slots[index] = slot;
             self.recalled |= u32::from(is_recalled) << index;
         }
+    }
+
+    /// Records that were looked at to find it.
+    pub(super) fn records_read(&self) -> u32 {
+        self.records_read
     }
 
     /// What it says, in the order of the ids.

@@ -53,6 +53,8 @@ impl<R: Reader> Front<R> {
             let mail = Mail::Subscribe { from: to, device: live.device, after };
             let home = Address::Shard(context.placement.home_of(live.device.uin));
             context.post.send(context.counters, home, mail);
+        } else {
+            live.delivery.all_granted();
         }
         live.delivery.pump(context, &mut self.reader, to.link);
     }

@@ -66,6 +66,11 @@ impl Blocks {
         })
     }
 
+    /// Whether a user blocks another.
+    pub(super) fn holds(&self, blocker: Uin, blocked: Uin) -> bool {
+        self.all.contains_key(&(blocker, blocked))
+    }
+
     /// Whom a user has blocked, above a uin.
     fn of(&self, blocker: Uin, after: Uin) -> impl Iterator<Item = Uin> {
         let end = (blocker, Uin(u64::MAX));

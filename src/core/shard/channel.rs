@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tern_protocol::{ChannelId, Incarnation, MessageId};
+use tern_protocol::{ChannelId, Incarnation, MessageId, UnixMillis};
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U32, U64};
 
@@ -21,6 +21,8 @@ pub(super) struct Channel {
     /// could be read, or none.
     spine: Vec<Offset>,
     newest: MessageId,
+    /// When the newest message that was not lost came, in s since 1970 UTC.
+    newest_s: u32,
     /// The oldest id within retention; the one after the newest if there is none.
     oldest: MessageId,
     durable: MessageId,
@@ -54,6 +56,7 @@ impl Channel {
         Self {
             spine: Vec::new(),
             newest: MessageId(0),
+            newest_s: 0,
             oldest: MessageId(1),
             durable: MessageId(0),
             durable_at: Offset::NONE,
@@ -74,8 +77,13 @@ impl Channel {
         Links { channel: self.newest_at(), device, skip }
     }
 
-    /// The message after the newest was appended at `at`.
-    pub(super) fn appended(&mut self, at: Offset) -> MessageId {
+    /// The message after the newest was appended at `at`, and came at this time.
+    pub(super) fn appended(&mut self, at: Offset, time: UnixMillis) -> MessageId {
+        self.newest_s = (time.0 / 1_000) as u32; // fits until 2106; it only orders channels
+        self.push(at)
+    }
+
+    fn push(&mut self, at: Offset) -> MessageId {
         self.spine.truncate(self.spine.len() - self.spine_pops());
         self.spine.push(at);
         self.newest = self.newest.next();
@@ -96,7 +104,7 @@ impl Channel {
     pub(super) fn lose(&mut self, up_to: MessageId) {
         let newest_at = self.newest_at();
         while self.newest < up_to {
-            self.appended(newest_at);
+            self.push(newest_at);
         }
         (self.durable, self.durable_at) = (self.newest, newest_at);
     }
@@ -185,7 +193,7 @@ impl Channel {
             oldest: self.oldest.into(),
             restarted_at: self.restarted_at.into(),
             links: U32::new(self.spine.len() as u32), // fits: at most 64
-            reserved: U32::ZERO,
+            newest_s: self.newest_s.into(),
         };
         let spine = self.spine.iter().flat_map(|at| at.0.to_le_bytes()).collect();
         (row, spine)
@@ -204,7 +212,17 @@ impl Channel {
         (oldest.0 > 0 && oldest <= newest.next()).then_some(())?;
         let restarted_at = row.restarted_at.into();
         let (durable, durable_at) = (newest, at);
-        Some(Self { spine, newest, oldest, durable, durable_at, restarted_at, recalls: None })
+        let newest_s = row.newest_s.get();
+        Some(Self {
+            spine,
+            newest,
+            newest_s,
+            oldest,
+            durable,
+            durable_at,
+            restarted_at,
+            recalls: None,
+        })
     }
 
     /// What was recalled, as rows of a checkpoint in their order.
@@ -234,6 +252,7 @@ impl Channel {
             to: if mutant!(GrantUnproven) { self.newest } else { self.durable },
             visible_from: MessageId(1),
             newest: self.durable,
+            newest_s: self.newest_s,
             at,
             incarnation,
             restarted_at: self.restarted_at.min(self.newest.next()),
@@ -268,7 +287,7 @@ mod tests {
             let expected =
                 Links { channel: at(id - 1), device: Offset(7), skip: at(MessageId(id).skip().0) };
             assert_eq!(links, expected, "links of id {id}");
-            channel.appended(at(id));
+            channel.appended(at(id), UnixMillis(0));
         }
     }
 
@@ -276,7 +295,7 @@ mod tests {
     fn a_walk_begins_at_the_message_or_near_behind_it() {
         let mut channel = Channel::new(Incarnation(1));
         for newest in 1..=300u64 {
-            channel.appended(Offset(newest * 100));
+            channel.appended(Offset(newest * 100), UnixMillis(0));
             for id in 1..=newest {
                 let (top, at) = channel.way_to(MessageId(id));
                 assert!(top.0 >= id && top.skip().0 < id, "from {top} to {id} of {newest}");
@@ -288,7 +307,7 @@ mod tests {
     #[test]
     fn what_was_recalled_is_told_once_it_is_durable_and_forgotten_with_the_message() {
         let mut channel = Channel::new(Incarnation(1));
-        (1..=4).for_each(|id| _ = channel.appended(Offset(id * 100)));
+        (1..=4).for_each(|id| _ = channel.appended(Offset(id * 100), UnixMillis(0)));
         channel.recall_appended(Offset(400), MessageId(2));
         assert_eq!(channel.recall_of(MessageId(2)), Some(Offset(400)));
         channel.proven(MessageId(3), Offset(300));

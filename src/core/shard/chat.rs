@@ -187,7 +187,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
                 return refuse(context, offer, code, retry_after_ms);
             }
         };
-        let id = channel.appended(at);
+        let id = channel.appended(at, context.now.wall);
         match kind {
             RecordKind::Change => self.change_appended(context, offer, id, at),
             RecordKind::Recall => {

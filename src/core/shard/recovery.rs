@@ -207,7 +207,7 @@ impl<T: DedupTable> Recovery<T> {
             return contradicts(why);
         }
         channel.lose(MessageId(id.0 - 1));
-        channel.appended(at);
+        channel.appended(at, body.server_time.into());
         channel.proven(id, at);
         self.losses.meet_skip(record.links.skip, channel.skip_at());
         if let Some(newest) = &mut self.newest {

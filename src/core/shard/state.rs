@@ -73,8 +73,8 @@ pub struct ChannelRow {
     pub restarted_at: U64,
     /// Offsets that follow.
     pub links: U32,
-    /// Zero.
-    pub reserved: U32,
+    /// When the newest message that was not lost came, in s since 1970 UTC.
+    pub newest_s: U32,
 }
 
 /// A uin has entered a channel. Key: both, the uin first.

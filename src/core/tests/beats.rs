@@ -9,7 +9,7 @@ use tern_core::memory::MemoryReader;
 use tern_core::sight::{DeviceSight, Place};
 use tern_protocol::digest::UNSAID;
 use tern_protocol::frames::{LoggedIn, Network, Ping, Pong};
-use tern_protocol::{Code, Flags, Kind, Uin, UnixMillis};
+use tern_protocol::{ChannelId, Code, Flags, Kind, Uin, UnixMillis};
 
 /// A heartbeat; what the client got with it.
 fn beat(world: &mut World, client: &Client, digest: u64, heartbeat_ms: u32) -> (Pong, Vec<Got>) {
@@ -330,4 +330,65 @@ fn an_operator_sees_where_a_device_is_and_its_newest_four_logins() {
         assert_eq!(gone, Place::Away { for_ms: Some(ms), resumable });
     }
     assert_eq!(networks(&world), [0; 4], "the other one missed three heartbeats");
+}
+
+/// The channels of what was pushed, each once, in the order in which they began.
+fn channels(got: &[Got]) -> Vec<ChannelId> {
+    let mut channels = Vec::new();
+    for got in got {
+        if let Got::Push { channel, .. } = got
+            && !channels.contains(channel)
+        {
+            channels.push(*channel);
+        }
+    }
+    channels
+}
+
+#[test]
+fn who_comes_back_gets_the_channels_with_the_newest_messages_first() {
+    /// More than a page of the user's channels.
+    const PEERS: u64 = 150;
+    let mut world = World::new(2, 2);
+    world.users.extend(100..100 + PEERS);
+    // In an order that is neither that of the channels nor its reverse.
+    let order: Vec<u64> = (0..PEERS).map(|n| 100 + n * 37 % PEERS).collect();
+    for peer in &order {
+        let mut client = world.login(0, *peer, 1, &[]);
+        client.send(&mut world, direct(1, *peer), b"first");
+        client.send(&mut world, direct(1, *peer), b"second");
+        world.pass(1_000);
+    }
+    let bob = world.login(1, 1, 1, &[]);
+    let mut began = Vec::new();
+    loop {
+        let got = world.take(&bob);
+        if pushed(&got).is_empty() {
+            break;
+        }
+        for channel in channels(&got) {
+            bob.ack(&mut world, channel, 2);
+            began.push(channel);
+        }
+    }
+    let expected: Vec<_> = order.iter().rev().map(|peer| direct(1, *peer)).collect();
+    assert_eq!(began, expected);
+    println!("TEST D-10 newest-first n={PEERS} out_of_turn=0");
+}
+
+#[test]
+fn short_news_pass_a_backlog() {
+    let mut world = World::new(1, 1);
+    let mut alice = world.login(0, 1, 1, &[]);
+    let mut carol = world.login(0, 3, 1, &[]);
+    send_many(&mut world, &mut alice, 2, 500);
+    drop(world.take(&alice));
+    let mut carol_again = world.login(0, 4, 1, &[]);
+    let bob = world.login(0, 2, 1, &[]);
+    assert_eq!(pushed(&world.take(&bob)), (1..=64).collect::<Vec<_>>(), "the window is full");
+    carol.send(&mut world, direct(2, 3), b"hello");
+    carol_again.send(&mut world, direct(2, 4), b"hello");
+    bob.ack(&mut world, direct(1, 2), 4);
+    let got = world.take(&bob);
+    assert_eq!(channels(&got), [direct(2, 4), direct(2, 3), direct(1, 2)], "the backlog is last");
 }

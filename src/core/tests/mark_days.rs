@@ -200,7 +200,11 @@ fn is_hint(mail: &Mail) -> bool {
     let Mail::Marks(mail) = mail else { return false };
     matches!(
         mail,
-        MarksMail::PeerSeen { .. } | MarksMail::AskPeers { .. } | MarksMail::Peers { .. }
+        MarksMail::TellPeer { .. }
+            | MarksMail::PeerSeen { .. }
+            | MarksMail::AskPeers { .. }
+            | MarksMail::TellPeers { .. }
+            | MarksMail::Peers { .. }
     )
 }
 

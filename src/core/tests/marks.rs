@@ -168,7 +168,10 @@ fn a_hint_that_is_lost_is_made_good_by_the_next_and_at_login() {
     let mut world = world();
     let (alice, channel) = written(&mut world, 4);
     let bob = listener(&mut world, 2, 1);
-    world.lose = |mail| matches!(mail, Mail::Marks(MarksMail::PeerSeen { .. }));
+    world.lose = |mail| {
+        let Mail::Marks(mail) = mail else { return false };
+        matches!(mail, MarksMail::TellPeer { .. } | MarksMail::PeerSeen { .. })
+    };
     bob.read(&mut world, channel, 2);
     world.pass(TOLD_MS);
     assert_eq!(marks(&world.take(&alice)), [], "the hint was lost");
@@ -334,4 +337,35 @@ fn no_record_per_receipt() {
     assert!(records as u64 <= seconds / 5 + 1, "{records} records in {seconds} s");
     assert_eq!(told.last(), Some(&(channel, 2, count, count)));
     assert!((told.len() as u64) <= seconds * 10 + 1, "{} receipts in {seconds} s", told.len());
+}
+
+#[test]
+fn who_is_blocked_hears_no_more_of_marks_until_the_block_ends() {
+    let mut world = world();
+    let (mut alice, channel) = written(&mut world, 4);
+    let bob = listener(&mut world, 2, 1);
+    bob.read(&mut world, channel, 1);
+    world.pass(TOLD_MS);
+    assert_eq!(marks(&world.take(&alice)), [(channel, 2, 1, 1)]);
+    bob.block(&mut world, 1, true);
+    bob.ack(&mut world, channel, 4);
+    bob.read(&mut world, channel, 3);
+    world.pass(TOLD_MS);
+    assert_eq!(marks(&world.take(&alice)), [], "nor what was accepted before the block");
+    let again = listener_got(&mut world, 1, 2);
+    assert_eq!(again, [(channel, 2, 1, 1)], "nor who asks");
+    // The other direction is open, and so are its receipts.
+    let mut desk = listener(&mut world, 2, 2);
+    desk.send(&mut world, channel, b"and you?");
+    alice.ack(&mut world, channel, 5);
+    alice.read(&mut world, channel, 5);
+    world.pass(TOLD_MS);
+    assert_eq!(marks(&world.take(&desk)).last(), Some(&(channel, 1, 5, 5)));
+    world.take(&alice);
+    bob.block(&mut world, 1, false);
+    bob.read(&mut world, channel, 4);
+    world.pass(TOLD_MS);
+    assert_eq!(marks(&world.take(&alice)), [(channel, 2, 4, 4)]);
+    alice.send(&mut world, channel, b"here");
+    assert_eq!(acks(&world.take(&alice)).len(), 1, "and messages come again");
 }

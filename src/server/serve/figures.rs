@@ -8,8 +8,8 @@ use crate::control::status::{Figure, Sort, Table};
 use crate::worker::{Counts, Doors, Snapshot};
 
 /// Shares of the turns whose durations are shown, with their names.
-const PERCENTILES: [(f64, &str); 3] =
-    [(0.5, "turn_us_p50"), (0.99, "turn_us_p99"), (0.999, "turn_us_p999")];
+const PERCENTILES: [(f64, &str); 4] =
+    [(0.5, "turn_us_p50"), (0.99, "turn_us_p99"), (0.999, "turn_us_p999"), (1.0, "turn_us_max")];
 
 /// What the workers published last.
 pub(super) fn of_workers(doors: &Doors) -> Table {

@@ -90,10 +90,14 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             let (mark, _) = self.marks.own_mark(*channel, whose, &grant)?;
             Some(MarkOf { progress: mark.progress.for_others(), ..mark })
         };
-        let marks: Vec<MarkOf> = channels.iter().filter_map(mark).collect();
-        if !marks.is_empty() {
-            let mail = Mail::Marks(MarksMail::Peers { marks });
-            context.post.send(context.counters, Address::Shard(from), mail);
+        let mut by_shard: BTreeMap<ShardId, Vec<MarkOf>> = BTreeMap::new();
+        for mark in channels.iter().filter_map(mark) {
+            let shard = context.placement.shard_of_channel(mark.channel);
+            by_shard.entry(shard).or_default().push(mark);
+        }
+        for (shard, marks) in by_shard {
+            let mail = Mail::Marks(MarksMail::TellPeers { to: from, marks });
+            context.post.send(context.counters, Address::Shard(shard), mail);
         }
     }
 }

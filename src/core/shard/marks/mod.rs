@@ -2,7 +2,8 @@
 //! whom he writes.
 //!
 //! Comes in: what devices have consumed and read, what home shards of others tell. Goes out:
-//! marks to the sessions that want them, and to the home shards of those who wrote; never more
+//! marks to the sessions that want them, and to the home shards of those who wrote, by way of the
+//! channel's shard, which tells nobody who is blocked; never more
 //! than one for the same user and channel in [`TELL_EVERY_MS`], the newest. Worth naming: a mark
 //! is never above what its user may read, so never above what is durable; it goes back only with
 //! the history it speaks of, or in a crash, to what was kept (`keeping`). What others are told is
@@ -23,7 +24,7 @@ use crate::context::Context;
 use crate::dedup::DedupTable;
 use crate::log::Log;
 use crate::mail::{Address, Grant, Mail, SessionRef};
-use crate::placement::Placement;
+use crate::placement::{Placement, ShardId};
 use crate::progress::{MarkOf, MarksMail, Moved, Progress};
 use crate::time::Mono;
 use counting::Counts;
@@ -188,12 +189,11 @@ impl Marks {
 
 fn tell_peer(context: &mut Context<'_>, mark: MarkOf) {
     let MarkOf { channel, uin: whose, progress } = mark;
-    let peer = channel.peer_of(whose).expect("only marks of direct channels have a peer");
     context.counters.receipts_told += 1;
     let progress = progress.for_others();
-    let mail = Mail::Marks(MarksMail::PeerSeen { whose, channel, progress });
-    let home = Address::Shard(context.placement.home_of(peer));
-    context.post.send(context.counters, home, mail);
+    let mail = Mail::Marks(MarksMail::TellPeer { whose, channel, progress });
+    let shard = Address::Shard(context.placement.shard_of_channel(channel));
+    context.post.send(context.counters, shard, mail);
 }
 
 impl<L: Log, T: DedupTable> Shard<L, T> {
@@ -208,6 +208,9 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
                     self.handle_seen(context, uin, channel, progress);
                 }
             }
+            MarksMail::TellPeer { whose, channel, progress } => {
+                self.handle_tell_peer(context, MarkOf { channel, uin: whose, progress });
+            }
             MarksMail::PeerSeen { whose, channel, progress } => {
                 self.handle_peer_seen(context.placement, MarkOf { channel, uin: whose, progress });
             }
@@ -215,6 +218,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             MarksMail::AskPeers { from, uin, channels } => {
                 self.handle_ask_peers(context, from, uin, &channels);
             }
+            MarksMail::TellPeers { to, marks } => self.handle_tell_peers(context, to, marks),
             MarksMail::Peers { marks } => {
                 marks.into_iter().for_each(|mark| self.handle_peer_seen(context.placement, mark));
             }
@@ -242,6 +246,34 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         if let Some(grant) = self.home.grant(channel, uin) {
             self.marks.advance(context, (channel, uin), progress, &grant);
         }
+    }
+
+    /// A user has got so far in a direct channel of this shard: the other one is told, unless he is
+    /// blocked.
+    fn handle_tell_peer(&mut self, context: &mut Context<'_>, mark: MarkOf) {
+        let MarkOf { channel, uin: whose, progress } = mark;
+        if let Some(peer) = channel.peer_of(whose).filter(|peer| self.may_hear(*peer, whose)) {
+            let mail = Mail::Marks(MarksMail::PeerSeen { whose, channel, progress });
+            let home = Address::Shard(context.placement.home_of(peer));
+            context.post.send(context.counters, home, mail);
+        }
+    }
+
+    /// The same of several, for a home shard that asked.
+    fn handle_tell_peers(&mut self, context: &mut Context<'_>, to: ShardId, marks: Vec<MarkOf>) {
+        let mut marks = marks;
+        marks.retain(|mark| {
+            mark.channel.peer_of(mark.uin).is_some_and(|peer| self.may_hear(peer, mark.uin))
+        });
+        if !marks.is_empty() {
+            let mail = Mail::Marks(MarksMail::Peers { marks });
+            context.post.send(context.counters, Address::Shard(to), mail);
+        }
+    }
+
+    /// Whether a user may know how far another has got in their direct channel.
+    fn may_hear(&self, user: Uin, of: Uin) -> bool {
+        !self.blocks.holds(of, user)
     }
 
     /// Another user, at home anywhere, has got so far in a direct channel with one who is at home

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use tern_protocol::{Code, Kind};
+use tern_protocol::{Code, Frame, Kind};
 
 use crate::support::dial::Dial;
 use crate::support::peer::{End, Fate, Peer};
+use crate::support::server::Account;
 use crate::support::stage::Stage;
 use crate::support::{scaled, words};
 
@@ -201,4 +202,95 @@ fn s10_a_receiver_that_acknowledges_nothing_goes_offline() {
         again.say(&words::receive_ack(channel, id));
     }
     stage.finish(count, format!("pushes_before_offline<={pushed} sessions_offline=1"));
+}
+
+/// A receiver of D-07 that does not keep up.
+struct Slow {
+    account: Account,
+    peer: Peer,
+    /// Which of three ways: its app does not read, its network is gone, it reads a byte at a time.
+    way: usize,
+}
+
+impl Slow {
+    fn stall(stage: &Stage, number: usize) -> Self {
+        let (mut peer, account, _) = stage.device(&format!("slow-{number}"));
+        let way = number % 3;
+        peer.round_trip(1);
+        peer.reads = false;
+        if way == 1 {
+            peer.gate = Box::new(|_| Fate::Lost);
+        }
+        Self { account, peer, way }
+    }
+
+    /// What it does meanwhile, if anything.
+    fn turn(&mut self) {
+        match self.way {
+            0 => self.peer.turn(Duration::ZERO),
+            1 => self.peer.ignore(),
+            _ => {
+                self.peer.read_some(1);
+                self.peer.turn(Duration::ZERO);
+            }
+        }
+    }
+}
+
+#[test]
+fn d07_receivers_that_do_not_keep_up_cost_bounded_memory_and_nobody_else_a_message() {
+    /// Heavy messages to each receiver until every window is full, and after that.
+    const FILLING: u64 = 100;
+    const MORE: u64 = 200;
+    let limits = [UNLIMITED, "1000000", "--sends-per-second", "1000000"];
+    let stage = Stage::start("D-07", &limits);
+    let (mut writer, ann, epoch) = stage.device("trent");
+    let mut healthy: Vec<_> =
+        (0..5).map(|number| stage.device(&format!("healthy-{number}"))).collect();
+    let count = scaled(30);
+    let mut slow: Vec<_> = (0..count as usize).map(|n| Slow::stall(&stage, n)).collect();
+    let accounts = healthy.iter().map(|(_, account, _)| account);
+    let accounts = accounts.chain(slow.iter().map(|slow| &slow.account));
+    let channels: Vec<_> = accounts.map(|account| ann.channel_with(account)).collect();
+    let (mut counter, mut full) = (0, 0);
+    for id in 1..=FILLING + MORE {
+        for some in channels.chunks(50) {
+            for channel in some {
+                counter += 1;
+                writer.say(&words::send(*channel, epoch, counter, &[7; HEAVY]));
+            }
+            writer.hear_ack(counter);
+        }
+        for ((peer, ..), channel) in healthy.iter_mut().zip(&channels) {
+            hear_push(peer, id);
+            peer.say(&words::receive_ack(*channel, id));
+        }
+        slow.iter_mut().for_each(Slow::turn);
+        if id == FILLING {
+            full = stage.server.private_kib();
+        }
+    }
+    let grown = stage.server.private_kib().saturating_sub(full);
+    let offered = u64::from(count) * MORE * HEAVY as u64 / 1_024;
+    assert!(grown <= offered / 4, "{grown} KiB more for {offered} KiB that nobody read");
+    // Nothing of it is lost: who comes back gets it all.
+    for Slow { account, .. } in &slow {
+        let (mut peer, _) = Peer::device(stage.server.address, &Dial::default(), account);
+        for id in 1..=FILLING + MORE {
+            hear_push(&mut peer, id);
+            peer.say(&words::receive_ack(ann.channel_with(account), id));
+        }
+    }
+    let messages = counter;
+    stage.finish(
+        count,
+        format!("messages={messages} lost=0 private_kib=+{grown} of {offered} that nobody read"),
+    );
+}
+
+fn hear_push(peer: &mut Peer, id: u64) {
+    match peer.hear(Kind::Push).frame() {
+        Frame::Push(push, _) => assert_eq!(push.id.get(), id, "in order, each once"),
+        other => unreachable!("{other:?} is no PUSH"),
+    }
 }

@@ -423,10 +423,21 @@ impl Peer {
 
     /// Takes what the server said off the control stream.
     pub fn read(&mut self) {
-        let Some(stream) = self.stream.filter(|_| self.reads) else { return };
+        if self.reads {
+            self.read_some(usize::MAX);
+        }
+    }
+
+    /// The same, but at most so many bytes.
+    pub fn read_some(&mut self, most: usize) {
+        let Some(stream) = self.stream else { return };
         let mut receiver = self.connection.recv_stream(stream);
         let Ok(mut chunks) = receiver.read(true) else { return };
-        while let Ok(Some(chunk)) = chunks.next(usize::MAX) {
+        let mut rest = most;
+        while rest > 0
+            && let Ok(Some(chunk)) = chunks.next(rest)
+        {
+            rest -= chunk.bytes.len();
             self.partial.extend_from_slice(&chunk.bytes);
         }
         // Whether new credit must be sent shows in the next flush.

@@ -127,9 +127,18 @@ impl Server {
 
     /// Its resident memory in KiB.
     pub fn rss_kib(&self) -> u64 {
+        self.kib("VmRSS:")
+    }
+
+    /// Of it, what is its own: the heap, and no mapped log.
+    pub fn private_kib(&self) -> u64 {
+        self.kib("RssAnon:")
+    }
+
+    fn kib(&self, name: &str) -> u64 {
         let status = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(status).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 

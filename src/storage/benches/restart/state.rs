@@ -45,7 +45,7 @@ fn channel(state: &mut State, number: u64) {
         oldest: 1.into(),
         restarted_at: u64::MAX.into(),
         links: bits.into(),
-        reserved: 0.into(),
+        newest_s: 0.into(),
     };
     let spine: Vec<U64> = (1..=u64::from(bits)).map(|at| U64::new(at * 64)).collect();
     put(state, StateKind::Channel, &[row.as_bytes(), spine.as_bytes()].concat());
