@@ -34,7 +34,8 @@ pub struct Config {
     pub sessions_per_user: u32,
     /// New channels that a user may open an hour.
     pub channels_per_hour: u32,
-    /// Channels that a user may be in, groups he left included while they hold something for him.
+    /// Channels that a user may be in. Groups that he left do not count, unless they are as many
+    /// again and hold something for him.
     pub channels_per_user: usize,
     /// Members of a group.
     pub group_members_max: usize,

@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::io::{Effect, LinkId, Outgoing};
 
 /// Channels that one session may have cursors in: some 150 bytes each.
-pub(super) const CHANNELS_PER_SESSION_MAX: usize = 16_384;
+pub(super) const CHANNELS_PER_SESSION_MAX: usize = 32_768;
 
 /// The list as far as the client has said it once more; boxed, since hardly a session has one.
 #[derive(Default)]

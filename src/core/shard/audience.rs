@@ -105,6 +105,20 @@ impl Audiences {
         visible.is_some_and(Visible::is_open)
     }
 
+    /// Whether a user at home here left a group, or was made to.
+    pub(super) fn has_left(&self, channel: ChannelId, uin: Uin) -> bool {
+        let visible = self.groups.get(&channel).and_then(|audience| audience.users.get(&uin));
+        visible.is_some_and(|visible| !visible.is_open())
+    }
+
+    /// Whether he left it and all that he could read has expired.
+    pub(super) fn has_left_nothing(&self, channel: ChannelId, uin: Uin) -> bool {
+        let Some(audience) = self.groups.get(&channel) else { return false };
+        let oldest = audience.grant.as_ref().map(|grant| grant.from);
+        let visible = audience.users.get(&uin).filter(|visible| !visible.is_open());
+        visible.zip(oldest).is_some_and(|(visible, oldest)| visible.until < oldest)
+    }
+
     /// A session that wants to be told of what is new in the groups of its user.
     pub(super) fn listen(
         &mut self,

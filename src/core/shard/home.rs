@@ -24,6 +24,10 @@ use crate::placement::ShardId;
 use crate::sight::{DeviceSight, LOGINS_KEPT, Place};
 use crate::time::Mono;
 
+/// How many times `channels_per_user` may be in a user's list, with the groups that he left: what
+/// of them he may still read is told to devices that were away, and a session has room for as many.
+const LISTED_PER_CHANNEL: usize = 2;
+
 /// The home part of a shard.
 pub(super) struct Home {
     pub(super) users: FxHashMap<Uin, User>,
@@ -197,6 +201,20 @@ impl User {
         self.channels.range(..=ChannelId::group(u64::MAX)).map(|(channel, _)| *channel)
     }
 
+    /// Whether he may enter one more channel, having this many or more in his list. Groups that he
+    /// left do not count, but the list is bounded too; those of which nothing is left to read go.
+    fn make_room(&mut self, audiences: &Audiences, uin: Uin, channels_max: usize) -> bool {
+        let listed_max = channels_max.saturating_mul(LISTED_PER_CHANNEL);
+        let left = |channel: &ChannelId| audiences.has_left(*channel, uin);
+        if self.channels.keys().filter(|channel| !left(channel)).count() >= channels_max {
+            return false;
+        }
+        if self.channels.len() >= listed_max {
+            self.channels.retain(|channel, _| !audiences.has_left_nothing(*channel, uin));
+        }
+        self.channels.len() < listed_max
+    }
+
     /// Whether he has entered the channel.
     pub(super) fn is_in(&self, channel: ChannelId) -> bool {
         self.channels.contains_key(&channel)
@@ -309,7 +327,9 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             3_600_000,
             context.config.channels_per_hour,
         );
-        if user.channels.len() >= context.config.channels_per_user {
+        if user.channels.len() >= context.config.channels_per_user
+            && !user.make_room(&self.home.audiences, uin, context.config.channels_per_user)
+        {
             return entered(context, from, uin, channel, Some((Code::ChannelsFull, 0)));
         }
         if opens && let Err(wait_ms) = user.opened.take(context.now.mono, rate) {

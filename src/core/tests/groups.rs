@@ -520,3 +520,40 @@ fn leaving_ends_no_mute_however_old_the_log_is() {
     assert_eq!(post(&mut world, &mut users[1], channel), Err((Code::Muted, 0)));
     assert_eq!(post(&mut world, &mut users[2], channel), Ok(8));
 }
+
+#[test]
+fn groups_that_were_left_do_not_count_unless_they_are_as_many_again() {
+    let config = Config { channels_per_user: 3, ..Config::default() };
+    let mut world = World::over(MemoryReader::default(), 4, 2, config);
+    let mut users = four(&mut world);
+    let full = |user| Err((Code::ChannelsFull, user));
+    let add = Wish::of(action::ADD, &[2]);
+    // None of their owners has more than three.
+    let made = [0, 0, 0, 2, 2, 2, 3].map(|owner: usize| {
+        let channel = users[owner].create(&mut world, owner as u64 + 1, 0, &[]);
+        assert!(outcome(&mut world, &users[owner]).is_ok());
+        (owner, channel)
+    });
+    let mut results = Vec::new();
+    for (owner, channel) in made.iter().copied().take(4) {
+        results.push(change(&mut world, &mut users[owner], channel, &add).map(|_| ()));
+    }
+    assert_eq!(results, [Ok(()), Ok(()), Ok(()), full(1)], "three at a time");
+    for (_, channel) in &made[..3] {
+        assert!(change(&mut world, &mut users[1], *channel, &Wish::plain(action::LEAVE)).is_ok());
+    }
+    results.clear();
+    for (owner, channel) in made[3..].iter().copied() {
+        results.push(change(&mut world, &mut users[owner], channel, &add).map(|_| ()));
+    }
+    assert_eq!(results, [Ok(()), Ok(()), Ok(()), full(1)], "and three others behind them");
+    let (owner, channel) = made[3];
+    assert!(change(&mut world, &mut users[1], channel, &Wish::plain(action::LEAVE)).is_ok());
+    let (last_owner, last) = made[6];
+    assert_eq!(
+        change(&mut world, &mut users[last_owner], last, &add).map(|_| ()),
+        full(1),
+        "what was left holds something to read"
+    );
+    assert!(change(&mut world, &mut users[owner], channel, &add).is_ok(), "it is in the list");
+}

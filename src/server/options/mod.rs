@@ -157,7 +157,7 @@ options! {
         "New channels that a user may open."
         "Each new channel costs a directory look-up, a record for each member and memory.";
     channels_per_user "channels-per-user": usize = "16384" "channels per user" [1..=1_000_000]
-        "Channels that a user may be in, direct ones and groups together."
+        "Channels that a user may be in, direct ones and groups together; groups that he left do not count."
         "Some hundred bytes of memory each, and a row of the list that each login reads.";
     devices_per_user "devices-per-user": u32 = "100" "devices per user" [1..=1_000_000]
         "Devices that a user may have, revoked ones not counted."

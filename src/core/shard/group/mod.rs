@@ -4,7 +4,8 @@
 //! Comes in: changes, in the order of the channel, live or from the log; the id up to which they
 //! are durable. Goes out: whether a change or a message is allowed (`rules`), who may read from
 //! where to where. Worth naming: a change leads to the same members whenever it is applied, so
-//! replay needs no rules; home shards are told of durable changes only.
+//! replay needs no rules; home shards are told of durable changes only; the end of a group is noted
+//! once, not at each member, and what it means for one is said where it is asked for.
 
 mod change;
 mod entering;
@@ -31,6 +32,7 @@ use crate::placement::{Placement, ShardId};
 pub(super) struct Group {
     name: Vec<u8>,
     settings: u8,
+    /// Whether the newest change ended it.
     dissolved: bool,
     /// The newest change, durable or not.
     version: MessageId,
@@ -107,7 +109,7 @@ impl Group {
             }
             action::RENAME => self.name = change.name.to_vec(),
             action::SETTINGS => self.settings = change.head.settings,
-            _ => self.dissolve(placement, id), // the one that is left: a change is checked before
+            _ => self.dissolve(id), // the one that is left: a change is checked before
         }
         self.version = id;
     }
@@ -149,15 +151,17 @@ impl Group {
     /// Messages before `oldest` can't be read any more, so who could read only those is forgotten;
     /// but not that somebody was muted, or it would depend on the log's age whether leaving ends it.
     pub(super) fn expire(&mut self, placement: &Placement, oldest: MessageId) {
-        let gone =
-            |member: &Member| member.visible.until < oldest && member.muted_until == UnixMillis(0);
+        let end = self.end();
+        let gone = |member: &Member| {
+            let until = member.after(end).visible.until;
+            until < oldest && member.muted_until == UnixMillis(0)
+        };
         let (touched, homes) = (&mut self.touched, &mut self.homes);
         self.members.retain(|uin, member| {
             if gone(member) {
-                let place = (member.touched, *uin);
-                touched.remove(&place);
+                touched.remove(&(member.touched, *uin));
                 let home = homes.entry(placement.home_of(*uin)).or_default();
-                home.forgotten = home.forgotten.max(place);
+                home.forgotten = home.forgotten.max((member.after(end).touched, *uin));
             }
             !gone(member)
         });
@@ -192,7 +196,12 @@ impl Group {
     }
 
     fn member(&self, uin: Uin) -> Option<&Member> {
-        self.members.get(&uin).filter(|member| member.visible.is_open())
+        self.members.get(&uin).filter(|member| member.visible.is_open() && !self.dissolved)
+    }
+
+    /// The change that ended the group, if one did.
+    fn end(&self) -> Option<MessageId> {
+        self.dissolved.then_some(self.version)
     }
 
     fn enter(&mut self, placement: &Placement, id: MessageId, uin: Uin) {
@@ -235,10 +244,12 @@ impl Group {
         }
     }
 
-    fn dissolve(&mut self, placement: &Placement, id: MessageId) {
-        let members: Vec<Uin> = self.members.keys().copied().collect();
-        members.into_iter().for_each(|uin| self.leave(placement, id, uin));
-        self.dissolved = true;
+    fn dissolve(&mut self, id: MessageId) {
+        (self.dissolved, self.count) = (true, 0);
+        for home in self.homes.values_mut().filter(|home| home.count > 0) {
+            home.count = 0;
+            home.unproven.push_back(id);
+        }
     }
 
     /// A member whose visible range changed with `member.touched`.
@@ -278,7 +289,9 @@ impl Group {
 
     /// Its members, as rows of a checkpoint in their order.
     pub(super) fn member_rows(&self, channel: ChannelId) -> impl Iterator<Item = MemberRow> {
-        self.members.iter().map(move |(uin, member)| MemberRow {
+        let end = self.end();
+        let members = self.members.iter().map(move |(uin, member)| (uin, member.after(end)));
+        members.map(move |(uin, member)| MemberRow {
             channel,
             uin: (*uin).into(),
             from: member.visible.from.into(),
@@ -326,6 +339,17 @@ impl Group {
 }
 
 impl Member {
+    /// As the end of the group leaves it, if there was one.
+    fn after(self, end: Option<MessageId>) -> Self {
+        match end {
+            Some(end) if self.visible.is_open() => {
+                let visible = Visible { until: end, ..self.visible };
+                Self { role: role::MEMBER, visible, touched: end, ..self }
+            }
+            _ => self,
+        }
+    }
+
     /// As a checkpoint keeps it.
     fn muted_until_kept(&self) -> UnixMillis {
         if mutant!(MuteForgotten) { UnixMillis(0) } else { self.muted_until }

@@ -147,10 +147,12 @@ impl Group {
 
     fn member_or_code(&self, sender: Uin) -> Result<&Member, Code> {
         match self.members.get(&sender) {
-            Some(member) if member.visible.is_open() => Ok(member),
-            Some(member) if self.dissolved && member.visible.until == self.version => {
+            Some(member)
+                if self.end().is_some_and(|end| member.after(Some(end)).touched == end) =>
+            {
                 Err(Code::GroupDissolved)
             }
+            Some(member) if member.visible.is_open() => Ok(member),
             _ => Err(Code::NotAMember),
         }
     }

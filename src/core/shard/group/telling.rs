@@ -59,19 +59,37 @@ impl Group {
         }
         let mut page = HomePage { members: Vec::new(), upto: after, more: false };
         let later = self.touched.range((Bound::Excluded(after), Bound::Unbounded));
-        let durable = later.take_while(|(place, _)| place.0 <= durable);
+        let later = later.map(|(place, visible)| (*place, *visible));
+        let durable =
+            later.chain(self.ended_after(after)).take_while(|(place, _)| place.0 <= durable);
         for (looked_at, (place, visible)) in durable.enumerate() {
             if looked_at >= LOOKED_AT_MAX || page.members.len() >= MEMBERS_PER_PAGE {
                 page.more = true;
                 break;
             }
-            page.upto = *place;
+            page.upto = place;
             let is_hidden = mutant!(KickUntold) && !visible.is_open();
             if placement.home_of(place.1) == home && !is_hidden {
-                page.members.push((place.1, *visible));
+                page.members.push((place.1, visible));
             }
         }
         page
+    }
+
+    /// Those whose membership the group's end ended, behind a place, in the order of places; it was
+    /// the newest change.
+    fn ended_after(&self, after: MemberPlace) -> impl Iterator<Item = (MemberPlace, Visible)> {
+        let end = self.end();
+        let first = match end {
+            Some(end) if after.0 == end => Bound::Excluded(after.1),
+            _ => Bound::Unbounded,
+        };
+        let members = end.map(|_| self.members.range((first, Bound::Unbounded)));
+        let open = members.into_iter().flatten().filter(|(_, member)| member.visible.is_open());
+        open.map(move |(uin, member)| {
+            let member = member.after(end);
+            ((member.touched, *uin), member.visible)
+        })
     }
 
     /// The GROUP_PAGE of the members behind a uin.
@@ -175,6 +193,8 @@ fn send_page(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     /// Who left and comes back before that is durable is named with the end of what he could
@@ -223,5 +243,54 @@ mod tests {
         assert_eq!(page((MessageId(2), Uin(4))), (0, START, true), "it knew of him");
         assert_eq!(page(START), (1, (MessageId(2), Uin(4)), false));
         assert_eq!(page((MessageId(5), Uin(3))), (0, (MessageId(5), Uin(3)), false), "it was told");
+    }
+
+    /// The end of a group writes nothing to its members, is told to home shards in pages, and is
+    /// kept by a checkpoint as if each had left.
+    #[test]
+    fn an_end_is_told_of_everybody_and_written_to_nobody() {
+        const MEMBERS: u64 = 3_000;
+        let (placement, channel) = (Placement::new(2, 1), ChannelId::group(7));
+        let mut group = Group::default();
+        (1..=MEMBERS).for_each(|n| group.enter(&placement, MessageId(n), Uin(n)));
+        group.leave(&placement, MessageId(4_000), Uin(5));
+        group.version = MessageId(4_000);
+        group.all_proven();
+        let (end, before) = (MessageId(5_000), group.touched.len());
+        group.dissolve(end);
+        group.version = end;
+        assert_eq!((group.touched.len(), group.overtaken.len(), group.count), (before, 0, 0));
+        let told = |group: &Group, home, durable| {
+            let (mut after, mut told) = ((MessageId(0), Uin(0)), BTreeMap::new());
+            loop {
+                let page = group.page_for_home(&placement, home, after, durable);
+                assert!(page.members.len() <= MEMBERS_PER_PAGE);
+                told.extend(page.members);
+                after = page.upto;
+                if !page.more {
+                    return told;
+                }
+            }
+        };
+        let open = |told: &BTreeMap<Uin, Visible>| told.values().filter(|v| v.is_open()).count();
+        let homes = [ShardId(0), ShardId(1)];
+        let all = |group: &Group, durable| homes.map(|home| told(group, home, durable));
+        assert_eq!(all(&group, MessageId(4_999)).iter().map(open).sum::<usize>(), 2_999);
+        group.all_proven();
+        assert!(homes.iter().all(|home| group.version_for(*home) == end));
+        let ended = all(&group, end);
+        assert_eq!(ended.iter().map(open).sum::<usize>(), 0);
+        assert_eq!(ended.iter().map(BTreeMap::len).sum::<usize>(), MEMBERS as usize);
+        let mut kept = Group { version: end, dissolved: true, ..Group::default() };
+        let restored = group.member_rows(channel).map(|row| kept.restore(&placement, &row));
+        assert_eq!(restored.map(Option::unwrap).count(), MEMBERS as usize);
+        assert_eq!(all(&kept, end), ended);
+        assert!(group.member_rows(channel).eq(kept.member_rows(channel)));
+        let code = |group: &Group, uin| group.may_recall(Uin(uin)).unwrap_err();
+        for group in [&group, &kept] {
+            assert_eq!((code(group, 5), code(group, 6)), (Code::NotAMember, Code::GroupDissolved));
+        }
+        group.expire(&placement, MessageId(5_001));
+        assert_eq!((group.members.len(), group.touched.len()), (0, 0));
     }
 }
