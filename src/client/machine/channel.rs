@@ -15,11 +15,18 @@ use tern_protocol::{Code, Incarnation, MessageId};
 use super::io::Message;
 use super::time::Mono;
 
+/// Lives of a history that are told apart when the application confirms late: a server has one
+/// more with each loss or restored backup.
+const LIVES_MAX: usize = 16;
+
 /// The reading of one channel.
 #[derive(Debug, Default)]
 pub(crate) struct Channel {
     /// The life of the history.
     pub(crate) incarnation: Incarnation,
+    /// Lives that began in this process, with the first id of each that does not stand for what
+    /// was given before; both rise.
+    lives: Vec<(Incarnation, MessageId)>,
     /// Everything up to here the application has consumed; its cursor.
     pub(crate) consumed: MessageId,
     /// Everything up to here was given to the application or stepped over.
@@ -180,10 +187,13 @@ impl Channel {
         }
     }
 
-    /// The application has consumed everything up to `id`; what was stepped over right behind it
-    /// counts too. Returns how many ids that is; `None` if it was not given so much.
-    pub(crate) fn consume(&mut self, id: MessageId) -> Option<u64> {
-        if id > self.received {
+    /// The application has consumed everything up to `id`, of this life of the history; what was
+    /// stepped over right behind it counts too. Returns how many ids that is; `None` if it was not
+    /// given so much, or what it was given is void.
+    pub(crate) fn consume(&mut self, id: MessageId, life: Incarnation) -> Option<u64> {
+        let next = self.lives.iter().find(|(later, _)| *later > life);
+        let is_void = next.is_some_and(|(_, first)| id >= *first);
+        if id > self.received || life > self.incarnation || is_void {
             return None;
         }
         let before = self.consumed;
@@ -257,6 +267,9 @@ impl Channel {
         let newest = MessageId::from(state.newest);
         let is_other_life = was != incarnation && was != Incarnation(0);
         let restarted = is_other_life.then(|| MessageId(state.restarted_at.get().max(1)));
+        if was != incarnation {
+            self.begin_life(restarted.unwrap_or(MessageId(u64::MAX)));
+        }
         // Of a group less may be left to who is in it no longer, since that life.
         let beyond = (self.received > newest).then(|| newest.next());
         if was == incarnation && beyond.is_none() {
@@ -265,6 +278,17 @@ impl Channel {
         let void = restarted.into_iter().chain(beyond).min()?;
         self.forget_from(void);
         Some(void)
+    }
+
+    /// Nothing that was given stands for an id from `first` on. Of too many lives the oldest two
+    /// become one, in which less counts.
+    fn begin_life(&mut self, first: MessageId) {
+        while self.lives.pop_if(|(_, before)| *before >= first).is_some() {}
+        self.lives.push((self.incarnation, first));
+        if self.lives.len() > LIVES_MAX {
+            self.lives[1].1 = self.lives[0].1;
+            self.lives.remove(0);
+        }
     }
 
     fn forget_from(&mut self, void: MessageId) {

@@ -218,7 +218,7 @@ impl Mailbox {
         }
         let after = cursor(id, channel);
         if after != before {
-            out.change(Change::Cursor(after));
+            self.store(after, 0, out);
         }
         Ok(())
     }
@@ -232,11 +232,9 @@ impl Mailbox {
 
     /// The application has consumed everything up to here.
     pub(crate) fn consume(&mut self, position: Position, out: &mut Out) {
-        let channel = self
-            .channels
-            .get_mut(&position.channel)
-            .filter(|channel| channel.incarnation == position.incarnation);
-        match channel.and_then(|channel| Some((channel.consume(position.id)?, channel))) {
+        let Position { id, incarnation, .. } = position;
+        let channel = self.channels.get_mut(&position.channel);
+        match channel.and_then(|channel| Some((channel.consume(id, incarnation)?, channel))) {
             None => out.counters.stray_confirmations += 1,
             Some((0, _)) => {}
             Some((ids, channel)) => {

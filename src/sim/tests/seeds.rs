@@ -211,6 +211,13 @@ fn a_leave_that_expired_is_heard_of() {
     must_hold(&Plan::everyday(), "everyday", 5_000_589);
 }
 
+/// An application confirmed what it was given before its history began another life, in which it
+/// stood too, and was not heard.
+#[test]
+fn what_stands_in_the_next_life_is_confirmed() {
+    must_hold(&Plan::everyday(), "everyday", 5_007_585);
+}
+
 fn with_packets() -> Plan {
     Plan { depth: Depth::Quic, ..Plan::everyday() }
 }

@@ -233,6 +233,23 @@ fn a_restarted_history_moves_the_cursor_back_and_is_told() {
 }
 
 #[test]
+fn what_stands_in_a_new_life_of_a_history_is_confirmed_as_of_the_old_one() {
+    let mut rig = Rig::online(1);
+    rig.history(2, 1, 0, 1);
+    for id in 1..=8 {
+        rig.push(2, id);
+    }
+    rig.consume(2, 2, 1);
+    rig.history(2, 2, 8, 9);
+    rig.history(2, 3, 8, 6);
+    rig.consume(2, 5, 1);
+    rig.consume(2, 6, 2); // void since the third life began
+    rig.wait_ms(100);
+    assert_eq!(rig.acked().last(), Some(&(2, 5)));
+    assert_eq!(rig.machine.counters().stray_confirmations, 1);
+}
+
+#[test]
 fn a_cursor_beyond_the_newest_message_comes_back() {
     let mut rig = Rig::online(1);
     rig.history(2, 1, 0, 1);
