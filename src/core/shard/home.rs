@@ -228,6 +228,7 @@ impl User {
     pub(super) fn device(&mut self, device: DeviceId) -> &mut DeviceState {
         let found = self.devices.iter().position(|state| state.device == device);
         let index = found.unwrap_or_else(|| {
+            self.devices.reserve_exact(1); // most users have one or two, and room for four by default
             self.devices.push(DeviceState::new(device));
             self.devices.len() - 1
         });

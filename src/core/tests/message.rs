@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::{Got, World, acks, closes, cursor, direct, errors, refusals};
+use common::{Got, TestWorker, World, acks, closes, cursor, direct, errors, refusals};
 use tern_core::config::Config;
-use tern_core::io::{Input, Outgoing};
+use tern_core::io::{ComeBack, Effect, Input, LinkId, Outgoing};
 use tern_core::log::RecordKind;
 use tern_core::mail::Mail;
 use tern_core::memory::MemoryReader;
@@ -320,6 +320,34 @@ fn a_drain_tells_everyone_to_come_back() {
     let late = world.connect(0);
     assert_eq!(closes(&world.take(&late)), [Code::Draining]);
     assert_eq!(world.workers[0].sessions(), (0, 0));
+}
+
+/// The slot is as long as it takes to log in all who are sent away.
+#[test]
+fn who_finds_no_room_or_a_server_that_goes_down_is_told_a_slot_for_the_whole_crowd() {
+    const CROWD: u64 = 4_300;
+    let config = Config { sessions_max: CROWD as usize, ..Config::default() };
+    let mut world = World::over(MemoryReader::default(), 1, 1, config);
+    let (now, worker) = (world.now, &mut world.workers[0]);
+    let told = |worker: &mut TestWorker| {
+        let effects = std::iter::from_fn(|| worker.poll_effect());
+        let closes = effects.filter_map(|effect| match effect {
+            Effect::Close { code, come_back, .. } => Some((code, come_back)),
+            _ => None,
+        });
+        closes.collect::<Vec<_>>()
+    };
+    for link in 1..=CROWD {
+        worker.handle(now, Input::LinkOpened(LinkId(link), now.mono));
+    }
+    assert_eq!(told(worker), []);
+    let slot = ComeBack { ms: 1_000, slot_tenths: 22 }; // 4,300 logins, 2,000 a second
+    worker.handle(now, Input::LinkOpened(LinkId(CROWD + 1), now.mono));
+    assert_eq!(told(worker), [(Code::Busy, slot)]);
+    worker.handle(now, Input::Drain);
+    assert_eq!(told(worker), vec![(Code::Draining, slot); CROWD as usize]);
+    worker.handle(now, Input::LinkOpened(LinkId(CROWD + 2), now.mono));
+    assert_eq!(told(worker), [(Code::Draining, slot)], "late, and no earlier than the others");
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod device;
 mod clocks;
 mod copies;
 mod drain;
+mod limits;
 mod phone;
 mod soak;
 mod storms;

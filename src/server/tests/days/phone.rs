@@ -10,7 +10,7 @@ use tern_netmodel::timeline::Step;
 use tern_netmodel::{Conditions, Profile};
 use tern_protocol::frames::Network;
 
-use crate::device::{Device, judge};
+use crate::device::{Device, close_all, judge};
 use crate::support::random::Random;
 use crate::support::scaled;
 use crate::support::server::{ANY_PORT, Server};
@@ -49,10 +49,10 @@ fn day() -> Profile {
     Profile { steps, repeat_ms: Some(DAY_MS), ..Profile::symmetric(conditions) }
 }
 
-async fn link(server: SocketAddr, seed: u64) -> Relay {
+async fn link(server: SocketAddr, seed: u64, profile: Profile) -> Relay {
     let (protocol, sharing) = (Protocol::Udp, Sharing::One);
     let (listen, captures) = (([127, 0, 0, 1], 0).into(), Captures::default());
-    let plan = Plan { listen, server, profile: day(), seed, protocol, sharing, captures };
+    let plan = Plan { listen, server, profile, seed, protocol, sharing, captures };
     Relay::start(plan).await.unwrap()
 }
 
@@ -64,7 +64,7 @@ async fn d_02_a_phone_that_moves_flaps_and_flies_loses_nothing() {
     let server = Server::start(&folder.path().join("data"), ANY_PORT, &options);
     let (ann, bob) = (server.user("ann"), server.user("bob"));
     let channel = ann.channel_with(&bob);
-    let link = link(server.address, random.seed).await;
+    let link = link(server.address, random.seed, day()).await;
     let store = || Box::new(MemoryStore::default());
     let phone = Device::start(&server.data, "ann", link.address(), store());
     let desk = Device::start(&server.data, "bob", server.address, store());
@@ -113,5 +113,68 @@ async fn d_02_a_phone_that_moves_flaps_and_flies_loses_nothing() {
     assert!(phone.refused.is_empty() && desk.refused.is_empty(), "nothing was refused");
     assert_eq!(phone.gaps + desk.gaps, 0);
     assert!(desk.logins() == (1, 0), "a phone's troubles are not the desk's: {:?}", desk.states);
+    server.stop();
+}
+
+/// Packets in a hundred that are lost, doubled and overtaken, each way.
+const BAD_NETWORKS: [(f64, f64, f64); 3] = [(10.0, 1.0, 5.0), (20.0, 3.0, 10.0), (30.0, 5.0, 20.0)];
+
+/// Messages of each side on each of them.
+const MESSAGES: u32 = 100;
+
+#[tokio::test]
+async fn with_10_to_30_percent_loss_every_acked_message_is_shown_once_in_order_everywhere() {
+    let random = Random::seeded();
+    let folder = tempfile::tempdir().unwrap();
+    let options = ["--sends-per-second", "1000"];
+    let server = Server::start(&folder.path().join("data"), ANY_PORT, &options);
+    let messages = u64::from(scaled(MESSAGES));
+    for (loss_percent, duplicate_percent, late_percent) in BAD_NETWORKS {
+        let (here, there) = (format!("here{loss_percent}"), format!("there{loss_percent}"));
+        let channel = server.user(&here).channel_with(&server.user(&there));
+        server.device(&there, "tablet");
+        let conditions = Conditions {
+            loss_percent,
+            duplicate_percent,
+            late_percent,
+            delay_ms: 10,
+            jitter_ms: 5,
+            late_ms: 50,
+            ..Conditions::default()
+        };
+        let link = link(server.address, random.seed, Profile::symmetric(conditions)).await;
+        let tablet = format!("{there}.tablet");
+        let devices = [&here, &there, &tablet].map(|who| {
+            let store = Box::new(MemoryStore::default());
+            Device::start(&server.data, who, link.address(), store)
+        });
+        for number in 1..=messages {
+            for (device, name) in devices.iter().zip(["here", "there"]) {
+                device.say(channel, number, format!("{name} {number}")).await;
+            }
+        }
+        for device in &devices {
+            device.until("all", |heard| heard.shown.len() as u64 >= 2 * messages).await;
+        }
+        for device in &devices[..2] {
+            device.until("all answers", |heard| heard.acked.len() as u64 == messages).await;
+        }
+        let heard = close_all(Vec::from(devices)).await;
+        let senders = [("here", messages), ("there", messages)];
+        let judged: Vec<_> = heard.iter().map(|one| judge(&one.texts(), &senders)).collect();
+        println!(
+            "TEST loss percent={loss_percent} seed={} n={} devices=3 lost, dup, reorder={judged:?}",
+            random.seed,
+            2 * messages
+        );
+        assert!(judged.iter().all(|wrong| *wrong == (0, 0, 0)));
+        assert!(heard.windows(2).all(|two| two[0].shown == two[1].shown), "one order");
+        for (one, name) in heard.iter().zip(["here", "there"]) {
+            for (number, id) in &one.acked {
+                let text = format!("{name} {number}");
+                assert!(one.shown.iter().any(|(_, at, shown)| (at, shown) == (id, &text)));
+            }
+        }
+    }
     server.stop();
 }
