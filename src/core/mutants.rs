@@ -55,6 +55,32 @@ pub enum Mutant {
     RefusalUnproven,
     /// A copy of a send that was refused for good is judged anew.
     RefusalForgotten,
+    /// Who comes late is shown what was recalled.
+    RecalledShown,
+    /// A checkpoint forgets what was recalled.
+    RecallForgotten,
+    /// What was recalled is forgotten with the message, and not with the recall.
+    RecallExpires,
+    /// Everybody may recall and edit what others wrote.
+    AuthorIgnored,
+    /// Messages can be recalled and edited for ever.
+    HoursIgnored,
+    /// Who is blocked may write.
+    BlockIgnored,
+    /// A checkpoint forgets who is blocked.
+    BlockForgotten,
+    /// A block is confirmed before its record is durable.
+    BlockUnproven,
+    /// An older word of a mark takes the place of a newer one.
+    MarkGoesBack,
+    /// The other devices of a user do not hear what he has read.
+    MarkUntold,
+    /// What was delivered counts as read.
+    ReadOnDelivery,
+    /// A user's own messages count as unread.
+    OwnUnread,
+    /// Who was away is told that what he missed has expired.
+    TruncatedEarly,
 }
 
 #[cfg(feature = "mutants")]

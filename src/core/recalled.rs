@@ -3,7 +3,7 @@
 //!
 //! The set is in blocks, and a copy of it shares all of them. So a grant costs a pointer, and one
 //! more recall a copy of the list of blocks and of one block, however many there were before. It
-//! is bounded by what the channel keeps: ids before its oldest are forgotten.
+//! is bounded by what the channel keeps: an id is forgotten with the message that recalled it.
 
 use std::sync::Arc;
 
@@ -41,19 +41,15 @@ impl Recalled {
         self.block(block)[word] |= 1 << bit;
     }
 
-    /// Messages before `oldest` can't be read any more, recalled or not.
-    pub fn forget_before(&mut self, oldest: MessageId) {
-        let (block, word, bit) = place(oldest);
-        self.blocks.retain(|(number, _)| *number >= block);
-        let Some((number, words)) = self.blocks.first_mut() else { return };
-        if *number > block {
-            return;
-        }
-        let words = Arc::make_mut(words);
-        words[..word].fill(0);
-        words[word] &= u64::MAX << bit;
+    /// This message can't be read any more, nor anything that is about it.
+    pub fn remove(&mut self, id: MessageId) {
+        let (block, word, bit) = place(id);
+        let found = self.blocks.binary_search_by_key(&block, |(number, _)| *number);
+        let Ok(index) = found else { return };
+        let words = Arc::make_mut(&mut self.blocks[index].1);
+        words[word] &= !(1 << bit);
         if words.iter().all(|word| *word == 0) {
-            self.blocks.remove(0);
+            self.blocks.remove(index);
         }
     }
 
@@ -127,16 +123,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_past_retention_is_forgotten_to_the_id() {
-        let all = ids();
-        let firsts = [1, 2, 63, 64, 65, 1_023, 1_024, 1_025, 5_000, 8_000, 1 << 40, (1 << 40) + 1];
-        for oldest in firsts {
-            let (mut recalled, kept) = (of(&all), all.iter().copied().filter(|id| *id >= oldest));
-            let kept: BTreeSet<u64> = kept.collect();
-            recalled.forget_before(MessageId(oldest));
-            check(&recalled, &kept);
-            assert_eq!(recalled, of(&kept), "and no empty block is left behind");
+    fn what_is_forgotten_is_no_more_and_leaves_no_empty_block() {
+        let (mut recalled, mut left) = (of(&ids()), ids());
+        for id in ids().into_iter().filter(|id| id % 3 != 0).chain([4, 5_000]) {
+            recalled.remove(MessageId(id));
+            left.remove(&id);
         }
+        check(&recalled, &left);
+        assert_eq!(recalled, of(&left));
+        left.iter().for_each(|id| recalled.remove(MessageId(*id)));
+        assert_eq!(recalled, Recalled::default());
     }
 
     #[test]

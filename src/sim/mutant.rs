@@ -102,6 +102,19 @@ mutants! {
     MembersAskedOnce "members-asked-once" "whose members are unknown is asked once, and not again";
     RefusalUnproven "refusal-unproven" "a refusal leaves before what it rests on is durable";
     RefusalForgotten "refusal-forgotten" "a copy of what was refused for good is judged anew";
+    RecalledShown "recalled-shown" "who comes late is shown what was recalled";
+    RecallForgotten "recall-forgotten" "a checkpoint forgets what was recalled";
+    RecallExpires "recall-expires" "what was recalled is forgotten with the message, not the recall";
+    AuthorIgnored "author-ignored" "everybody may recall and edit what others wrote";
+    HoursIgnored "hours-ignored" "messages can be recalled and edited for ever";
+    BlockIgnored "block-ignored" "who is blocked may write";
+    BlockForgotten "block-forgotten" "a checkpoint forgets who is blocked";
+    BlockUnproven "block-unproven" "a block is confirmed before its record is durable";
+    MarkGoesBack "mark-goes-back" "an older word of a mark takes the place of a newer one";
+    MarkUntold "mark-untold" "the other devices of a user do not hear what he has read";
+    ReadOnDelivery "read-on-delivery" "what was delivered counts as read";
+    OwnUnread "own-unread" "a user's own messages count as unread";
+    TruncatedEarly "truncated-early" "who was away is told that what he missed has expired";
 }
 
 /// Defects that only the depth of the real storage has.

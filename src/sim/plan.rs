@@ -58,6 +58,18 @@ pub struct Plan {
     /// Bytes of the longest contents that applications send, but for those that are refused.
     #[serde(default = "content_bytes_max")]
     pub content_bytes_max: u64,
+    /// Sends in a hundred that recall or edit an older message.
+    #[serde(default = "recalls_percent")]
+    pub recalls_percent: u64,
+    /// Sends in a hundred beside which somebody blocks somebody, or asks whom he blocks.
+    #[serde(default = "blocks_percent")]
+    pub blocks_percent: u64,
+    /// Shown messages in a hundred that users read.
+    #[serde(default = "reads_percent")]
+    pub reads_percent: u64,
+    /// How likely each of these three is to be part of a seed.
+    #[serde(default = "wishes_percent")]
+    pub wishes_percent: u64,
     /// By what frames travel, and what keeps the messages.
     #[serde(default)]
     pub depth: Depth,
@@ -69,6 +81,23 @@ pub struct Plan {
 /// Most contents of a chat are short.
 fn content_bytes_max() -> u64 {
     200
+}
+
+fn recalls_percent() -> u64 {
+    8
+}
+
+/// A block stands in the way of half of what two users say to each other.
+fn blocks_percent() -> u64 {
+    2
+}
+
+fn reads_percent() -> u64 {
+    40
+}
+
+fn wishes_percent() -> u64 {
+    75
 }
 
 /// What one seed drew.
@@ -88,6 +117,12 @@ pub struct Draw {
     pub shards: u16,
     /// Workers of the server at its first start.
     pub workers: u16,
+    /// Sends in a hundred that recall or edit an older message.
+    pub recalls_percent: u64,
+    /// Sends in a hundred beside which somebody blocks somebody, or asks whom he blocks.
+    pub blocks_percent: u64,
+    /// Shown messages in a hundred that users read.
+    pub reads_percent: u64,
     /// The faults of this seed.
     pub faults: BTreeSet<Fault>,
 }
@@ -159,7 +194,20 @@ impl Plan {
         let groups = one(self.groups);
         let (shards, workers) = (one(self.shards) as u16, one(self.workers) as u16);
         let faults = self.draw_faults(&mut stream);
-        Draw { chaos_ms, users, devices, sends, groups, shards, workers, faults }
+        let mut wish = |percent| if stream.percent(self.wishes_percent) { percent } else { 0 };
+        Draw {
+            chaos_ms,
+            users,
+            devices,
+            sends,
+            groups,
+            shards,
+            workers,
+            recalls_percent: wish(self.recalls_percent),
+            blocks_percent: wish(self.blocks_percent),
+            reads_percent: wish(self.reads_percent),
+            faults,
+        }
     }
 
     fn draw_faults(&self, stream: &mut Stream) -> BTreeSet<Fault> {

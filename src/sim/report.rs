@@ -25,6 +25,8 @@ pub struct Totals {
     pub acked: u64,
     /// Messages shown.
     pub shown: u64,
+    /// Places in channels that two devices of one user ended with.
+    pub compared: u64,
     /// The longest time from heal to rest in ms.
     pub heal_ms_max: u64,
     /// Faults injected.
@@ -52,6 +54,7 @@ impl Totals {
             Some(self.sends_least.map_or(outcome.sends, |least| least.min(outcome.sends)));
         self.acked += outcome.acked;
         self.shown += outcome.shown;
+        self.compared += outcome.compared;
         self.heal_ms_max = self.heal_ms_max.max(outcome.heal_ms);
         self.tally.add(&outcome.tally);
         self.branches.add(&outcome.branches);
@@ -84,8 +87,8 @@ impl Display for Totals {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} seeds, {:.1} virtual hours, {} steps; {} sends (least {}), {} acked, {} shown; \
-             longest heal {:.1} s\n",
+            "{} seeds, {:.1} virtual hours, {} steps; {} sends (least {}), {} acked, {} shown, {} \
+             the same on two devices; longest heal {:.1} s\n",
             self.seeds,
             self.virtual_ms as f64 / 3_600_000.0,
             self.steps,
@@ -93,6 +96,7 @@ impl Display for Totals {
             self.sends_least.unwrap_or(0),
             self.acked,
             self.shown,
+            self.compared,
             self.heal_ms_max as f64 / 1_000.0
         )?;
         writeln!(f, "{:<15} {:>9} {:>7}  what it does", "fault", "injected", "seeds")?;

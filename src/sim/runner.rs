@@ -40,6 +40,7 @@ fn stillborn(seed: u64) -> Outcome {
         sends: 0,
         acked: 0,
         shown: 0,
+        compared: 0,
         heal_ms: 0,
         tally: Tally::default(),
         branches: Branches::default(),

@@ -88,6 +88,10 @@ fn pin(plan: &Plan, draw: &Draw) -> Plan {
         groups: [draw.groups; 2],
         shards: [shards; 2],
         workers: [workers; 2],
+        recalls_percent: draw.recalls_percent,
+        blocks_percent: draw.blocks_percent,
+        reads_percent: draw.reads_percent,
+        wishes_percent: 100,
         only: Some(draw.faults.iter().map(|fault| fault.label().to_owned()).collect()),
         ..plan.clone()
     }
@@ -109,6 +113,9 @@ fn smaller(plan: &Plan) -> Vec<Plan> {
     add(&|plan| plan.minutes = half(plan.minutes, 1));
     add(&|plan| plan.groups = half(plan.groups, 0));
     add(&|plan| plan.devices = half(plan.devices, plan.users[0]));
+    add(&|plan| plan.recalls_percent = 0);
+    add(&|plan| plan.blocks_percent = 0);
+    add(&|plan| plan.reads_percent = 0);
     add(&|plan| plan.workers = [1; 2]);
     add(&|plan| plan.shards = [1; 2]);
     add(&|plan| {

@@ -136,9 +136,21 @@ impl Group {
         self.settings & setting != 0
     }
 
+    /// Everybody who was ever a member.
+    pub fn users(&self) -> impl Iterator<Item = u64> + '_ {
+        self.ranges.keys().copied()
+    }
+
     /// All ranges that a user was ever shown, in their order.
     pub fn ranges(&self, uin: u64) -> &[Range] {
         self.ranges.get(&uin).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether a member may take back what this user wrote: as an admin or the owner, of a role
+    /// above his. Who left is below all.
+    pub fn stands_above(&self, member: u64, author: u64) -> bool {
+        let role = self.members.get(&member).copied();
+        role.is_some_and(|role| role >= role::ADMIN) && role > self.members.get(&author).copied()
     }
 
     /// Whether a user was ever shown this message.
@@ -206,6 +218,18 @@ mod tests {
         assert!(group.was_shown(2, 3) && !group.was_shown(2, 4));
         assert!(group.was_always_shown(1, 4) && !group.was_always_shown(2, 2));
         assert_eq!((group.range(2), group.range(3)), (Some((5, 5)), None));
+    }
+
+    #[test]
+    fn a_recall_needs_no_right_to_post_and_a_higher_role() {
+        let create = content(action::CREATE, settings::ADMINS_POST, &[2, 3]);
+        let group = Group::replay([change(1, &create)]).unwrap();
+        let recall = Said { kind: message_kind::RECALL, content: b"", ..text(2) };
+        assert_eq!(group.refusal(Asked { said: recall, rest: Rest::default() }), None);
+        let stranger = Said { sender: 4, ..recall };
+        assert!(group.refusal(Asked { said: stranger, rest: Rest::default() }).is_some());
+        assert!(group.stands_above(1, 2) && group.stands_above(1, 4));
+        assert!(!group.stands_above(2, 3) && !group.stands_above(2, 4));
     }
 
     #[test]

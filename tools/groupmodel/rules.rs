@@ -54,6 +54,9 @@ impl Group {
     /// What must be answered to who asks for this now; `None` if it is to be appended.
     pub fn refusal(&self, asked: Asked<'_>) -> Option<Refusal> {
         let Said { sender, kind, time, content } = asked.said;
+        if kind == message_kind::RECALL {
+            return self.role_of(sender).err(); // it only takes away
+        }
         if kind != message_kind::CHANGE {
             return self.may_post(sender, time).err();
         }

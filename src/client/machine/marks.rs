@@ -20,6 +20,14 @@ use super::time::Mono;
 use super::tuning::Tuning;
 use crate::marks::{Receipt, Which};
 
+/// After this long in ms it is said again what was read of a channel that the server did not know
+/// to be this user's: a server that starts asks for the members of groups once a second.
+const READ_AGAIN_MS: u64 = 2_000;
+
+/// That wait grows with each refusal on a connection, and is doubled at most so often: nine
+/// minutes between two frames are no load.
+const READ_AGAIN_DOUBLINGS: u32 = 8;
+
 /// All marks that the device knows.
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
@@ -41,6 +49,8 @@ pub(crate) struct Marks {
     /// Channels whose mark the server is to be told, and when.
     unsaid: BTreeSet<ChannelId>,
     say_due: Option<Mono>,
+    /// How often the server did not know yet, on this connection, that the user may read.
+    ungranted: u32,
     asks: VecDeque<Ask>,
     is_under_way: bool,
 }
@@ -103,6 +113,7 @@ impl Marks {
     pub(crate) fn disconnected(&mut self) {
         (self.is_synced, self.is_under_way) = (false, false);
         (self.ask_again, self.say_due, self.answering) = (None, None, 0);
+        self.ungranted = 0;
         self.unsaid.clear();
     }
 
@@ -269,14 +280,19 @@ impl Marks {
         }
     }
 
-    /// A CHANNEL: of another life of the history, what came from where it restarted is void.
+    /// A CHANNEL: of another life of the history, what came from where it restarted is void, and
+    /// so is what the user may not read any more: that life may have ended his membership before.
     pub(crate) fn handle_state(&mut self, state: &ChannelState, out: &mut Out) {
         let incarnation = Incarnation::from(state.incarnation);
         let Some(own) = self.own.get_mut(&state.channel) else { return };
-        if own.incarnation == incarnation {
+        let last = MessageId(state.newest.get());
+        if own.incarnation == incarnation && own.read <= last {
             return;
         }
-        let read = own.read.min(MessageId(state.restarted_at.get().max(1) - 1));
+        let read = match own.incarnation == incarnation {
+            true => last,
+            false => own.read.min(last).min(MessageId(state.restarted_at.get().max(1) - 1)),
+        };
         *own = Own { incarnation, read, confirmed: MessageId(0) };
         out.change(Change::Read(Position { channel: state.channel, id: read, incarnation }));
     }
@@ -324,10 +340,13 @@ impl Marks {
         let again = now.after_ms(u64::from(wait_ms.max(1)));
         match kind {
             Kind::MarksAsk => self.ask_again = Some(again),
-            Kind::Read if code == Code::TooManyRequests => {
-                let behind = self.own.iter().filter(|(_, own)| own.confirmed < own.read);
-                self.unsaid = behind.map(|(channel, _)| *channel).collect();
-                self.say_due = Some(again);
+            Kind::Read if code == Code::TooManyRequests => self.say_all_again(again),
+            Kind::Read if code == Code::NotGranted => {
+                // After a start the server learns what users may read of groups; of a channel that
+                // is lost to this user it never will.
+                let wait_ms = READ_AGAIN_MS << self.ungranted.min(READ_AGAIN_DOUBLINGS);
+                self.ungranted += 1;
+                self.say_all_again(now.after_ms(wait_ms));
             }
             Kind::ReceiptsAsk | Kind::UnreadAsk if self.is_under_way => {
                 let Some(ask) = self.asks.pop_front_if(|ask| ask.kind() == kind) else {
@@ -339,6 +358,12 @@ impl Marks {
             _ => return false,
         }
         true
+    }
+
+    fn say_all_again(&mut self, at: Mono) {
+        let behind = self.own.iter().filter(|(_, own)| own.confirmed < own.read);
+        self.unsaid = behind.map(|(channel, _)| *channel).collect();
+        self.say_due = Some(at);
     }
 
     /// When something is due.

@@ -230,7 +230,8 @@ impl Tally {
         let at = self.walk.at;
         let read = reader.with_record(self.shard, at, |record| {
             let (body, _) = PushBody::ref_from_prefix(record.body).ok()?;
-            let counts = body.kind == message_kind::CONTENT && Uin::from(body.sender) != uin;
+            let is_own = Uin::from(body.sender) == uin && !mutant!(OwnUnread);
+            let counts = body.kind == message_kind::CONTENT && !is_own;
             let id = MessageId::from(body.id);
             (body.channel == self.channel).then_some((id, counts, record.links))
         });

@@ -183,6 +183,11 @@ impl Delivery {
             return;
         }
         let first = view.grant.is_none();
+        let is_far = first && grant.to.0 > view.pushed.0 + 8;
+        let grant = match mutant!(TruncatedEarly) && is_far {
+            true => Grant { from: grant.to.max(grant.from), ..grant },
+            false => grant,
+        };
         if view.known != grant.incarnation || (first && view.pushed > grant.to) {
             view.restart(&grant);
             context.effect(Effect::Frame(link, Outgoing::Channel(state_of(channel, &grant))));

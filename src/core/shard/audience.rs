@@ -226,6 +226,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         }
         for (uin, visible) in page {
             self.home.take_member(context, channel, (uin, visible), &grant);
+            self.marks.readable(channel, uin);
         }
         let audiences = &mut self.home.audiences;
         let audience = audiences.groups.get_mut(&channel).expect("it was there above");

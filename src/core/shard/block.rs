@@ -59,7 +59,7 @@ impl Blocks {
 
     /// As rows of a checkpoint, in their order.
     pub(super) fn rows(&self) -> impl Iterator<Item = BlockRow> {
-        let pairs = self.all.keys();
+        let pairs = self.all.keys().filter(|_| !mutant!(BlockForgotten));
         pairs.map(|(blocker, blocked)| BlockRow {
             blocker: (*blocker).into(),
             blocked: (*blocked).into(),
@@ -93,6 +93,9 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
     /// `None` if it is not so. A recall only takes away, so it is let through.
     pub(super) fn blocked_at(&self, offer: &Offer) -> Option<Offset> {
         let (head, sender) = (offer.view().0, offer.device.uin);
+        if mutant!(BlockIgnored) {
+            return None;
+        }
         let peer = head.channel.peer_of(sender).filter(|_| head.kind != message_kind::RECALL)?;
         self.blocks.all.get(&(peer, sender)).copied()
     }
@@ -166,7 +169,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
 
     /// Sends this when the record at `at` is durable.
     fn promise(&mut self, context: &mut Context<'_>, at: Offset, answer: Answer) {
-        if self.is_proven(at) {
+        if self.is_proven(at) || mutant!(BlockUnproven) {
             answer.send(context, None);
         } else if self.stopped {
             answer.send(context, Some(STOPPED));

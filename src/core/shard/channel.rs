@@ -37,12 +37,16 @@ pub(super) struct Channel {
 struct Recalls {
     /// By recalls that are durable.
     durable: Arc<Recalled>,
+    /// Each of these, oldest recall first: what was recalled is known as long as the recall is
+    /// kept, since edits of it stand between the two and may outlive it.
+    kept: VecDeque<Recall>,
     /// Recalls that are not, oldest first.
-    unproven: VecDeque<UnprovenRecall>,
+    unproven: VecDeque<Recall>,
 }
 
+/// A recall, and what it took back.
 #[derive(Clone, Copy, Debug)]
-struct UnprovenRecall {
+struct Recall {
     id: MessageId,
     at: Offset,
     recalled: MessageId,
@@ -117,8 +121,9 @@ impl Channel {
         let mut any = false;
         while let Some(recall) = recalls.unproven.pop_front_if(|recall| recall.id <= id) {
             any = true;
-            if recall.recalled >= self.oldest {
+            if recall.id >= self.oldest {
                 Arc::make_mut(&mut recalls.durable).insert(recall.recalled);
+                recalls.kept.push_back(recall);
             }
         }
         any
@@ -126,7 +131,7 @@ impl Channel {
 
     /// The newest message, which is at `at`, recalls another one.
     pub(super) fn recall_appended(&mut self, at: Offset, recalled: MessageId) {
-        let recall = UnprovenRecall { id: self.newest, at, recalled };
+        let recall = Recall { id: self.newest, at, recalled };
         self.recalls.get_or_insert_default().unproven.push_back(recall);
     }
 
@@ -172,7 +177,12 @@ impl Channel {
         let is_news = self.oldest < oldest;
         self.oldest = self.oldest.max(oldest);
         if let Some(recalls) = &mut self.recalls {
-            Arc::make_mut(&mut recalls.durable).forget_before(self.oldest);
+            let is_over = |recall: &mut Recall| {
+                recall.id < oldest || (mutant!(RecallExpires) && recall.recalled < oldest)
+            };
+            while let Some(recall) = recalls.kept.pop_front_if(is_over) {
+                Arc::make_mut(&mut recalls.durable).remove(recall.recalled);
+            }
             if recalls.durable.is_empty() && recalls.unproven.is_empty() {
                 self.recalls = None;
             }
@@ -227,7 +237,8 @@ impl Channel {
 
     /// What was recalled, as rows of a checkpoint in their order.
     pub(super) fn recall_rows(&self, channel: ChannelId) -> impl Iterator<Item = RecallRow> {
-        let words = self.recalls.iter().flat_map(|recalls| recalls.durable.words());
+        let recalls = self.recalls.iter().filter(|_| !mutant!(RecallForgotten));
+        let words = recalls.flat_map(|recalls| recalls.durable.words());
         words.map(move |(first, bits)| RecallRow {
             channel,
             first: first.into(),
@@ -241,7 +252,13 @@ impl Channel {
         let last = first.0.checked_add(u64::from(bits.checked_ilog2()?))?;
         (last <= self.newest.0).then_some(())?;
         let recalls = self.recalls.get_or_insert_default();
-        Arc::make_mut(&mut recalls.durable).insert_word(first, bits)
+        Arc::make_mut(&mut recalls.durable).insert_word(first, bits)?;
+        // By which messages is not in the row: by none that is newer than the newest.
+        let (id, at) = (self.newest, Offset::NONE);
+        let ids = (0..u64::BITS).filter(|bit| bits >> bit & 1 == 1);
+        let ids = ids.map(|bit| MessageId(first.0 + u64::from(bit)));
+        recalls.kept.extend(ids.map(|recalled| Recall { id, at, recalled }));
+        Some(())
     }
 
     /// What may be read; `None` while nothing is durable.
@@ -262,6 +279,9 @@ impl Channel {
     }
 
     fn recalled(&self) -> Option<Arc<Recalled>> {
+        if mutant!(RecalledShown) {
+            return None;
+        }
         let recalls = self.recalls.as_ref().filter(|recalls| !recalls.durable.is_empty())?;
         Some(Arc::clone(&recalls.durable))
     }
@@ -305,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_recalled_is_told_once_it_is_durable_and_forgotten_with_the_message() {
+    fn what_was_recalled_is_told_once_it_is_durable_and_forgotten_with_the_recall() {
         let mut channel = Channel::new(Incarnation(1));
         (1..=4).for_each(|id| _ = channel.appended(Offset(id * 100), UnixMillis(0)));
         channel.recall_appended(Offset(400), MessageId(2));
@@ -317,7 +337,9 @@ mod tests {
         assert!(recalled.contains(MessageId(2)) && !recalled.contains(MessageId(4)));
         assert_eq!(channel.recall_of(MessageId(2)), Some(Offset::NONE));
         assert_eq!(channel.recall_of(MessageId(3)), None);
-        assert!(channel.expire(MessageId(2)));
+        assert!(channel.expire(MessageId(3)));
+        assert!(channel.recalled().is_some(), "an edit of it may still be there");
+        assert!(channel.expire(MessageId(4)));
         assert_eq!((channel.recalled(), channel.recalls.is_none()), (None, true));
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use tern_client::machine::{Identity, Machine, Mono, Position, Proof, SendId};
 use tern_core::mail::Device;
-use tern_protocol::ChannelId;
+use tern_protocol::{ChannelId, MessageId, Uin};
 
 use crate::oracle::checks::Due;
 use crate::oracle::fact::Label;
@@ -69,6 +69,8 @@ pub struct Process {
     pub has_ended: bool,
     /// Messages that the application has and has not shown.
     pub unread: VecDeque<Position>,
+    /// Messages of groups of which it asked how many members have them.
+    pub counting: VecDeque<(ChannelId, MessageId)>,
     /// When it was last ticked.
     pub last_tick: Option<u64>,
     /// Ticks in a row within the same millisecond.
@@ -152,4 +154,8 @@ pub enum Act {
     Confirm(Position),
     /// Has taken note of a send's result.
     Settle(SendId),
+    /// Its user has read up to here.
+    Look(ChannelId, MessageId),
+    /// Its user blocks this one no more.
+    Unblock(Uin),
 }

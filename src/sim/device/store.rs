@@ -94,6 +94,11 @@ impl SimStore {
         self.cursors.get(&channel).map_or(0, |(id, _)| id.0)
     }
 
+    /// How far a channel is read, by what is on the disk.
+    pub fn read(&self, channel: ChannelId) -> u64 {
+        self.reads.get(&channel).map_or(0, |(id, _)| id.0)
+    }
+
     /// The marks of the sends on the disk.
     pub fn tags(&self) -> impl Iterator<Item = u64> + '_ {
         self.sends.values().map(|send| send.tag)

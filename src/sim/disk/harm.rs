@@ -162,7 +162,7 @@ impl ShardDisk {
     fn needed_of(&self, index: usize, body_only: bool, synced: usize) -> Option<Vec<usize>> {
         let stored = self.stored.get(index)?;
         let ((channel, _), sender) = stored.message()?;
-        if stored.kind == RecordKind::Change {
+        if matches!(stored.kind, RecordKind::Change | RecordKind::Recall) {
             return None; // an operator is asked
         }
         if self.harm.contains_key(&index) || self.needed.contains(&index) || index < self.expired {

@@ -22,6 +22,8 @@ pub struct Fact {
     pub time: u64,
     /// See [`message_kind`].
     pub kind: u8,
+    /// The message that a recall or an edit is about; else 0.
+    pub refers_to: u64,
     /// What it says.
     pub content: Vec<u8>,
     /// The call that sent it: a text tells it, of a change only the client knows.
@@ -44,9 +46,15 @@ impl Fact {
             key: head.key(),
             time: head.server_time.get(),
             kind: head.kind,
+            refers_to: head.refers_to.get(),
             content: content.to_vec(),
             label: Label::of(head.kind, content),
         }
+    }
+
+    /// The message whose words it says: of an edit the original, else itself.
+    pub fn original(&self) -> u64 {
+        if self.kind == message_kind::EDIT { self.refers_to } else { self.id }
     }
 
     /// As the rules of groups look at it.
@@ -63,9 +71,11 @@ impl std::fmt::Display for Fact {
         if let Some(label) = self.label {
             write!(f, " \"{label}\"")?;
         }
-        match self.kind == message_kind::CHANGE {
-            true => write!(f, " {:?}", GroupChange::decode(&self.content)),
-            false => Ok(()),
+        match self.kind {
+            message_kind::CHANGE => write!(f, " {:?}", GroupChange::decode(&self.content)),
+            message_kind::RECALL => write!(f, " recalls #{}", self.refers_to),
+            message_kind::EDIT => write!(f, " edits #{}", self.refers_to),
+            _ => Ok(()),
         }
     }
 }

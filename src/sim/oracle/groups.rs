@@ -10,7 +10,7 @@ use tern_protocol::frames::SendRefused;
 use tern_protocol::{ChannelId, Code, SendKey};
 
 use super::Oracle;
-use super::checks::{demand, groups};
+use super::checks::{blocks as block_checks, demand, groups, recalls as recall_checks};
 use crate::disk::Disk;
 
 /// The questions about groups that are under way, and the newest answers.
@@ -46,25 +46,48 @@ impl Oracle {
 
     /// A client stores a send; `time` is the server's clock, 0 if it leaps.
     pub fn send_stored(&mut self, device: Device, send: &SavedSend, time: u64) {
-        self.sends.note(device, send, self.truth.newest(send.channel), time);
+        let blocks = block_checks::changes_before(&self.truth, device.uin, send.channel);
+        let since = (self.truth.newest(send.channel), blocks);
+        self.sends.note(device, send, since, time);
     }
 
-    /// A refusal leaves the server for this device.
-    pub fn refusal_leaves(&mut self, disk: &Disk, sender: Device, no: &SendRefused, now: u64) {
+    /// A refusal leaves the server for this device; `wall_ms` is the server's clock, 0 if it leaps.
+    pub fn refusal_leaves(
+        &mut self,
+        disk: &Disk,
+        sender: Device,
+        no: &SendRefused,
+        (now, wall_ms): (u64, u64),
+    ) {
         let key = SendKey { epoch: no.epoch.into(), counter: no.counter.into() };
         let refusal = Refusal { code: Code(no.code.get()), member: no.member.get() };
-        let by_rules = groups::is_by_rules(no.channel, refusal.code);
+        let by_rules = self.is_by_rules(no.channel, refusal.code);
         let by_rules_at = by_rules.then_some(now);
         let verdict = self.keys.refused(&self.truth, (sender, key), refusal.code, by_rules_at);
         self.judge("keys", verdict);
-        if let Some(asked) = self.sends.get(sender, key).filter(|_| by_rules) {
-            // What has expired was durable, and its file may be gone.
-            let is_durable =
-                |(shard, index)| disk.is_synced(shard, index) || disk.is_gone(shard, index).1;
-            let of = (sender, asked);
-            let verdict = groups::deserved(&self.truth, of, refusal, self.rest, is_durable);
-            self.judge("groups", verdict);
-        }
+        let Some(asked) = self.sends.get(sender, key).filter(|_| by_rules) else { return };
+        // What has expired was durable, and its file may be gone.
+        let is_durable =
+            |(shard, index)| disk.is_synced(shard, index) || disk.is_gone(shard, index).1;
+        let of = (sender, asked);
+        let (check, verdict) = if recall_checks::is_by_original(refusal.code) {
+            let known = self.known_of(disk, asked, wall_ms);
+            let why = (refusal.code, known);
+            ("recalls", self.hours.deserved(&self.truth, of, why, is_durable))
+        } else if no.channel.is_group() {
+            ("groups", groups::deserved(&self.truth, of, refusal, self.rest, is_durable))
+        } else {
+            ("blocks", block_checks::deserved(&self.truth, of, is_durable))
+        };
+        self.judge(check, verdict);
+    }
+
+    /// Whether a code says how a group, a message or a block is, which may change.
+    pub(super) fn is_by_rules(&self, channel: ChannelId, code: Code) -> bool {
+        let (_, high) = channel.halves();
+        let exist = high <= self.rest.uin_max;
+        let by_block = !channel.is_group() && code == Code::NoSuchUser && exist;
+        groups::is_by_rules(channel, code) || recall_checks::is_by_original(code) || by_block
     }
 
     /// A frame of a client's machine leaves, with a send under this key.

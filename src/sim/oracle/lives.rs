@@ -19,6 +19,8 @@ pub struct Lives {
     ended: Vec<Ended>,
     /// Places that were damaged or deleted when a life ended.
     gone: BTreeSet<(ChannelId, u64)>,
+    /// What was recalled in any of them.
+    recalled: BTreeSet<(ChannelId, u64)>,
 }
 
 /// The end of a life.
@@ -42,6 +44,7 @@ impl Lives {
         let lost = lost.map(|fact| ((fact.channel, fact.id), fact.clone())).collect();
         let kept = after.channels().map(|channel| (channel, after.newest(channel))).collect();
         let groups = before.groups().map(|(channel, group)| (channel, group.clone())).collect();
+        self.recalled.extend(before.recalled());
         self.ended.push(Ended { lives, lost, kept, groups });
     }
 
@@ -78,6 +81,11 @@ impl Lives {
     pub fn ever_stood(&self, truth: &Truth, at: (ChannelId, u64), label: Label) -> bool {
         let is_it = |fact: &Fact| fact.label == Some(label);
         truth.get(at.0, at.1).is_some_and(|(fact, _)| is_it(fact)) || self.was_lost_at(at, is_it)
+    }
+
+    /// Whether a message was recalled in an earlier life, which may have been lost with it.
+    pub fn was_recalled(&self, channel: ChannelId, id: u64) -> bool {
+        self.recalled.contains(&(channel, id))
     }
 
     /// Whether what stood at this place of a channel in an earlier life was damaged, deleted, or

@@ -1,10 +1,13 @@
 //! Who must have what, once, in order: told everything that happens, it reads the disk itself and
 //! judges. The first thing that is wrong ends the run.
 
+mod blocks;
 pub mod checks;
 pub mod fact;
 mod groups;
 pub mod lives;
+mod marks;
+mod recalls;
 pub mod sends;
 pub mod truth;
 
@@ -15,12 +18,13 @@ use tern_core::mail::Device;
 use tern_core::placement::ShardId;
 use tern_groupmodel::Rest;
 use tern_protocol::frames::SendAck;
-use tern_protocol::{ChannelId, Code, Epoch, Incarnation};
+use tern_protocol::{ChannelId, Code, Epoch, Incarnation, Uin};
 
 use crate::disk::Disk;
 use checks::{
-    Acked, Bounds, Cursors, Delivery, Due, Epochs, Fenced, Honesty, Ids, Keys, Verdict, by_member,
-    demand, groups as group_checks, in_order, is_durable, to_member,
+    Acked, Blocks, Bounds, Cursors, Delivery, Due, Epochs, Fenced, Honesty, Ids, Keys, Logs, Marks,
+    Recalls, Verdict, blocks as block_checks, by_member, demand, groups as group_checks, in_order,
+    is_durable, marks as mark_checks, recalls as recall_checks, to_member,
 };
 use fact::{Fact, Label};
 use groups::Questions;
@@ -50,6 +54,17 @@ pub struct Oracle {
     pub honesty: Honesty,
     /// What senders were promised.
     pub acked: Acked,
+    /// What applications have.
+    pub logs: Logs,
+    /// What was said of how far users have got.
+    pub marks: Marks,
+    /// Who asks, and who was told, whom his user blocks.
+    pub blocks: Blocks,
+    /// Places of channels that two devices of a user both have, and have the same of.
+    pub compared: u64,
+    last_questions: mark_checks::LastQuestions,
+    recalls: Recalls,
+    hours: recall_checks::Hours,
     ids: Ids,
     keys: Keys,
     epochs: Epochs,
@@ -107,6 +122,8 @@ impl Oracle {
         let verdict = self.keys.appended(&self.truth, &fact, copied);
         self.judge("keys", verdict);
         self.judge("members", by_member(&fact));
+        self.judge("recalls", self.hours.appended(&self.truth, &fact));
+        self.judge("blocks", block_checks::not_blocked(&self.truth, &fact));
         // A frame that is repeated brings back what was lost with a life, in any order; and so may
         // a copied device what was called unknown, or refused by a group as it was.
         let is_late = self.keys.was_unknown(fact.sender, fact.key)
@@ -134,7 +151,10 @@ impl Oracle {
                 self.take(disk, (shard, index));
             }
         }
-        self.sends.clamp(|channel| self.truth.newest(channel));
+        self.sends.clamp(&self.truth);
+        self.recalls.server_starts(&self.truth);
+        self.marks.server_starts();
+        self.blocks.clamp();
         self.questions.clamp(|channel| self.truth.newest(channel));
         self.keys.server_starts();
     }
@@ -190,6 +210,8 @@ impl Oracle {
         };
         let fact = self.sends.labelled(fact);
         self.judge("members", to_member(&self.truth, &fact, device));
+        let verdict = self.recalls.pushed(&self.truth, &fact, (device.uin, link));
+        self.judge("recalls", verdict);
         self.judge("durable", is_durable(disk, place, &format!("the push of {fact}")));
         let verdict = self.ids.shown(&fact);
         self.judge("ids", verdict);
@@ -197,9 +219,11 @@ impl Oracle {
         self.judge("bounds", verdict);
     }
 
-    /// A gap leaves the server on this connection.
-    pub fn gap_leaves(&mut self, link: u64, channel: ChannelId, range: (u64, u64)) {
+    /// A gap leaves the server for this user, on this connection.
+    pub fn gap_leaves(&mut self, (uin, link): (Uin, u64), channel: ChannelId, range: (u64, u64)) {
         self.bounds.stepped(link, channel, range);
+        self.recalls.told(link, uin, channel, range.1);
+        self.marks.delivered(uin, channel, range.1);
     }
 
     /// The server says anything on a connection.
@@ -216,6 +240,7 @@ impl Oracle {
         (link, now): (u64, u64),
     ) {
         self.fenced.logged_in(device, epoch, link, now);
+        self.recalls.logged_in(link, device.uin);
         let verdict = if resumed {
             self.epochs.resumed(device, epoch)
         } else {
@@ -234,9 +259,10 @@ impl Oracle {
         self.bounds.known(link);
     }
 
-    /// A client's cursor arrives at the server.
-    pub fn cursor_arrives(&mut self, link: u64, channel: ChannelId, id: u64) {
+    /// A cursor of this user's device arrives at the server.
+    pub fn cursor_arrives(&mut self, (uin, link): (Uin, u64), channel: ChannelId, id: u64) {
         self.bounds.told(link, channel, id);
+        self.marks.delivered(uin, channel, id);
     }
 
     /// A client's wish for a range arrives at the server.
@@ -248,6 +274,8 @@ impl Oracle {
     pub fn link_closed(&mut self, link: u64) {
         self.bounds.closed(link);
         self.fenced.closed(link);
+        self.recalls.closed(link);
+        self.marks.closed(link);
     }
 
     /// A process of an install starts with these cursors.
@@ -255,6 +283,10 @@ impl Oracle {
         self.delivery.started(install, cursors.iter().copied(), restored);
         self.cursors.started(install, cursors.iter().copied());
         self.questions.forget(install);
+        self.logs.started(install, cursors, restored);
+        self.marks.process_starts(install);
+        self.blocks.process_starts(install);
+        self.last_questions.process_starts(install);
     }
 
     /// The machine gives the application a message.
@@ -267,6 +299,7 @@ impl Oracle {
             key: message.key,
             time: message.server_time.0,
             kind: message.kind,
+            refers_to: message.refers_to.0,
             content: message.content.to_vec(),
             label: Label::of(message.kind, &message.content),
         };
@@ -275,12 +308,14 @@ impl Oracle {
         let stood = self.lives.stood(&self.truth, at, message.position.incarnation);
         let verdict = self.delivery.given(stood, install, &fact);
         self.judge("delivery", verdict);
+        self.logs.given(install, fact);
     }
 
     /// The application shows a message.
     pub fn message_shown(&mut self, install: u32, channel: ChannelId, id: u64) {
         let verdict = self.delivery.shown(install, channel, id);
         self.judge("delivery", verdict);
+        self.logs.shown(install, channel, id);
     }
 
     /// The application says that it has consumed up to here.
@@ -289,11 +324,19 @@ impl Oracle {
     }
 
     /// The machine has changes stored.
-    pub fn changes_stored(&mut self, install: u32, changes: &[Change]) {
+    pub fn changes_stored(&mut self, install: u32, uin: Uin, changes: &[Change]) {
         for change in changes {
-            if let Change::Cursor(at) = change {
-                let verdict = self.cursors.stored(install, at.channel, at.id.0);
-                self.judge("cursors", verdict);
+            match change {
+                Change::Cursor(at) => {
+                    let verdict = self.cursors.stored(install, at.channel, at.id.0);
+                    self.judge("cursors", verdict);
+                }
+                Change::Read(at) => {
+                    let mark = (at.incarnation.0, at.id.0);
+                    let verdict = self.marks.stored((install, uin), at.channel, mark);
+                    self.judge("marks", verdict);
+                }
+                Change::Send(_) | Change::Forget(_) | Change::Interval { .. } => {}
             }
         }
     }
@@ -314,9 +357,10 @@ impl Oracle {
         hurt: bool,
     ) {
         let copied = self.is_copied(device);
-        let said = result.key.and_then(|key| self.keys.refusal_of(device, key));
+        let by_rules = |code: &Code| self.is_by_rules(result.channel, *code);
+        let said = result.key.and_then(|key| self.keys.refusal_of(device, key)).filter(by_rules);
         if let (SendOutcome::Refused(code), Some(key)) = (result.outcome, result.key)
-            && group_checks::is_by_rules(result.channel, code)
+            && by_rules(&code)
         {
             self.keys.refusal_told(device, key, code);
         }
@@ -332,23 +376,15 @@ impl Oracle {
                 self.cursors.stepped(install, *channel, (from.0, to.0));
                 let in_order = self.delivery.stepped(install, *channel, (from.0, to.0));
                 self.judge("delivery", in_order);
-                let told = |id| match self.truth.get(*channel, id) {
-                    _ if *code == Code::NotVisible => {
-                        let now = self.truth.group(*channel).into_iter();
-                        let histories = now.chain(self.lives.groups_of(*channel));
-                        group_checks::hidden(histories, device, (*channel, id))
-                    }
-                    _ if self.lives.was_gone((*channel, id)) => Ok(()),
-                    Some((fact, (shard, index))) => {
-                        Honesty::gap(install, fact, *code, disk.is_gone(*shard, *index))
-                    }
-                    None => Err(format!("install {install} is told {code} of {channel}#{id}")),
-                };
-                (from.0..=to.0).try_for_each(told)
+                self.logs.stepped(install, *channel, (from.0, to.0), *code);
+                let who = (install, device);
+                let mut ids = from.0..=to.0;
+                ids.try_for_each(|id| self.may_step_over(disk, who, (*channel, id), *code))
             }
             Event::HistoryRestarted { channel, at } => {
                 self.delivery.restarted(install, *channel, at.0);
                 self.cursors.restarted(install, *channel, at.0);
+                self.logs.restarted(install, *channel, at.0);
                 let is_damaged = |id| match self.truth.get(*channel, id) {
                     // A word of an earlier life may come late.
                     _ if self.lives.was_gone((*channel, id)) => true,
@@ -365,18 +401,57 @@ impl Oracle {
             Event::GroupRefused { channel, code } => {
                 return self.page_refused(install, device, (*channel, *code));
             }
+            Event::Blocked { uin, refused, .. } => demand(refused.is_none(), || {
+                format!("{} may not change whether it blocks {uin}: {refused:?}", device.uin)
+            }),
+            Event::BlockPage(page) => return self.block_page_told(install, device.uin, page),
+            Event::Read(at) => {
+                let verdict = self.marks.confirmed(device.uin, at.channel, at.id.0);
+                return self.judge("marks", verdict);
+            }
+            Event::Receipt(receipt) => {
+                let restarted = self.lives.restarted_at(receipt.channel).next().is_some();
+                let verdict = self.marks.receipt(install, receipt, restarted);
+                return self.judge("marks", verdict);
+            }
+            // Heard elsewhere, or of no interest to a device that knows its numbers.
             Event::Message(_)
             | Event::Result(_)
             | Event::State(_)
-            | Event::Read(_)
-            | Event::Receipt(_)
             | Event::GroupReceipts(_)
             | Event::Unread(_)
-            | Event::Identity { .. }
-            | Event::Blocked { .. }
-            | Event::BlockPage(_) => Ok(()),
+            | Event::Identity { .. } => Ok(()),
         };
         self.judge("honesty", verdict);
+    }
+
+    /// An install is told that this id never comes.
+    fn may_step_over(
+        &self,
+        disk: &Disk,
+        (install, device): (u32, Device),
+        (channel, id): (ChannelId, u64),
+        code: Code,
+    ) -> Verdict {
+        let is_recalled = |fact: &Fact| {
+            code == Code::Recalled && self.lives.was_recalled(channel, fact.original())
+        };
+        match self.truth.get(channel, id) {
+            _ if code == Code::NotVisible => {
+                let now = self.truth.group(channel).into_iter();
+                let histories = now.chain(self.lives.groups_of(channel));
+                group_checks::hidden(histories, device, (channel, id))
+            }
+            _ if self.lives.was_gone((channel, id)) => Ok(()),
+            Some((fact, _)) if is_recalled(fact) => Ok(()),
+            Some((fact, _)) if code == Code::Recalled => {
+                recall_checks::is_gap(&self.truth, install, fact)
+            }
+            Some((fact, (shard, index))) => {
+                Honesty::gap(install, fact, code, disk.is_gone(*shard, *index))
+            }
+            None => Err(format!("install {install} is told {code} of {channel}#{id}")),
+        }
     }
 
     /// The machine ended.
@@ -388,6 +463,25 @@ impl Oracle {
     /// A machine has this many sends with a key.
     pub fn sends_kept(&mut self, install: u32, with_key: usize) {
         self.judge("bounds", Bounds::sends(install, with_key));
+    }
+
+    /// What an install has of a channel is all that its user is to have, and another device of him
+    /// has the same.
+    pub fn compare_logs(
+        &mut self,
+        disk: &Disk,
+        (install, device): (u32, Device),
+        twin: Option<u32>,
+        channel: ChannelId,
+    ) {
+        let Some((first, last)) = self.due(disk, device, channel) else { return };
+        let verdict = self.logs.is_whole(&self.truth, install, (channel, first, last));
+        self.judge("logs", verdict);
+        let Some(twin) = twin else { return };
+        match self.logs.are_same(install, twin, channel) {
+            Ok(compared) => self.compared += compared,
+            Err(differs) => self.judge("logs", Err(differs)),
+        }
     }
 
     /// The healed world came to rest, or did not; `missing` says what is left.

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use tern_core::log::{Record, RecordKind};
 use tern_core::mail::Device;
 use tern_core::placement::ShardId;
-use tern_core::shard::records::EpochBody;
+use tern_core::shard::records::{BlockBody, EpochBody};
 use tern_groupmodel::Group;
-use tern_protocol::{ChannelId, Epoch, SendKey};
+use tern_protocol::frames::{block, message_kind};
+use tern_protocol::{ChannelId, Epoch, SendKey, Uin};
 use zerocopy::FromBytes;
 
 use super::fact::{Fact, Label};
@@ -25,6 +26,10 @@ pub struct Truth {
     newest_keys: BTreeMap<(ChannelId, Device), SendKey>,
     newest_labels: BTreeMap<(ChannelId, u32), u32>,
     epochs: BTreeMap<(Device, Epoch), Place>,
+    /// By recalled message: the one that took it back.
+    recalls: BTreeMap<(ChannelId, u64), u64>,
+    /// By blocker and blocked: each change in its order, and whether it began a block.
+    blocks: BTreeMap<(Uin, Uin), Vec<(bool, Place)>>,
 }
 
 impl Truth {
@@ -38,7 +43,14 @@ impl Truth {
                 self.epochs.insert((device, body.epoch.into()), place);
                 None
             }
-            RecordKind::Entry | RecordKind::Block | RecordKind::Read => None,
+            RecordKind::Block => {
+                let body = BlockBody::ref_from_bytes(record.body).ok()?;
+                let pair = (body.blocker.into(), body.blocked.into());
+                let begins = body.action.get() == u32::from(block::BEGIN);
+                self.blocks.entry(pair).or_default().push((begins, place));
+                None
+            }
+            RecordKind::Entry | RecordKind::Read => None,
         }
     }
 
@@ -55,6 +67,9 @@ impl Truth {
             self.labels.insert(label, at);
             let newest = self.newest_labels.entry((fact.channel, label.install)).or_default();
             *newest = label.serial.max(*newest);
+        }
+        if fact.kind == message_kind::RECALL {
+            self.recalls.entry((fact.channel, fact.refers_to)).or_insert(fact.id);
         }
         let taken = match fact.channel.is_group() {
             true => self.groups.entry(fact.channel).or_default().take(fact.said()),
@@ -93,6 +108,27 @@ impl Truth {
     /// The message at a place of a channel, and where its record stands.
     pub fn get(&self, channel: ChannelId, id: u64) -> Option<&(Fact, Place)> {
         self.channels.get(&channel)?.get(usize::try_from(id.checked_sub(1)?).ok()?)
+    }
+
+    /// The message that takes this one back, if one does.
+    pub fn recall_of(&self, channel: ChannelId, id: u64) -> Option<u64> {
+        self.recalls.get(&(channel, id)).copied()
+    }
+
+    /// All recalled messages.
+    pub fn recalled(&self) -> impl Iterator<Item = (ChannelId, u64)> + '_ {
+        self.recalls.keys().copied()
+    }
+
+    /// Every change of whether one user blocks another, in their order: whether it begins.
+    pub fn blocks(&self, blocker: Uin, blocked: Uin) -> &[(bool, Place)] {
+        self.blocks.get(&(blocker, blocked)).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whom a user has ever blocked.
+    pub fn ever_blocked(&self, blocker: Uin) -> impl Iterator<Item = Uin> + '_ {
+        let pairs = self.blocks.keys().filter(move |(own, _)| *own == blocker);
+        pairs.map(|(_, blocked)| *blocked)
     }
 
     /// The newest id of a channel; 0 if it has none.

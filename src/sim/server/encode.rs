@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use tern_client::group::GroupChange;
 use tern_core::io::{ComeBack, Outgoing};
-use tern_protocol::frames::{Close, ErrorHead, message_kind};
+use tern_protocol::frames::{Close, ErrorHead, Mark, message_kind};
 use tern_protocol::header::HEADER_BYTES;
 use tern_protocol::{Code, Flags, Frame};
+use zerocopy::FromBytes;
 
 use crate::oracle::fact::Fact;
 
@@ -70,6 +71,9 @@ impl std::fmt::Display for Shown<'_> {
                 if head.kind == message_kind::CHANGE {
                     return write!(f, "{:?}", GroupChange::decode(content));
                 }
+                if head.kind != message_kind::CONTENT {
+                    write!(f, "about #{} ", head.refers_to)?;
+                }
                 let label = String::from_utf8_lossy(content);
                 write!(f, "\"{}\"", label.split(' ').next().unwrap_or_default())
             }
@@ -80,6 +84,17 @@ impl std::fmt::Display for Shown<'_> {
             Frame::Push(head, content) => Fact::from_parts(head, content).fmt(f),
             Frame::Cursors(list) | Frame::ReceiveAck(list) => {
                 list.iter().try_for_each(|at| write!(f, "{}#{} ", at.channel, at.id))
+            }
+            Frame::Read(list) => {
+                list.iter().try_for_each(|at| write!(f, "{}#{} ", at.channel, at.id))
+            }
+            Frame::Marks(head, rest) => {
+                write!(f, "life {} as of {} ", head.life, head.as_of)?;
+                let list = <[Mark]>::ref_from_bytes(rest).unwrap_or_default();
+                list.iter().try_for_each(|at| {
+                    let (delivered, read) = (at.delivered.get(), at.read.get());
+                    write!(f, "{} of {} #{delivered} read #{read} ", at.channel, at.uin)
+                })
             }
             Frame::LoggedIn(head) => write!(f, "epoch {} resumed {}", head.epoch, head.resumed),
             Frame::Error(head, _) => write!(f, "{}", Code(head.code.get())),

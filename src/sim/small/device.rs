@@ -199,7 +199,7 @@ impl SmallWorld {
         ticket: Ticket,
     ) {
         let one = &mut self.devices[device];
-        self.oracle.changes_stored(one.number, &changes);
+        self.oracle.changes_stored(one.number, one.device.uin, &changes);
         one.store.keep(ticket, changes, self.now);
         one.batches += 1;
     }

@@ -77,10 +77,11 @@ impl SmallWorld {
         let Some(number) = self.devices[device].line else { return };
         let frame = self.lines.get_mut(&number).and_then(|line| line.up.pop_front());
         let Some(frame) = frame else { return };
+        let uin = self.devices[device].device.uin;
         match Frame::parse(&frame) {
             Ok((Frame::ReceiveAck(list) | Frame::Cursors(list), _)) => {
                 for cursor in list {
-                    self.oracle.cursor_arrives(number, cursor.channel, cursor.id.get());
+                    self.oracle.cursor_arrives((uin, number), cursor.channel, cursor.id.get());
                 }
             }
             Ok((Frame::Fetch(_), _)) => self.oracle.fetch_arrives(number),
@@ -130,7 +131,7 @@ impl SmallWorld {
             match frame {
                 Outgoing::SendAck(ack) => self.oracle.ack_leaves(&self.disk.borrow(), device, ack),
                 Outgoing::SendRefused(no) => {
-                    self.oracle.refusal_leaves(&self.disk.borrow(), device, no, self.now);
+                    self.oracle.refusal_leaves(&self.disk.borrow(), device, no, (self.now, 0));
                 }
                 Outgoing::LoggedIn(head) => {
                     let (epoch, resumed) = (head.epoch.into(), head.resumed != 0);

@@ -43,12 +43,18 @@ impl World {
                 self.plan_act(install, delay, Act::Settle(result.send));
             }
             Event::State(state) => self.state_changed(install, state),
+            Event::Unread(_) | Event::GroupReceipts(_) => self.take_counts(install, &event),
             other => self.take_misfortune(install, &other),
         }
     }
 
-    /// The application forgets what it has of a history that restarted.
+    /// The application forgets what it has of a history that restarted, and hears the rest.
     fn take_misfortune(&mut self, install: usize, event: &Event) {
+        match event {
+            Event::Blocked { uin, begins: true, refused: None } => self.blocked(install, *uin),
+            Event::BlockPage(page) => self.note_page(install, page),
+            _ => {}
+        }
         if let (Event::HistoryRestarted { channel, at }, Some(process)) =
             (event, self.installs[install].process.as_mut())
         {
@@ -84,7 +90,7 @@ impl World {
         }
     }
 
-    fn plan_act(&mut self, install: usize, delay: u64, act: Act) {
+    pub(super) fn plan_act(&mut self, install: usize, delay: u64, act: Act) {
         let generation = self.installs[install].generation;
         self.agenda.add(self.now + delay, Happening::App(install, generation, act));
     }
@@ -101,6 +107,8 @@ impl World {
             Act::Read => self.read(install),
             Act::Confirm(position) => self.consume(install, position),
             Act::Settle(send) => self.device_input(install, Input::Settled(send)),
+            Act::Look(channel, id) => self.read_up_to(install, channel, id),
+            Act::Unblock(uin) => self.block(install, uin, false),
         }
     }
 
@@ -119,6 +127,7 @@ impl World {
             let late = self.work.percent(5);
             let delay = if late { self.work.between(0, 2_000) } else { self.work.between(0, 20) };
             self.plan_act(install, delay, Act::Confirm(position));
+            self.look_at(install, position.channel, position.id);
         }
         if more {
             let delay = self.reading_ms();

@@ -268,6 +268,7 @@ impl World {
         (one.secret, one.store, one.posted) = (secret, store, posted);
         let cursors = one.cursors();
         self.oracle.copied(device);
+        self.oracle.logs.copied(install as u32, twin as u32);
         self.oracle.process_starts(twin as u32, &cursors, true);
         true
     }

@@ -62,6 +62,7 @@ impl World {
             is_online: false,
             has_ended: false,
             unread: Default::default(),
+            counting: Default::default(),
             last_tick: None,
             idle_ticks: 0,
         });
@@ -200,7 +201,8 @@ impl World {
     }
 
     fn persist(&mut self, install: usize, changes: Vec<Change>, ticket: Ticket) {
-        self.oracle.changes_stored(install as u32, &changes);
+        let uin = self.installs[install].device.uin;
+        self.oracle.changes_stored(install as u32, uin, &changes);
         for change in &changes {
             if let Change::Send(send) = change {
                 self.send_stored(install, send);

@@ -122,8 +122,7 @@ impl World {
 
     /// A client stores a send: from its key on, its group has an id.
     pub(super) fn send_stored(&mut self, install: usize, send: &SavedSend) {
-        let leaps = self.draw.faults.contains(&Fault::WallJump);
-        let time = if leaps { 0 } else { WALL_AT_START as u64 + self.now };
+        let time = self.wall_of_asked();
         self.oracle.send_stored(self.installs[install].device, send, time);
         let is_change = send.kind == message_kind::CHANGE && send.key.is_some();
         let makes = |change: ChangeView<'_>| change.head.action == action::CREATE;
@@ -133,6 +132,12 @@ impl World {
         {
             self.groups.push(send.channel);
         }
+    }
+
+    /// The server's clock at this moment, in ms since 1970; 0 if it leaps in this seed.
+    pub(super) fn wall_of_asked(&self) -> u64 {
+        let leaps = self.draw.faults.contains(&Fault::WallJump);
+        if leaps { 0 } else { WALL_AT_START as u64 + self.now }
     }
 
     /// What keeps the living devices from knowing who is in their groups; they ask for it.

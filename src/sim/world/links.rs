@@ -301,6 +301,7 @@ impl World {
     pub(super) fn frame_reaches_server(&mut self, link: u64, frame: bytes::Bytes) {
         let Some((_, worker)) = self.links.get(&link).and_then(|conn| conn.seat) else { return };
         let install = self.links[&link].install;
+        let uin = self.installs[install].device.uin;
         self.trace.note(
             self.now,
             &[9, link],
@@ -310,10 +311,13 @@ impl World {
         match Frame::parse(&frame) {
             Ok((Frame::ReceiveAck(list) | Frame::Cursors(list), _)) => {
                 for cursor in list {
-                    self.oracle.cursor_arrives(link, cursor.channel, cursor.id.get());
+                    self.oracle.cursor_arrives((uin, link), cursor.channel, cursor.id.get());
                 }
             }
             Ok((Frame::Fetch(_), _)) => self.oracle.fetch_arrives(link),
+            Ok((Frame::Read(list), _)) => self.oracle.read_arrives(uin, list),
+            Ok((Frame::MarksAsk(_), _)) => self.oracle.marks.asked(link, uin),
+            Ok((Frame::Block(wish), _)) => self.oracle.block_arrives(link, uin, wish.uin.into()),
             _ => {}
         }
         self.worker_input(worker, Input::Frame(LinkId(link), frame));

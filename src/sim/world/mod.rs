@@ -7,11 +7,13 @@ mod devices;
 mod directory;
 mod groups;
 mod links;
+mod marks;
 mod packets;
 mod recovery;
 mod rest;
 mod servers;
 mod storage;
+mod wishes;
 mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -161,6 +163,8 @@ pub struct Outcome {
     pub acked: u64,
     /// Messages that applications showed.
     pub shown: u64,
+    /// Places in channels that two devices of one user ended with, and with the same.
+    pub compared: u64,
     /// Virtual time in ms from the heal to rest.
     pub heal_ms: u64,
     /// Faults injected.
@@ -227,6 +231,7 @@ impl World {
     fn begin(&mut self) {
         let (members_max, uin_max) = (self.config.group_members_max, self.draw.users);
         self.oracle.limit(Rest { members_max, uin_max });
+        self.oracle.limit_hours(&self.config);
         for fault in [Fault::TightLimits, Fault::Checkpoints, Fault::OtherWorkers] {
             if self.draw.faults.contains(&fault) {
                 self.tally.hit(fault);
@@ -284,6 +289,7 @@ impl World {
             sends: self.draw.sends - self.sends_left,
             acked: self.oracle.acked.count() as u64,
             shown: self.oracle.delivery.shown_count(),
+            compared: self.oracle.compared,
             heal_ms: self.healed_at.map_or(0, |at| self.now - at),
             tally: self.tally,
             branches: self.branches,

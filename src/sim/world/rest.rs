@@ -77,13 +77,39 @@ impl World {
         self.set_disk_weather();
         let Some(healed_at) = self.healed_at else { return };
         let missing = self.missing().or_else(|| self.missing_of_groups());
+        let missing = missing.or_else(|| self.missing_of_marks());
+        let missing = missing.or_else(|| self.missing_of_blocks());
+        let missing = missing.or_else(|| self.missing_of_unread());
         let is_late = self.now - healed_at > self.plan.converge_ms;
         if missing.is_none() || is_late {
             self.is_over = true;
             self.storage_at_rest();
+            if missing.is_none() {
+                self.compare_logs();
+            }
             return self.oracle.at_rest(missing);
         }
         self.agenda.add(self.now + LOOK_MS, Happening::Look);
+    }
+
+    /// All devices of a user have the same, and it is what stands in the channels.
+    fn compare_logs(&mut self) {
+        let core: Vec<usize> = self.core().collect();
+        for install in core.iter().copied() {
+            let own = self.installs[install].device.uin;
+            let mut others = core.iter().copied();
+            let twin =
+                others.find(|other| *other > install && self.installs[*other].device.uin == own);
+            for channel in self.channels_of(install) {
+                let number = install as u32;
+                self.oracle.compare_logs(
+                    &self.disk.borrow(),
+                    (number, self.installs[install].device),
+                    twin.map(|twin| twin as u32),
+                    channel,
+                );
+            }
+        }
     }
 
     /// What keeps the world from being at rest; `None` if it is.

@@ -349,7 +349,10 @@ impl World {
     fn carry_out_effect(&mut self, server: &Server, worker: usize, effect: Effect) {
         match effect {
             Effect::Frame(LinkId(link), frame) => self.frame_leaves(link, &frame),
-            Effect::Whole(LinkId(link), frame) => self.give(link, frame, Order::Kept),
+            Effect::Whole(LinkId(link), frame) => {
+                self.whole_leaves(link, &frame);
+                self.give(link, frame, Order::Kept);
+            }
             Effect::Push { link: LinkId(link), shard, at, order } => {
                 self.push_leaves(link, shard, at, order);
             }
@@ -381,12 +384,13 @@ impl World {
             Outgoing::SendAck(ack) => self.oracle.ack_leaves(&self.disk.borrow(), device, ack),
             Outgoing::SendRefused(no) => {
                 self.count_code(Code(no.code.get()));
-                self.oracle.refusal_leaves(&self.disk.borrow(), device, no, self.now);
+                let at = (self.now, self.wall_of_asked());
+                self.oracle.refusal_leaves(&self.disk.borrow(), device, no, at);
             }
             Outgoing::Gap(gap) => {
                 self.count_code(Code(gap.code.get()));
                 let range = (gap.from.get(), gap.to.get());
-                self.oracle.gap_leaves(link, gap.channel, range);
+                self.oracle.gap_leaves((device.uin, link), gap.channel, range);
             }
             Outgoing::LoggedIn(head) => {
                 let (epoch, resumed) = (head.epoch.into(), head.resumed != 0);
@@ -395,6 +399,9 @@ impl World {
                     self.oracle.cursors_known(link);
                 }
                 self.oracle.login_leaves(&self.disk.borrow(), device, (epoch, resumed), on);
+            }
+            Outgoing::Blocked(answer) => {
+                self.oracle.blocked_leaves(&self.disk.borrow(), (device.uin, link), answer);
             }
             Outgoing::AskCursors(_) => self.oracle.fetch_arrives(link), // delivery may go back
             Outgoing::Error { code, .. } => self.count_code(*code),
@@ -447,7 +454,7 @@ impl World {
         }
     }
 
-    fn device_of(&self, link: u64) -> Option<Device> {
+    pub(super) fn device_of(&self, link: u64) -> Option<Device> {
         let conn = self.links.get(&link)?;
         Some(self.installs[conn.install].device)
     }

@@ -23,6 +23,9 @@ const TO_NOBODY_PERCENT: u64 = 1;
 /// Sends in a hundred with a content that is too long.
 const TOO_LONG_PERCENT: u64 = 1;
 
+/// For how long a message can be recalled and edited under tight limits, in ms.
+const RECALL_MS: (u64, u64) = (5_000, 240_000);
+
 /// The limits of server and clients in this seed.
 pub(super) fn limits(draw: &Draw, stream: &mut Stream) -> (Config, Tuning) {
     let (mut config, mut tuning) = (Config::default(), Tuning::default());
@@ -35,6 +38,8 @@ pub(super) fn limits(draw: &Draw, stream: &mut Stream) -> (Config, Tuning) {
         config.sends_burst = stream.between(4, 40) as u32;
         config.resume_ms = stream.between(1_000, 120_000) as u32;
         config.group_members_max = stream.between(2, 5) as usize;
+        config.recall_ms_max = stream.between(RECALL_MS.0, RECALL_MS.1);
+        config.edit_ms_max = stream.between(RECALL_MS.0, RECALL_MS.1);
         tuning.unsettled_sends_max = stream.between(1, 64) as u32;
         tuning.counter_max = stream.between(40, 200) as u32;
     }
@@ -63,7 +68,9 @@ impl World {
 
     pub(super) fn send_one(&mut self, install: usize) {
         self.sends_left = self.sends_left.saturating_sub(1);
-        if self.send_to_group(install) {
+        self.wish_of_blocks(install);
+        self.ask_of_marks(install);
+        if self.send_about(install) || self.send_to_group(install) {
             return;
         }
         let own = self.installs[install].device.uin;
@@ -71,7 +78,11 @@ impl World {
         let is_healed = self.healed_at.is_some();
         let to_nobody = !is_healed && self.work.percent(TO_NOBODY_PERCENT);
         let channel = ChannelId::direct(own, if to_nobody { NOBODY } else { peer });
-        let due = if to_nobody { Due::Refusal(Code::NoSuchUser) } else { Due::Ack };
+        let due = match to_nobody {
+            true => Due::Refusal(Code::NoSuchUser),
+            false if self.draw.blocks_percent > 0 => Due::ByRules, // the peer may block this user
+            false => Due::Ack,
+        };
         self.send_text(install, channel, due);
     }
 

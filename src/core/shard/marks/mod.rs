@@ -98,6 +98,13 @@ impl Marks {
     ) {
         let mark = self.own.entry((channel, uin)).or_default();
         mark.progress = mark.progress.within(grant);
+        if mutant!(MarkGoesBack) {
+            mark.progress = Progress { incarnation: grant.incarnation, ..Progress::default() };
+        }
+        let progress = match mutant!(ReadOnDelivery) {
+            true => Progress { read: progress.delivered, shown: progress.delivered, ..progress },
+            false => progress,
+        };
         let Moved { delivered, read, shown } = mark.progress.merge(progress.within(grant));
         if read {
             context.counters.marks_read += 1;
@@ -110,6 +117,17 @@ impl Marks {
         }
         if (delivered || shown) && channel.peer_of(uin).is_some_and(|peer| peer != uin) {
             self.tell(Tell::Peer(channel, uin));
+        }
+    }
+
+    /// What this user may read of a group is known, or another range: sessions that asked before
+    /// were told nothing of his mark.
+    pub(super) fn readable(&mut self, channel: ChannelId, uin: Uin) {
+        let changed = self.changes + 1;
+        let Some(mark) = self.own.get_mut(&(channel, uin)) else { return };
+        (mark.changed, self.changes) = (changed, changed);
+        if self.listeners.contains_key(&uin) {
+            self.tell(Tell::Own(channel, uin));
         }
     }
 
@@ -144,6 +162,9 @@ impl Marks {
 
     /// Tells the sessions of a user that want it, and forgets those that are over.
     fn tell_sessions(&mut self, context: &mut Context<'_>, user: &User, uin: Uin, mark: MarkOf) {
+        if mutant!(MarkUntold) && mark.uin == uin {
+            return;
+        }
         let Some(listeners) = self.listeners.get_mut(&uin) else { return };
         listeners.retain(|listener| user.is_session(*listener));
         for to in listeners.iter().copied() {

@@ -55,6 +55,7 @@ pub(crate) mod tests {
             key: SendKey { epoch: Epoch(1), counter: SendCounter(counter) },
             time: 0,
             kind: message_kind::CONTENT,
+            refers_to: 0,
             content: format!("1/{counter} ").into_bytes(),
             label: Some(Label { install: 1, serial: counter }),
         }

@@ -1,6 +1,7 @@
 //! The checks, one promise a file. Each is told what happened and says what is wrong with it.
 
 mod acked;
+pub mod blocks;
 mod bounds;
 mod cursors;
 mod delivery;
@@ -11,11 +12,15 @@ pub mod groups;
 mod honesty;
 pub(crate) mod ids;
 mod keys;
+mod logs;
+pub mod marks;
 mod members;
 mod order;
+pub mod recalls;
 mod steps;
 
 pub use acked::Acked;
+pub use blocks::Blocks;
 pub use bounds::Bounds;
 pub use cursors::Cursors;
 pub use delivery::Delivery;
@@ -25,8 +30,11 @@ pub use fenced::Fenced;
 pub use honesty::{Due, Honesty};
 pub use ids::Ids;
 pub use keys::Keys;
+pub use logs::Logs;
+pub use marks::Marks;
 pub use members::{by_member, to_member};
 pub use order::in_order;
+pub use recalls::Recalls;
 pub use steps::Steps;
 
 /// What a check says: nothing, or what is wrong.
