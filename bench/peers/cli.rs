@@ -113,6 +113,9 @@ struct Sizes {
     /// Sessions that say nothing
     #[arg(long, default_value_t = 1_000)]
     sessions: usize,
+    /// Seconds for which they are watched; each gives a sign of life in 25
+    #[arg(long, default_value_t = 25.0)]
+    rest_seconds: f64,
     /// The p99 of send to ack that a rate must hold, in ms
     #[arg(long, default_value_t = 20)]
     gate: u64,
@@ -129,9 +132,6 @@ const LOSS_RATE_EACH: f64 = 1.0 / 0.7;
 
 /// Seconds at full rate before a kill, and after it.
 const KILL_SECONDS: (f64, f64) = (4.0, 8.0);
-
-/// Seconds of sessions at rest: one sign of life of each.
-const REST_SECONDS: f64 = 25.0;
 
 /// Halvings of the gap between rates: to within a sixteenth.
 const HALVINGS: u32 = 4;
@@ -241,7 +241,7 @@ fn scenarios(arguments: &Arguments) -> Vec<Scenario> {
         all.push(Scenario::Kill(kill::Kill { pairs, rate, before, after, bytes }));
     }
     if is_asked(Kind::Idle) {
-        let (sessions, seconds) = (sizes.sessions, REST_SECONDS);
+        let (sessions, seconds) = (sizes.sessions, sizes.rest_seconds);
         all.push(Scenario::Idle(idle::Idle { sessions, seconds }));
     }
     if is_asked(Kind::Throughput) {

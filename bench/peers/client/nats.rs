@@ -3,6 +3,8 @@
 //! message carries an id by which the stream drops what is sent again; what is pushed again the
 //! device knows by its place in the stream.
 
+use std::collections::HashSet;
+
 use super::dialect::{Dialect, Tell, Window, content, pieces, tag_of};
 use super::{Event, Message};
 
@@ -17,8 +19,10 @@ const CONSUMER_READY: &str = "consumer";
 pub struct Nats {
     device: usize,
     window: Window,
-    /// Place in the stream of the newest message that came.
-    newest: u64,
+    /// Places in the stream of the messages that came. What was under way to a device when the
+    /// server died comes again after half a minute, behind newer messages: so the newest place
+    /// would not do.
+    places: HashSet<u64>,
     inbox: Vec<u8>,
     outbox: Vec<u8>,
 }
@@ -26,8 +30,8 @@ pub struct Nats {
 impl Nats {
     /// The device of this number.
     pub fn new(device: usize) -> Self {
-        let (window, inbox, outbox) = Default::default();
-        Self { device, window, newest: 0, inbox, outbox }
+        let (window, places, inbox, outbox) = Default::default();
+        Self { device, window, places, inbox, outbox }
     }
 
     fn request(&mut self, subject: &str, reply: &str, body: &str) {
@@ -106,9 +110,7 @@ impl Nats {
     fn handle_push(&mut self, reply: &str, body: &[u8], tell: Tell<'_>) -> Result<(), String> {
         self.say(&format!("PUB {reply} 4\r\n+ACK\r\n"));
         let place = reply.split('.').nth(5).and_then(|place| place.parse().ok());
-        let place: u64 = place.ok_or("a push without its place")?;
-        if place > self.newest {
-            self.newest = place;
+        if self.places.insert(place.ok_or("a push without its place")?) {
             tell(Event::Received(tag_of(body).ok_or("a message without a tag")?));
         }
         Ok(())

@@ -1,7 +1,8 @@
 //! Tern's devices: those of `tern-bench`, one thread and one UDP socket for all.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tern_bench::error::BenchError;
 use tern_bench::load::{self, Approach, Identity, Swarm, Tickets, Wait};
@@ -10,12 +11,19 @@ use tern_protocol::{ChannelId, Uin};
 
 use super::{Event, Load, Message};
 
+/// A device that has not logged in after this time connects anew, as in the SDK, which gives a
+/// handshake 3 s and the login 6 s: the server closes a connection that says nothing for 5 s, and
+/// on a bad path the device may not hear of it.
+const LOGIN_PATIENCE: Duration = Duration::from_secs(9);
+
 /// Users with a device each.
 pub struct Tern {
     swarm: Swarm,
     identities: Vec<Identity>,
     uins: Vec<Uin>,
     connected: usize,
+    /// Devices that were never online, and when they connect anew.
+    coming: BTreeMap<usize, Instant>,
 }
 
 impl Tern {
@@ -40,7 +48,7 @@ impl Tern {
             seed,
         })?;
         let uins = identities.iter().map(|identity| identity.uin).collect();
-        Ok(Self { swarm, identities, uins, connected: 0 })
+        Ok(Self { swarm, identities, uins, connected: 0, coming: BTreeMap::new() })
     }
 }
 
@@ -49,7 +57,9 @@ impl Load for Tern {
         let identity = self.identities.get(self.connected).cloned();
         let identity = identity.expect("no more devices connect than there are users");
         self.connected += 1;
-        self.swarm.connect(identity, Network::Wired).map(drop)
+        let device = self.swarm.connect(identity, Network::Wired)?;
+        self.coming.insert(device, Instant::now() + LOGIN_PATIENCE);
+        Ok(())
     }
 
     fn send(&mut self, from: usize, message: Message) {
@@ -59,6 +69,11 @@ impl Load for Tern {
     }
 
     fn turn(&mut self) -> Result<(), BenchError> {
+        let now = Instant::now();
+        for (device, at) in self.coming.iter_mut().filter(|(_, at)| **at <= now) {
+            *at = now + LOGIN_PATIENCE;
+            self.swarm.reconnect(*device, false)?;
+        }
         self.swarm.turn()
     }
 
@@ -66,7 +81,10 @@ impl Load for Tern {
         loop {
             let (device, at, event) = self.swarm.poll_event()?;
             let event = match event {
-                load::Event::Online { .. } => Event::Online,
+                load::Event::Online { .. } => {
+                    self.coming.remove(&device);
+                    Event::Online
+                }
                 load::Event::Lost => Event::Lost,
                 load::Event::Acked(tag) => Event::Acked(tag),
                 load::Event::Received(tag) => Event::Received(tag),
@@ -80,6 +98,7 @@ impl Load for Tern {
     }
 
     fn wait(&mut self, until: Instant) -> Result<(), BenchError> {
-        self.swarm.wait(until, Wait::Sleep)
+        let next = self.coming.values().fold(until, |until, at| until.min(*at));
+        self.swarm.wait(next, Wait::Sleep)
     }
 }

@@ -72,7 +72,8 @@ impl<'a> Report<'a> {
         let since_1970 = |time: SystemTime| time.duration_since(UNIX_EPOCH).ok();
         let modified = program.metadata().and_then(|data| data.modified()).ok();
         let built = modified.and_then(since_1970).map_or(0, |age| age.as_secs());
-        let (program, version) = (program.to_owned(), peer.version(program));
+        let version = peer.version(program);
+        let program = program.file_name().map(PathBuf::from).unwrap_or_default();
         Self {
             tool: concat!("tern-peers ", env!("CARGO_PKG_VERSION")).to_owned(),
             command: std::env::args().collect(),

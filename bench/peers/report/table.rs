@@ -141,17 +141,12 @@ fn head(all: &[Kept]) -> String {
         }
     }
     let machine = &all[0].machine;
-    let others = all.iter().filter_map(|kept| kept.spread("disturbance", OTHERS));
-    let busiest = others.clone().map(|spread| spread.most).fold(0.0, f64::max);
-    let usual = Spread::of(others.map(|spread| spread.median).collect());
     let place = match all[0].subject.pinned {
         true => "the server on one core, the load on the others",
         false => "server and load share the cores",
     };
     format!(
-        "# Tern beside other systems\n\n{}, {} cores, {} MiB, Linux {}, {}; {place}. Other \
-         processes used {} % of all cores in the middle of the runs and {busiest:.0} % at most: \
-         times are as good as that is small.\n\nValues are the median of the runs, with the least \
+        "# Tern beside other systems\n\n{}, {} cores, {} MiB, Linux {}, {}; {place}. {}\n\nValues are the median of the runs, with the least \
          and the most in brackets; `×` is how many times the value of Tern in the same table it \
          is.\n\n```\n{}\n```\n",
         machine.cpu,
@@ -159,9 +154,24 @@ fn head(all: &[Kept]) -> String {
         machine.memory_mib,
         machine.kernel,
         machine.file_system,
-        usual.map_or_else(|| "?".to_owned(), |spread| format!("{:.0}", spread.median)),
+        disturbance(all),
         commands.join("\n")
     )
+}
+
+/// How much others used the machine, if any run knows.
+fn disturbance(all: &[Kept]) -> String {
+    let others: Vec<Spread> =
+        all.iter().filter_map(|kept| kept.spread("disturbance", OTHERS)).collect();
+    let most = others.iter().map(|spread| spread.most).fold(0.0, f64::max);
+    let usual = Spread::of(others.iter().map(|spread| spread.median).collect());
+    usual.map_or_else(String::new, |usual| {
+        let usual = usual.median;
+        format!(
+            "Other processes used {usual:.0} % of all cores in the middle of the runs and \
+             {most:.0} % at most: times are as good as that is small."
+        )
+    })
 }
 
 fn section(label: &str, reports: &[&Kept], columns: &[Column]) -> String {
