@@ -22,7 +22,7 @@ pub struct Tern {
     identities: Vec<Identity>,
     uins: Vec<Uin>,
     connected: usize,
-    /// Devices that were never online, and when they connect anew.
+    /// Devices that are not online, and when they connect anew.
     coming: BTreeMap<usize, Instant>,
 }
 
@@ -72,7 +72,7 @@ impl Load for Tern {
         let now = Instant::now();
         for (device, at) in self.coming.iter_mut().filter(|(_, at)| **at <= now) {
             *at = now + LOGIN_PATIENCE;
-            self.swarm.reconnect(*device, false)?;
+            self.swarm.reconnect(*device, true)?;
         }
         self.swarm.turn()
     }
@@ -85,7 +85,13 @@ impl Load for Tern {
                     self.coming.remove(&device);
                     Event::Online
                 }
-                load::Event::Lost => Event::Lost,
+                load::Event::Lost => {
+                    let at = Instant::now() + LOGIN_PATIENCE;
+                    match self.coming.insert(device, at) {
+                        None => Event::Lost,
+                        Some(_) => continue, // it was not there
+                    }
+                }
                 load::Event::Acked(tag) => Event::Acked(tag),
                 load::Event::Received(tag) => Event::Received(tag),
                 load::Event::Beat => continue,

@@ -131,7 +131,8 @@ impl Places {
         let system = std::env::split_paths(&path).collect::<Vec<_>>();
         let more = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
         let folders = [self.own.join("bin")].into_iter().chain(system).chain(more);
-        folders.map(|folder| folder.join(name)).find(|file| file.is_file())
+        let found = folders.map(|folder| folder.join(name)).find(|file| file.is_file());
+        found.and_then(|file| std::path::absolute(file).ok()) // servers have folders of their own
     }
 }
 
