@@ -14,6 +14,10 @@
 //! so no figure stands for messages that were not delivered; nothing here reads a file of the
 //! server's source, so an older `tern` is measured by the same tool.
 #![forbid(unsafe_code)]
+#![allow(
+    rustdoc::private_intra_doc_links,
+    reason = "the heads of rooms speak to those who read the source; outside, few names are used"
+)]
 
 pub mod cli;
 pub mod error;

@@ -26,7 +26,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Measure, and write a report for each scenario and system
-    Run(Arguments),
+    Run(Box<Arguments>),
     /// Write comparison.md from the reports of a folder
     Table {
         /// The folder

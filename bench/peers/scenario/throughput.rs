@@ -58,7 +58,8 @@ impl Throughput {
         site: &Site,
         seed: u64,
     ) -> Result<Run, BenchError> {
-        let (mut held, mut failed): (Option<(f64, Step)>, Option<(f64, Step)>) = (None, None);
+        let mut held: Option<(f64, Step)> = None;
+        let mut failed: Option<(f64, Step)> = None;
         let mut halvings = 0;
         while halvings < self.halvings {
             let low = held.as_ref().map(|(rate, _)| *rate);
