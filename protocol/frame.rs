@@ -5,10 +5,10 @@ use core::mem::size_of;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::frames::{
-    AskCursors, Block, BlockList, BlockPage, Blocked, ChannelState, Close, Cursor, ErrorHead,
-    Fetch, Gap, GroupInfo, GroupPage, Hello, Identity, LoggedIn, Login, Marks, MarksAsk, Ping,
-    Pong, PushBody, ReadMark, Receipts, ReceiptsAsk, Resume, Send, SendAck, SendRefused,
-    TokenLogin, UnreadCount, Welcome,
+    AskCursors, Block, BlockList, BlockPage, Blocked, ChannelState, ChannelsShown, Close, Cursor,
+    ErrorHead, Fetch, Gap, GroupInfo, GroupPage, Hello, HistoryAsk, HistoryPage, HistoryWanted,
+    Identity, LoggedIn, Login, Marks, MarksAsk, Ping, Pong, PushBody, ReadMark, Receipts,
+    ReceiptsAsk, Resume, Send, SendAck, SendRefused, TokenLogin, UnreadCount, Welcome,
 };
 use crate::header::{Flags, HEADER_BYTES, Header};
 use crate::limits::PAYLOAD_BYTES_MAX;
@@ -67,6 +67,14 @@ pub enum Frame<'a> {
     BlockList(&'a BlockList),
     /// See [`Kind::BlockPage`]; with the uins.
     BlockPage(&'a BlockPage, &'a [u8]),
+    /// See [`Kind::HistoryAsk`].
+    HistoryAsk(&'a HistoryAsk),
+    /// See [`Kind::History`]; with the entries, see [`crate::history::entries`].
+    History(&'a HistoryPage, &'a [u8]),
+    /// See [`Kind::HistoryWanted`].
+    HistoryWanted(&'a HistoryWanted),
+    /// See [`Kind::ChannelsShown`].
+    ChannelsShown(&'a ChannelsShown),
     /// See [`Kind::Read`].
     Read(&'a [ReadMark]),
     /// See [`Kind::MarksAsk`].
@@ -171,6 +179,10 @@ impl<'a> Frame<'a> {
             Kind::BlockPage => {
                 headed(kind, payload).map(|(head, rest)| Self::BlockPage(head, rest))?
             }
+            Kind::HistoryAsk => Self::HistoryAsk(whole(kind, payload)?),
+            Kind::History => headed(kind, payload).map(|(head, rest)| Self::History(head, rest))?,
+            Kind::HistoryWanted => Self::HistoryWanted(whole(kind, payload)?),
+            Kind::ChannelsShown => Self::ChannelsShown(whole(kind, payload)?),
             Kind::Read => Self::Read(list(kind, payload)?),
             Kind::MarksAsk => Self::MarksAsk(whole(kind, payload)?),
             Kind::Marks => headed(kind, payload).map(|(head, rest)| Self::Marks(head, rest))?,
@@ -223,6 +235,10 @@ impl<'a> Frame<'a> {
             Self::Blocked(fixed) => (fixed.as_bytes(), &[]),
             Self::BlockList(fixed) => (fixed.as_bytes(), &[]),
             Self::BlockPage(fixed, uins) => (fixed.as_bytes(), uins),
+            Self::HistoryAsk(fixed) => (fixed.as_bytes(), &[]),
+            Self::History(fixed, entries) => (fixed.as_bytes(), entries),
+            Self::HistoryWanted(fixed) => (fixed.as_bytes(), &[]),
+            Self::ChannelsShown(fixed) => (fixed.as_bytes(), &[]),
             Self::Read(list) => (&[], list.as_bytes()),
             Self::MarksAsk(fixed) => (fixed.as_bytes(), &[]),
             Self::Marks(fixed, marks) => (fixed.as_bytes(), marks),
@@ -263,6 +279,10 @@ impl<'a> Frame<'a> {
             Self::Blocked(_) => Kind::Blocked,
             Self::BlockList(_) => Kind::BlockList,
             Self::BlockPage(..) => Kind::BlockPage,
+            Self::HistoryAsk(_) => Kind::HistoryAsk,
+            Self::History(..) => Kind::History,
+            Self::HistoryWanted(_) => Kind::HistoryWanted,
+            Self::ChannelsShown(_) => Kind::ChannelsShown,
             Self::Read(_) => Kind::Read,
             Self::MarksAsk(_) => Kind::MarksAsk,
             Self::Marks(..) => Kind::Marks,

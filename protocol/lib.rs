@@ -6,7 +6,7 @@
 //! `SPEC.md`; `testdata/` holds the bytes of one frame of each kind.
 //!
 //! Reading order: [`ids`], [`limits`], [`registry`], [`header`], [`frames`], [`frame`],
-//! [`group`], [`digest`].
+//! [`group`], [`history`], [`digest`].
 #![forbid(unsafe_code)]
 #![no_std]
 
@@ -21,6 +21,7 @@ pub mod frames;
 pub mod digest;
 pub mod frame;
 pub mod group;
+pub mod history;
 
 pub use frame::{DecodeError, Frame};
 pub use header::{Flags, Header};

@@ -2,7 +2,9 @@
 
 use core::mem::size_of;
 
-use crate::frames::{Cursor, GroupMember, GroupPage, Mark, Marks, PushBody, TokenLogin};
+use crate::frames::{
+    Cursor, GroupMember, GroupPage, HistoryEntry, HistoryPage, Mark, Marks, PushBody, TokenLogin,
+};
 use crate::group::CHANGE_BYTES_MAX;
 use crate::header::HEADER_BYTES;
 
@@ -50,6 +52,9 @@ pub const CHANGE_MEMBERS_MAX: usize = 128;
 /// Longest name of a group in bytes of UTF-8: some 40 characters of any script.
 pub const GROUP_NAME_BYTES_MAX: usize = 128;
 
+/// Most ids in one HISTORY, if they fit a frame: a screenful. A longer question is answered so far.
+pub const HISTORY_IDS_MAX: u32 = 32;
+
 /// Most members in one GROUP_PAGE: 256 of them are 6 KB.
 pub const GROUP_PAGE_MEMBERS_MAX: usize = 256;
 
@@ -80,6 +85,13 @@ pub const MISSED_BEATS_MAX: u32 = 3;
 const _: () = {
     assert!(CONTENT_BYTES_DEFAULT <= CONTENT_BYTES_MAX);
     assert!(size_of::<PushBody>() + CONTENT_BYTES_MAX <= PAYLOAD_BYTES_MAX);
+    assert!(
+        size_of::<HistoryPage>()
+            + size_of::<HistoryEntry>()
+            + size_of::<PushBody>()
+            + CONTENT_BYTES_MAX
+            <= PAYLOAD_BYTES_MAX
+    );
     assert!(CURSORS_PER_FRAME_MAX * size_of::<Cursor>() <= PAYLOAD_BYTES_MAX);
     assert!(CHANGE_BYTES_MAX <= CONTENT_BYTES_DEFAULT);
     assert!(

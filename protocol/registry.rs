@@ -86,6 +86,10 @@ kinds! {
     0x20 Ping "PING" ToServer Login "The client's heartbeat.";
     0x21 Pong "PONG" ToClient Login "Answers a heartbeat with the time until the next.";
     0x22 AskCursors "ASK_CURSORS" ToClient Login "The cursors differ from what the server knows: say all of them again.";
+    0x24 HistoryAsk "HISTORY_ASK" ToServer Login "Asks for a page of a channel, back from an id.";
+    0x25 History "HISTORY" ToClient Login "Answers HISTORY_ASK; flag LAST if nothing older can be read.";
+    0x26 HistoryWanted "HISTORY_WANTED" ToServer Login "How many messages the device wants of each channel that it does not name in CURSORS.";
+    0x27 ChannelsShown "CHANNELS_SHOWN" ToClient Login "All channels of the user were shown to a device that said HISTORY_WANTED.";
     0x28 Read "READ" ToServer Login "The user has read each channel up to an id.";
     0x29 MarksAsk "MARKS_ASK" ToServer Login "Asks how far the user, and those he writes to, have got, and to be told from then on.";
     0x2a Marks "MARKS" ToClient Login "How far users have got in channels: delivered and read; flag LAST ends an answer.";
@@ -229,6 +233,7 @@ codes! {
     0x0043 Expired "EXPIRED" Notice "These ids are past their retention.";
     0x0044 NotVisible "NOT_VISIBLE" Notice "These ids are not for this member.";
     0x0045 Recalled "RECALLED" Notice "These messages were recalled; they are not shown any more.";
+    0x0046 Skipped "SKIPPED" Notice "This device did not want these older messages; HISTORY_ASK still shows them.";
 
     // Ends.
     0x0050 LoggedOut "LOGGED_OUT" Notice "The client ended its session.";

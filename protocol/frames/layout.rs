@@ -1,10 +1,10 @@
 //! What each kind's payload holds, as data: capture decoders, fuzzers and SPEC.md read it.
 
 use super::{
-    AskCursors, Block, BlockList, BlockPage, Blocked, ChannelState, Close, Cursor, ErrorHead,
-    Fetch, Gap, GroupInfo, GroupPage, Hello, Identity, LoggedIn, Login, Marks, MarksAsk, Ping,
-    Pong, PushBody, ReadMark, Receipts, ReceiptsAsk, Resume, Send, SendAck, SendRefused,
-    TokenLogin, UnreadCount, Welcome,
+    AskCursors, Block, BlockList, BlockPage, Blocked, ChannelState, ChannelsShown, Close, Cursor,
+    ErrorHead, Fetch, Gap, GroupInfo, GroupPage, Hello, HistoryAsk, HistoryPage, HistoryWanted,
+    Identity, LoggedIn, Login, Marks, MarksAsk, Ping, Pong, PushBody, ReadMark, Receipts,
+    ReceiptsAsk, Resume, Send, SendAck, SendRefused, TokenLogin, UnreadCount, Welcome,
 };
 use crate::registry::Kind;
 
@@ -84,6 +84,10 @@ pub fn layout(kind: Kind) -> Option<Layout> {
         Kind::Blocked => (Blocked::FIELDS, Tail::None),
         Kind::BlockList => (BlockList::FIELDS, Tail::None),
         Kind::BlockPage => (BlockPage::FIELDS, Tail::Bytes("uins")),
+        Kind::HistoryAsk => (HistoryAsk::FIELDS, Tail::None),
+        Kind::History => (HistoryPage::FIELDS, Tail::Bytes("entries")),
+        Kind::HistoryWanted => (HistoryWanted::FIELDS, Tail::None),
+        Kind::ChannelsShown => (ChannelsShown::FIELDS, Tail::None),
         Kind::Read => (ReadMark::FIELDS, Tail::Repeat),
         Kind::MarksAsk => (MarksAsk::FIELDS, Tail::None),
         Kind::Marks => (Marks::FIELDS, Tail::Bytes("marks")),

@@ -6,6 +6,7 @@
 
 mod blocks;
 mod groups;
+mod history;
 mod layout;
 mod messages;
 mod reading;
@@ -14,6 +15,7 @@ mod session;
 
 pub use blocks::{Block, BlockList, BlockPage, Blocked, block};
 pub use groups::{Change, GroupInfo, GroupMember, GroupPage, action, role, settings};
+pub use history::{ChannelsShown, HistoryAsk, HistoryEntry, HistoryPage, HistoryWanted};
 pub use layout::{Field, Layout, Tail, layout};
 pub use messages::{PushBody, Send, SendAck, SendRefused, content_type, message_kind};
 pub use reading::{ChannelState, Cursor, Fetch, Gap};

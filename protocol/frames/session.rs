@@ -22,6 +22,8 @@ pub mod capabilities {
     pub const RECALLS: u64 = 1 << 8;
     /// The frames of blocks.
     pub const BLOCKS: u64 = 1 << 9;
+    /// HISTORY_ASK and HISTORY_WANTED.
+    pub const HISTORY: u64 = 1 << 10;
 }
 
 /// The kind of network a client is on, by which the server chooses its heartbeat.

@@ -5,13 +5,15 @@ mod vectors;
 
 use tern_protocol::digest::CursorDigest;
 use tern_protocol::frames::{
-    AskCursors, Block, BlockList, BlockPage, Blocked, Change, ChannelState, Close, Cursor,
-    ErrorHead, Fetch, Gap, GroupInfo, GroupMember, GroupPage, Hello, Identity, LoggedIn, Login,
-    Mark, Marks, MarksAsk, Network, Ping, Pong, PushBody, ReadMark, Receipts, ReceiptsAsk, Resume,
-    Send, SendAck, SendRefused, TokenLogin, UnreadCount, Welcome, action, block, capabilities,
-    content_type, message_kind, role, settings,
+    AskCursors, Block, BlockList, BlockPage, Blocked, Change, ChannelState, ChannelsShown, Close,
+    Cursor, ErrorHead, Fetch, Gap, GroupInfo, GroupMember, GroupPage, Hello, HistoryAsk,
+    HistoryEntry, HistoryPage, HistoryWanted, Identity, LoggedIn, Login, Mark, Marks, MarksAsk,
+    Network, Ping, Pong, PushBody, ReadMark, Receipts, ReceiptsAsk, Resume, Send, SendAck,
+    SendRefused, TokenLogin, UnreadCount, Welcome, action, block, capabilities, content_type,
+    message_kind, role, settings,
 };
 use tern_protocol::group::{self, ChangeView};
+use tern_protocol::history::{Entry, split_entry};
 use tern_protocol::limits::{
     CONTENT_BYTES_DEFAULT, FRAME_BYTES_MAX, MAGIC, SECRET_BYTES, UNACKED_SENDS_MAX, VERSION,
 };
@@ -162,9 +164,8 @@ fn send_refused() {
     same("send_refused", Flags::NONE, &Frame::SendRefused(&refused));
 }
 
-#[test]
-fn push() {
-    let body = PushBody {
+fn message() -> PushBody {
+    PushBody {
         channel: direct(),
         id: 42.into(),
         sender: 10_001.into(),
@@ -176,8 +177,59 @@ fn push() {
         version: 1,
         server_time: TIME_MS.into(),
         refers_to: 40.into(),
+    }
+}
+
+#[test]
+fn push() {
+    same("push", Flags::NONE, &Frame::Push(&message(), b"tern"));
+}
+
+#[test]
+fn history_ask() {
+    let (before, limit) = (43.into(), 20.into());
+    let ask = HistoryAsk { channel: direct(), before, limit, reserved: 0.into() };
+    same("history_ask", Flags::NONE, &Frame::HistoryAsk(&ask));
+}
+
+#[test]
+fn history() {
+    let page = HistoryPage {
+        channel: direct(),
+        before: 43.into(),
+        from: 39.into(),
+        to: 42.into(),
+        oldest: 39.into(),
+        newest: 256.into(),
+        incarnation: 2.into(),
+        code: Code::Expired.0.into(),
+        reserved: 0.into(),
     };
-    same("push", Flags::NONE, &Frame::Push(&body, b"tern"));
+    let (body, content) = (message(), &b"tern"[..]);
+    let bytes = (size_of::<PushBody>() + content.len()) as u16;
+    let gap = HistoryEntry { ids: 3.into(), bytes: 0.into(), code: Code::Lost.0.into() };
+    let head = HistoryEntry { ids: 1.into(), bytes: bytes.into(), code: 0.into() };
+    let entries = [gap.as_bytes(), head.as_bytes(), body.as_bytes(), content].concat();
+    same("history", Flags::LAST, &Frame::History(&page, &entries));
+
+    let (first, rest) = split_entry(&entries).expect("a gap");
+    assert_eq!(first, Entry::Gap { ids: 3, code: Code::Lost });
+    assert_eq!(split_entry(rest), Some((Entry::Message(&body, content), &[][..])));
+    for cut in 1..rest.len() {
+        assert_eq!(split_entry(&rest[..cut]), None, "{cut} bytes of an entry");
+    }
+}
+
+#[test]
+fn history_wanted() {
+    let wanted = HistoryWanted { newest: 50.into(), reserved: 0.into() };
+    same("history_wanted", Flags::NONE, &Frame::HistoryWanted(&wanted));
+}
+
+#[test]
+fn channels_shown() {
+    let shown = ChannelsShown { channels: 300.into(), reserved: 0.into() };
+    same("channels_shown", Flags::NONE, &Frame::ChannelsShown(&shown));
 }
 
 #[test]

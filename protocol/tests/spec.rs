@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::{env, fs};
 
-use tern_protocol::frames::{Change, GroupMember, Layout, Mark, Tail, layout};
+use tern_protocol::frames::{Change, GroupMember, HistoryEntry, Layout, Mark, Tail, layout};
 use tern_protocol::limits;
 use tern_protocol::registry::{Direction, Needs};
 use tern_protocol::{Class, Code, Frame, Kind};
@@ -35,6 +35,8 @@ fn the_tables_in_spec_md_are_those_of_the_code() {
     new = fill(&new, "MEMBER", &drawing::frame(&member));
     let mark = Layout { fields: Mark::FIELDS, tail: Tail::None };
     new = fill(&new, "MARK", &drawing::frame(&mark));
+    let entry = Layout { fields: HistoryEntry::FIELDS, tail: Tail::None };
+    new = fill(&new, "ENTRY", &drawing::frame(&entry));
     if env::var_os(WRITE).is_some() {
         fs::write(SPEC, new).expect("SPEC.md can be written");
     } else if let Some((old, new)) = old.lines().zip(new.lines()).find(|(old, new)| old != new) {
@@ -120,6 +122,7 @@ fn limits_table() -> String {
         UNACKED_SENDS_MAX,
         CURSORS_PER_FRAME_MAX,
         FETCH_IDS_MAX,
+        HISTORY_IDS_MAX,
         CHANGE_MEMBERS_MAX,
         GROUP_NAME_BYTES_MAX,
         GROUP_PAGE_MEMBERS_MAX,

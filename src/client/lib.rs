@@ -11,7 +11,8 @@
 //!
 //! Rooms, in reading order:
 //!
-//! - [`group`] has the words for groups, [`marks`] those for how far users have got.
+//! - [`group`] has the words for groups, [`marks`] those for how far users have got, [`history`]
+//!   those for looking back.
 //! - [`machine`] decides: a sans-IO state machine with the outbox, the mailbox, the session. It
 //!   reads no clock, opens no socket and no file.
 //! - [`store`] keeps what it asks to be kept.
@@ -25,6 +26,7 @@
 
 pub mod group;
 pub mod hex;
+pub mod history;
 pub mod marks;
 pub mod profile;
 

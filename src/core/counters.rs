@@ -62,6 +62,7 @@ counters! {
     receipts_counted: "counts of who has a message of a group",
     unread_counted: "channels whose unread messages were counted",
     unread_looked_at: "messages looked at for that",
+    history_pages: "pages of history told",
     channels_expired: "channels whose oldest messages were deleted past their retention",
     mail_refused: "requests refused because another worker's mailbox was full",
     mail_coalesced: "hints merged because another worker's mailbox was full",

@@ -131,6 +131,8 @@ pub enum Waiter {
     Shard(ShardId),
     /// A session's count of what is unread.
     Count(LinkId),
+    /// A page of history.
+    History(LinkId),
 }
 
 /// A frame to send, small enough to stand here whole.

@@ -93,6 +93,9 @@ impl<L: Log, T: DedupTable, R: Reader> Worker<L, T, R> {
             Input::Directory(answer) => front.handle_answer(&mut context, answer),
             Input::Warmed(Waiter::Link(link)) => front.handle_warmed(&mut context, link),
             Input::Warmed(Waiter::Count(link)) => front.handle_count_warmed(link),
+            Input::Warmed(Waiter::History(link)) => {
+                front.handle_history_warmed(&mut context, link);
+            }
             Input::Warmed(Waiter::Shard(shard)) => shards.get(shard).handle_warmed(&mut context),
             Input::Kick { uin, device, code } => {
                 front.handle_kick(&mut context, uin, device, code);

@@ -12,6 +12,7 @@ use tern_protocol::{ChannelId, Code, MessageId, Uin};
 use tokio::sync::oneshot;
 
 use crate::group::GroupPage;
+use crate::history::HistoryPage;
 use crate::machine::{BlockPage, Event, Input, SendId, SendResult};
 use crate::marks::{GroupReceipts, Unread, Which};
 
@@ -51,6 +52,12 @@ pub(crate) enum Ask {
         after: Uin,
         reply: Reply<Result<GroupPage, Code>>,
     },
+    History {
+        channel: ChannelId,
+        before: MessageId,
+        limit: u32,
+        reply: Reply<Result<HistoryPage, Code>>,
+    },
     GroupReceipts {
         channel: ChannelId,
         id: MessageId,
@@ -68,6 +75,7 @@ pub(super) struct Asks {
     sends: HashMap<SendId, Reply<SendResult>>,
     groups: VecDeque<Reply<Result<GroupPage, Code>>>,
     blocks: VecDeque<BlockReply>,
+    histories: VecDeque<Reply<Result<HistoryPage, Code>>>,
     receipts: VecDeque<Reply<Result<GroupReceipts, Code>>>,
     counts: VecDeque<Reply<Result<Vec<Unread>, Code>>>,
 }
@@ -112,6 +120,10 @@ impl Asks {
                 self.groups.push_back(reply);
                 Input::GroupInfo { channel, after }
             }
+            Ask::History { channel, before, limit, reply } => {
+                self.histories.push_back(reply);
+                Input::History { channel, before, limit }
+            }
             Ask::GroupReceipts { channel, id, reply } => {
                 self.receipts.push_back(reply);
                 Input::GroupReceipts { channel, id }
@@ -146,6 +158,7 @@ impl Asks {
                     let _ = reply.send(page);
                 }
             }
+            Event::History(page) => answer_next(&mut self.histories, page),
             Event::GroupReceipts(answer) => answer_next(&mut self.receipts, answer),
             Event::Unread(answer) => answer_next(&mut self.counts, answer),
             other => return Err(other),

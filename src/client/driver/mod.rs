@@ -9,6 +9,7 @@ mod asks;
 mod blocks;
 mod framing;
 mod groups;
+mod history;
 mod keeper;
 mod keylog;
 mod link;
@@ -317,6 +318,7 @@ impl Client {
             | Event::Read(_)
             | Event::Receipt(_)
             | Event::GroupReceipts(_)
+            | Event::History(_)
             | Event::Unread(_)
             | Event::Identity { .. }
             | Event::State(_)

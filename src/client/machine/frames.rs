@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use tern_protocol::frame::{encode, frame_bytes};
 use tern_protocol::frames::{
-    Block, BlockList, Close, Cursor, Fetch, GroupInfo, Hello, Login, MarksAsk, Ping, ReadMark,
-    ReceiptsAsk, Resume, Send, TokenLogin, block,
+    Block, BlockList, Close, Cursor, Fetch, GroupInfo, Hello, HistoryAsk, HistoryWanted, Login,
+    MarksAsk, Ping, ReadMark, ReceiptsAsk, Resume, Send, TokenLogin, block,
 };
 use tern_protocol::header::HEADER_BYTES;
 use tern_protocol::limits::{CURSORS_PER_FRAME_MAX, MAGIC, SECRET_BYTES, VERSION};
@@ -92,6 +92,16 @@ pub(crate) fn fetch(channel: ChannelId, from: MessageId, to: MessageId) -> Bytes
 
 pub(crate) fn group_info(channel: ChannelId, after: Uin) -> Bytes {
     frame(Kind::GroupInfo, &GroupInfo { channel, after: after.into() }, &[])
+}
+
+pub(crate) fn history_ask(channel: ChannelId, before: MessageId, limit: u32) -> Bytes {
+    let (before, limit) = (before.into(), limit.into());
+    frame(Kind::HistoryAsk, &HistoryAsk { channel, before, limit, reserved: 0.into() }, &[])
+}
+
+pub(crate) fn history_wanted(newest: u32) -> Bytes {
+    let wanted = HistoryWanted { newest: newest.into(), reserved: 0.into() };
+    frame(Kind::HistoryWanted, &wanted, &[])
 }
 
 pub(crate) fn block(uin: Uin, begins: bool) -> Bytes {

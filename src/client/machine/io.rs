@@ -8,6 +8,7 @@ use tern_protocol::{
 };
 
 use crate::group::{GroupChange, GroupPage};
+use crate::history::{HistoryPage, Newcomer};
 use crate::marks::{GroupReceipts, Receipt, Unread, Which};
 
 /// Whose machine it is.
@@ -159,6 +160,15 @@ pub enum Input {
         /// The message.
         id: MessageId,
     },
+    /// The application looks back in a channel: asks for a page.
+    History {
+        /// Which.
+        channel: ChannelId,
+        /// Below which id; 0 for the newest.
+        before: MessageId,
+        /// How many ids at most.
+        limit: u32,
+    },
     /// The application asks how much is unread.
     Unread(Which),
     /// The application knows the result of this send; it may be forgotten.
@@ -219,6 +229,8 @@ pub enum Change {
     Cursor(Position),
     /// Everything of the channel up to here is read.
     Read(Position),
+    /// How far a new device is with the channels that its user had before it.
+    Newcomer(Newcomer),
     /// On this kind of network heartbeats were answered at this interval.
     Interval {
         /// The kind of network.
@@ -267,6 +279,8 @@ pub struct Saved {
     pub reads: Vec<Position>,
     /// The heartbeat's interval that last worked, in ms, by kind of network.
     pub intervals: Vec<(Network, u32)>,
+    /// How far a new device is with the channels that its user had before it.
+    pub newcomer: Newcomer,
 }
 
 /// What the application is told.
@@ -322,6 +336,8 @@ pub enum Event {
     Receipt(Receipt),
     /// Answers [`Input::GroupReceipts`].
     GroupReceipts(Result<GroupReceipts, Code>),
+    /// Answers [`Input::History`], or tells why not.
+    History(Result<HistoryPage, Code>),
     /// Answers [`Input::Unread`].
     Unread(Result<Vec<Unread>, Code>),
     /// The numbers that the token stands for. An application that knew none keeps them for its

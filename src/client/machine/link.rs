@@ -11,6 +11,7 @@
 //! HELLO and LOGIN leave in one flight, which saves a round trip: a server of another version
 //! answers both with one CLOSE.
 
+use tern_protocol::digest::UNSAID;
 use tern_protocol::frames::{
     Close, ErrorHead, Identity as IdentityFrame, LoggedIn, Welcome, capabilities,
 };
@@ -111,7 +112,11 @@ impl Machine {
             let until = now.after_ms(self.tuning.login_ms_max);
             self.phase = Phase::Greeting { until, resuming: self.session.is_some() };
             self.mailbox.begin();
-            self.out.transmit(frames::hello(self.said(), self.capabilities()));
+            let mut said = self.said();
+            if self.histories.wants_less() {
+                said.digest = UNSAID; // or nobody would ask for the cursors
+            }
+            self.out.transmit(frames::hello(said, self.capabilities()));
             self.out.transmit(match self.session {
                 Some(Session { epoch, token }) => frames::resume(&self.identity, epoch, token),
                 None => frames::login(&self.identity),
@@ -133,6 +138,7 @@ impl Machine {
         self.outbox.may_be_free(both & capabilities::DATAGRAMS != 0);
         let marks = welcome.capabilities.get() & capabilities::MARKS != 0;
         self.marks.offer(marks && self.tuning.marks);
+        self.histories.offer(welcome.capabilities.get() & capabilities::HISTORY != 0);
         self.mailbox.expect_any_order(both & capabilities::DATAGRAMS != 0);
         self.phase = Phase::LoggingIn { until, resuming };
     }
@@ -169,6 +175,7 @@ impl Machine {
         self.outbox.logged_in(epoch);
         if logged_in.known == 0 {
             self.mailbox.begin();
+            self.histories.say_wanted(&mut self.out);
             self.say_cursors();
         }
         self.marks.logged_in(&mut self.out);
@@ -192,6 +199,11 @@ impl Machine {
             }
             Phase::Live { .. }
                 if kind == Kind::GroupInfo && self.groups.refused(code, &mut self.out) => {}
+            Phase::Live { .. } if kind == Kind::HistoryAsk => {
+                let jitter_ms = self.random.between(1, self.tuning.retry_jitter_ms);
+                let wait_ms = u64::from(error.retry_after_ms.get()).saturating_add(jitter_ms);
+                self.histories.refused(now, code, wait_ms, &mut self.out);
+            }
             Phase::Live { .. } if [Kind::Block, Kind::BlockList].contains(&kind) => {
                 self.block_refused(now, code, error.retry_after_ms.get());
             }
@@ -280,6 +292,7 @@ impl Machine {
         self.groups.disconnected();
         self.blocks.disconnected();
         self.marks.disconnected();
+        self.histories.disconnected();
     }
 
     /// Ends it all, closing what is open.

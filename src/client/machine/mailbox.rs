@@ -347,7 +347,8 @@ fn cursor(channel: ChannelId, state: &Channel) -> Position {
     Position { channel, id: state.consumed, incarnation: state.incarnation }
 }
 
-fn message(body: &PushBody, content: Bytes, incarnation: Incarnation) -> Message {
+/// A message as it came.
+pub(crate) fn message(body: &PushBody, content: Bytes, incarnation: Incarnation) -> Message {
     Message {
         position: Position { channel: body.channel, id: body.id.into(), incarnation },
         sender: body.sender.into(),

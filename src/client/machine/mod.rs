@@ -10,7 +10,8 @@
 //!
 //! Rooms: `link` opens and loses the connection, `outbox` brings sends to their answers,
 //! `mailbox` brings pushes to the application, `groups` asks who is in one, `marks` knows how far
-//! users have read, `blocks` whom the user does not want to hear, `beat` notices silence.
+//! users have read, `histories` looks
+//! back, `blocks` knows whom the user does not want to hear, `beat` notices silence.
 
 mod counters;
 mod io;
@@ -27,6 +28,7 @@ mod mailbox;
 
 mod blocks;
 mod groups;
+mod histories;
 mod marks;
 
 mod backoff;
@@ -47,6 +49,7 @@ use backoff::Backoff;
 use beat::Said;
 use blocks::Blocks;
 use groups::Groups;
+use histories::Histories;
 use interval::Intervals;
 use link::{Phase, Session};
 use mailbox::Mailbox;
@@ -76,6 +79,7 @@ pub struct Machine {
     groups: Groups,
     blocks: Blocks,
     marks: Marks,
+    histories: Histories,
     backoff: Backoff,
     intervals: Intervals,
     random: Random,
@@ -93,12 +97,16 @@ impl Machine {
         seed: u64,
         saved: Saved,
     ) -> Self {
+        let mut out = Out::default();
+        let has_cursors = !saved.cursors.is_empty();
+        let histories = Histories::new(saved.newcomer, has_cursors, &tuning, &mut out);
         let mut machine = Self {
             outbox: Outbox::new((identity.uin, identity.device), saved.sends, &tuning),
             mailbox: Mailbox::new(saved.cursors),
             groups: Groups::default(),
             blocks: Blocks::default(),
             marks: Marks::new(saved.reads),
+            histories,
             identity,
             tuning,
             network,
@@ -107,7 +115,7 @@ impl Machine {
             backoff: Backoff::default(),
             intervals: Intervals::new(&saved.intervals),
             random: Random::new(seed),
-            out: Out::default(),
+            out,
         };
         machine.outbox.tell_refusals(&mut machine.out);
         machine.connect(now);
@@ -142,6 +150,9 @@ impl Machine {
             Input::GroupInfo { channel, after } => self.groups.ask(channel, after),
             Input::Read { channel, id } => self.read(now, channel, id),
             Input::GroupReceipts { channel, id } => self.marks.ask_receipts(channel, id),
+            Input::History { channel, before, limit } => {
+                self.histories.ask(channel, before, limit);
+            }
             Input::Unread(which) => self.marks.ask_unread(which),
             Input::Settled(send) => self.outbox.settle(send, &mut self.out),
             Input::Delivered(position) => self.mailbox.consume(position, &mut self.out),
@@ -205,6 +216,7 @@ impl Machine {
             (self.mailbox.fetch_due(&self.tuning), "hole in a channel"),
             (self.blocks.due(), "a block that could not be changed"),
             (self.marks.due(), "what was read is told"),
+            (self.histories.due(), "a page of history is asked for again"),
         ]
         .into_iter()
         .filter_map(|(when, why)| Some((when?, why)))
@@ -258,6 +270,12 @@ impl Machine {
             Frame::Marks(head, rest) if self.is_live() => {
                 self.handle_marks(now, (head, rest), flags.has(Flags::LAST));
             }
+            Frame::History(head, rest) if self.is_live() => {
+                let (page, is_last) = ((head, rest), flags.has(Flags::LAST));
+                if self.histories.handle_page(bytes, page, is_last, &mut self.out).is_err() {
+                    self.bad_frame(now);
+                }
+            }
             frame if self.is_live() => self.handle_live_frame(now, bytes, frame),
             _ => self.bad_frame(now),
         }
@@ -288,6 +306,10 @@ impl Machine {
             }
             Frame::Receipts(counts) => marks.handle_receipts(counts, out),
             Frame::Unread(counts) => marks.handle_unread(counts, out),
+            Frame::ChannelsShown(_) => {
+                self.histories.handle_shown(&mut self.out);
+                Ok(())
+            }
             Frame::Pong(pong) => {
                 self.handle_pong(now, pong);
                 Ok(())
@@ -417,6 +439,7 @@ impl Machine {
         self.groups.flow(&mut self.out);
         self.blocks.flow(now, &mut self.out);
         self.marks.flow(now, &self.tuning, &mut self.out);
+        self.histories.flow(now, &mut self.out);
         self.mailbox.ack(now, &self.tuning, &mut self.out);
         if self.outbox.needs_epoch() && self.outbox.lengths().0 == 0 {
             self.renew_epoch(now);

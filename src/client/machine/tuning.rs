@@ -47,6 +47,9 @@ pub struct Tuning {
     pub quiet_reads: bool,
     /// Whether the server is asked how far users have got, if it can tell.
     pub marks: bool,
+    /// How many messages of each channel that its user has already a new device wants; `None` for
+    /// all that the server still has. A device that has any cursor is not new.
+    pub newest_wanted: Option<u32>,
     /// A hole that is not filled for this long is asked for again.
     pub fetch_again_ms: u64,
     /// After this many fetches of the same hole the client connects anew, which fills all holes.
@@ -81,6 +84,7 @@ impl Default for Tuning {
             read_ms: 100,
             quiet_reads: false,
             marks: true,
+            newest_wanted: None,
             fetch_again_ms: 3_000,
             fetches_max: 5,
             held_messages_max: 256,

@@ -1,6 +1,6 @@
 //! The store on disk: one redb file beside the profile.
 //!
-//! Tables: `about` (format, user, device), `sends` (number → row, see [`Row`]), `cursors`
+//! Tables: `about` (format, user, device, how far a new device is), `sends` (number → row, see [`Row`]), `cursors`
 //! (channel → id, incarnation), `reads` (the same), `rtts` and `intervals` (kind of network → ms). A batch is one transaction, and a
 //! transaction is durable when `apply` returns; a crash leaves either all of it or nothing.
 
@@ -14,6 +14,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{Store, StoreError};
+use crate::history::Newcomer;
 use crate::machine::{Change, Position, Saved, SavedSend, SendId};
 
 /// Number of this format; raised when an older client could not read it. Before 2 each send was
@@ -26,6 +27,9 @@ const FORMAT_OLDEST: u64 = 1;
 /// Cache of the database in bytes: an outbox and some thousand cursors fit; redb's default of
 /// 1 GiB is for servers.
 const CACHE_BYTES: usize = 1024 * 1024;
+
+/// Name of [`Newcomer`] in `about`: 0 for settled, else one more than what is wanted.
+const NEWCOMER: &str = "newcomer";
 
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 const SENDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("sends");
@@ -149,6 +153,17 @@ impl DiskStore {
         .collect()
     }
 
+    fn load_newcomer(&self) -> Result<Newcomer, StoreError> {
+        let transaction = self.database.begin_read().map_err(broken)?;
+        let about = transaction.open_table(ABOUT).map_err(broken)?;
+        let stored = about.get(NEWCOMER).map_err(broken)?.map(|stored| stored.value());
+        Ok(match stored {
+            None => Newcomer::Unknown,
+            Some(0) => Newcomer::Settled,
+            Some(wants) => Newcomer::Wants(u32::try_from(wants - 1).unwrap_or(u32::MAX)),
+        })
+    }
+
     fn load_intervals(&self) -> Result<Vec<(Network, u32)>, StoreError> {
         let transaction = self.database.begin_read().map_err(broken)?;
         let table = match transaction.open_table(INTERVALS) {
@@ -168,7 +183,8 @@ impl Store for DiskStore {
     fn load(&mut self) -> Result<Saved, StoreError> {
         let (cursors, reads) = (self.load_positions(CURSORS)?, self.load_positions(READS)?);
         let intervals = self.load_intervals()?;
-        Ok(Saved { sends: self.load_sends()?, cursors, reads, intervals })
+        let newcomer = self.load_newcomer()?;
+        Ok(Saved { sends: self.load_sends()?, cursors, reads, intervals, newcomer })
     }
 
     fn apply(&mut self, changes: &[Change]) -> Result<(), StoreError> {
@@ -193,6 +209,15 @@ impl Store for DiskStore {
                     Change::Read(at) => {
                         let channel: [u8; 16] = zerocopy::transmute!(at.channel);
                         reads.insert(channel, (at.id.0, at.incarnation.0)).map_err(broken)?;
+                    }
+                    Change::Newcomer(newcomer) => {
+                        let stored = match newcomer {
+                            Newcomer::Unknown => continue,
+                            Newcomer::Settled => 0,
+                            Newcomer::Wants(newest) => u64::from(*newest) + 1,
+                        };
+                        let mut about = transaction.open_table(ABOUT).map_err(broken)?;
+                        about.insert(NEWCOMER, stored).map_err(broken)?;
                     }
                     Change::Interval { network, ms } => {
                         intervals.insert(network.to_wire(), *ms).map_err(broken)?;

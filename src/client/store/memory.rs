@@ -7,6 +7,7 @@ use tern_protocol::frames::Network;
 use tern_protocol::{ChannelId, Incarnation, MessageId};
 
 use super::{Store, StoreError};
+use crate::history::Newcomer;
 use crate::machine::{Change, Position, Saved, SavedSend, SendId};
 
 /// Keeps everything in memory; a clone is the same store, so that it outlives the client that
@@ -23,6 +24,7 @@ struct Rows {
     reads: BTreeMap<ChannelId, (MessageId, Incarnation)>,
     rtts: BTreeMap<u8, u32>,
     intervals: BTreeMap<u8, u32>,
+    newcomer: Newcomer,
 }
 
 impl MemoryStore {
@@ -45,6 +47,7 @@ impl Store for MemoryStore {
             cursors: positions(&rows.cursors),
             reads: positions(&rows.reads),
             intervals: intervals.map(|(network, ms)| (Network::from_wire(*network), *ms)).collect(),
+            newcomer: rows.newcomer,
         })
     }
 
@@ -64,6 +67,7 @@ impl Store for MemoryStore {
                 Change::Read(at) => {
                     rows.reads.insert(at.channel, (at.id, at.incarnation));
                 }
+                Change::Newcomer(newcomer) => rows.newcomer = *newcomer,
                 Change::Interval { network, ms } => {
                     rows.intervals.insert(network.to_wire(), *ms);
                 }

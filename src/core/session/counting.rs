@@ -76,7 +76,7 @@ impl<R: Reader> Front<R> {
     ) -> Verdict {
         let session = self.sessions.get_mut(&link).expect("the frame's session is there");
         let State::Live(live) = &mut session.state else { return Err(Code::WrongState) };
-        let refused = if live.marking.counting.is_some() {
+        let refused = if live.looking.counting().is_some() {
             Some(Code::Busy)
         } else if list.len() > UNREAD_CHANNELS_MAX {
             Some(Code::RangeTooLong)
@@ -88,7 +88,7 @@ impl<R: Reader> Front<R> {
             error(context, link, code, Kind::UnreadAsk, Flags::NONE);
             return Ok(());
         }
-        live.marking.counting = Some(Box::new(Counting::new(live.device.uin, list)));
+        *live.looking.counting() = Some(Counting::new(live.device.uin, list));
         self.counting.push_back(link);
         Ok(())
     }
@@ -101,7 +101,7 @@ impl<R: Reader> Front<R> {
         {
             let Some(session) = self.sessions.get_mut(&link) else { continue };
             let State::Live(live) = &mut session.state else { continue };
-            let Some(counting) = &mut live.marking.counting else { continue };
+            let Some(counting) = live.looking.counting() else { continue };
             let mut part = room.min(LOOKED_AT_AT_ONCE);
             room -= part;
             let step = counting.go_on(context, &mut self.reader, &live.delivery, &mut part);
@@ -110,7 +110,7 @@ impl<R: Reader> Front<R> {
                 Step::Done => {
                     context.counters.unread_counted += counting.counts.len() as u64;
                     context.effect(Effect::Whole(link, counting.frame().into()));
-                    live.marking.counting = None;
+                    *live.looking.counting() = None;
                 }
                 Step::More => self.counting.push_back(link),
                 Step::Cold(record) => {

@@ -144,7 +144,7 @@ impl Delivery {
             view.sent = view.sent.max(old.sent); // an ack of it may be on its way
             (view.is_ready, view.is_free, view.kept_to) = (old.is_ready, old.is_free, old.sent);
             if let Some(grant) = old.grant {
-                self.granted(context, link, channel, grant);
+                self.granted(context, link, (channel, grant), None);
             }
         }
     }
@@ -170,13 +170,14 @@ impl Delivery {
         self.views.get(&channel).map(|view| view.acked)
     }
 
-    /// More may be read. Tells the client what it must know before the first push.
+    /// More may be read. Tells the client what it must know before the first push. Of a channel
+    /// that the device did not name, it may want only so many of the newest messages.
     pub(super) fn granted(
         &mut self,
         context: &mut Context<'_>,
         link: LinkId,
-        channel: ChannelId,
-        grant: Grant,
+        (channel, grant): (ChannelId, Grant),
+        wanted: Option<u32>,
     ) {
         let view = self.views.entry(channel).or_default();
         if view.grant.as_ref().is_some_and(|old| !grant.is_newer_than(old)) {
@@ -192,7 +193,15 @@ impl Delivery {
             view.restart(&grant);
             context.effect(Effect::Frame(link, Outgoing::Channel(state_of(channel, &grant))));
         }
-        for (first, code) in [(grant.visible_from, Code::NotVisible), (grant.from, Code::Expired)] {
+        let is_new = first && view.told.0 == MessageId(0);
+        let wanted = wanted.filter(|_| is_new);
+        let wanted_from =
+            wanted.map_or(0, |newest| grant.to.next().0.saturating_sub(newest.into()));
+        for (first, code) in [
+            (grant.visible_from, Code::NotVisible),
+            (grant.from, Code::Expired),
+            (MessageId(wanted_from), Code::Skipped),
+        ] {
             if view.pushed.next() < first {
                 let to = MessageId(first.0 - 1);
                 gap(context, link, channel, view.pushed.next(), to, code);

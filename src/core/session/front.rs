@@ -151,6 +151,7 @@ impl<R: Reader> Front<R> {
             | Frame::MarksAsk(_)
             | Frame::ReceiptsAsk(_)
             | Frame::UnreadAsk(_)
+            | Frame::HistoryAsk(_)
                 if !self.may_ask(context, link, frame.kind()) =>
             {
                 Ok(())
@@ -164,6 +165,8 @@ impl<R: Reader> Front<R> {
             Frame::MarksAsk(ask) => self.marks_ask(context, link, ask),
             Frame::ReceiptsAsk(ask) => self.receipts_ask(context, link, ask),
             Frame::UnreadAsk(list) => self.unread_ask(context, link, list),
+            Frame::HistoryAsk(ask) => self.history_ask(context, link, ask),
+            Frame::HistoryWanted(wanted) => self.history_wanted(link, wanted),
             Frame::Close(..) => Err(Code::LoggedOut),
             Frame::Welcome(_)
             | Frame::Identity(_)
@@ -181,6 +184,8 @@ impl<R: Reader> Front<R> {
             | Frame::Marks(..)
             | Frame::Receipts(_)
             | Frame::Unread(_)
+            | Frame::History(..)
+            | Frame::ChannelsShown(_)
             | Frame::Error(..)
             | Frame::Unknown(..) => Err(Code::WrongDirection),
         }

@@ -10,6 +10,7 @@ use super::blocking::Blocking;
 use super::cursors::Cursors;
 use super::delivery::Delivery;
 use super::front::{Front, Verdict};
+use super::history::Looking;
 use super::marking::Marking;
 use super::rates::Sending;
 use super::{Live, State};
@@ -48,7 +49,8 @@ impl<R: Reader> Front<R> {
             | capabilities::GROUPS
             | capabilities::MARKS
             | capabilities::RECALLS
-            | capabilities::BLOCKS;
+            | capabilities::BLOCKS
+            | capabilities::HISTORY;
         let welcome = Welcome {
             version: VERSION.into(),
             unacked_sends_max: (UNACKED_SENDS_MAX as u16).into(), // fits: 64
@@ -148,8 +150,10 @@ impl<R: Reader> Front<R> {
             asks: Limiter::default(),
             cursors: Cursors::default(),
             asks_group: false,
+            all_shown: false,
             blocking: Blocking::default(),
             marking: Marking::default(),
+            looking: Looking::default(),
             delivery: Delivery::default(),
         });
         self.live += 1;

@@ -11,7 +11,6 @@ use tern_protocol::limits::MARKS_PER_FRAME_MAX;
 use tern_protocol::{ChannelId, Code, Flags, Kind, MessageId};
 use zerocopy::IntoBytes;
 
-use super::counting::Counting;
 use super::front::{Front, Verdict, error};
 use super::{Live, State};
 use crate::context::Context;
@@ -27,8 +26,6 @@ pub(super) struct Marking {
     asks_marks: bool,
     /// Whether an answer to RECEIPTS_ASK is.
     asks_receipts: bool,
-    /// What is being counted for UNREAD_ASK.
-    pub(super) counting: Option<Box<Counting>>,
 }
 
 impl<R: Reader> Front<R> {

@@ -12,6 +12,7 @@ mod delivery;
 mod front;
 mod greeting;
 mod grouping;
+mod history;
 mod marking;
 mod page;
 mod rates;
@@ -34,6 +35,7 @@ use crate::time::Mono;
 use blocking::Blocking;
 use cursors::Cursors;
 use delivery::Delivery;
+use history::Looking;
 use marking::Marking;
 use rates::Sending;
 
@@ -96,8 +98,11 @@ struct Live {
     cursors: Cursors,
     /// Whether a page of a group's members is under way.
     asks_group: bool,
+    /// Whether it was shown all channels of its user.
+    all_shown: bool,
     blocking: Blocking,
     marking: Marking,
+    looking: Looking,
     delivery: Delivery,
 }
 

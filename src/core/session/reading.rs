@@ -45,11 +45,13 @@ impl<R: Reader> Front<R> {
         let State::Live(live) = &mut session.state else { return };
         let (count, after) = (page.len(), page.last().map(|(channel, _)| *channel));
         let all: Vec<ChannelId> = page.iter().map(|(channel, _)| *channel).collect();
-        for (channel, grant) in page {
-            live.delivery.granted(context, to.link, channel, grant);
+        let wanted = live.looking.newest_wanted();
+        for granted in page {
+            live.delivery.granted(context, to.link, granted, wanted);
         }
         live.tell_all_delivered(context, &all);
-        if count == CHANNELS_PER_PAGE {
+        let is_last = count < CHANNELS_PER_PAGE;
+        if !is_last {
             let mail = Mail::Subscribe { from: to, device: live.device, after };
             let home = Address::Shard(context.placement.home_of(live.device.uin));
             context.post.send(context.counters, home, mail);
@@ -57,6 +59,9 @@ impl<R: Reader> Front<R> {
             live.delivery.all_granted();
         }
         live.delivery.pump(context, &mut self.reader, to.link);
+        if is_last {
+            self.all_shown(context, to.link);
+        }
     }
 
     /// A channel has more to read.
@@ -69,7 +74,8 @@ impl<R: Reader> Front<R> {
     ) {
         let Some(session) = self.sessions.get_mut(&to.link) else { return };
         let State::Live(live) = &mut session.state else { return };
-        live.delivery.granted(context, to.link, channel, grant);
+        let wanted = live.looking.newest_wanted();
+        live.delivery.granted(context, to.link, (channel, grant), wanted);
         live.delivery.pump(context, &mut self.reader, to.link);
     }
 

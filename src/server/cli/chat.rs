@@ -8,7 +8,7 @@ use std::pin::pin;
 
 use tern_client::NotTaken;
 use tern_client::machine::{Event, Message, SendOutcome, SendResult};
-use tern_client::marks::Receipt;
+use tern_client::marks::{Receipt, Unread};
 use tern_protocol::frames::content_type;
 use tern_protocol::{ChannelId, Uin};
 
@@ -44,6 +44,8 @@ async fn chat(session: &mut Session, args: &Args) -> Result<Exit, Exit> {
     let mut open = session.client.earlier().len();
     let mut typing = true;
     let mut asked_to_end = pin!(session::asked_to_end());
+    let (client, mut counted) = (session.client.clone(), false);
+    let mut unread = pin!(async move { client.unread_all().await });
     session::note(&format!("chat with {}; a line is a message, Ctrl-D ends", args.to));
     while typing || open > 0 {
         tokio::select! {
@@ -58,6 +60,10 @@ async fn chat(session: &mut Session, args: &Args) -> Result<Exit, Exit> {
                 },
                 None => typing = false,
             },
+            counts = &mut unread, if !counted => {
+                counted = true;
+                note_unread(&counts.unwrap_or_default());
+            }
             event = session.events.next() => {
                 let Some(event) = event else { return Ok(Exit::Failed) };
                 if let Event::Result(_) = &event {
@@ -82,6 +88,14 @@ async fn chat(session: &mut Session, args: &Args) -> Result<Exit, Exit> {
         }
     }
     Ok(Exit::Ok)
+}
+
+/// Says in which channels something waits to be read; it comes by itself.
+fn note_unread(counts: &[Unread]) {
+    for count in counts.iter().filter(|count| count.count > 0) {
+        let more = if count.more { "+" } else { "" };
+        session::note(&format!("{}: {}{more} unread", count.channel, count.count));
+    }
 }
 
 /// What a person sees of an event, if anything.

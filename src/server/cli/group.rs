@@ -3,6 +3,7 @@
 //! A change is a message of the group's channel under a send key of this device: what was taken
 //! and not answered when the command ended is kept, and sent when the device starts again.
 
+mod list;
 mod words;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -86,6 +87,8 @@ enum Command {
     },
     /// End the group: nobody posts there any more, and what was said stays readable
     Dissolve(Which),
+    /// List the groups that the user is in, with what is unread in each
+    List,
     /// Show what a group is and who is in it
     Info(Which),
     /// Show how many members have a message, and how many have read it
@@ -161,8 +164,8 @@ pub(super) fn run(args: Args) -> Exit {
     session::run(async move {
         let asked = Asked::of(&args)?;
         let mut session = args.session.open()?;
-        let client = session.client.clone();
-        let answer = session.during(asked.ask(client), args.timeout).await;
+        let (client, me) = (session.client.clone(), session.profile.uin());
+        let answer = session.during(asked.ask(client, me), args.timeout).await;
         session.client.close().await;
         match answer? {
             Ok(answer) => Ok(answer.print(args.json)),
@@ -184,6 +187,7 @@ fn exit(error: GroupError) -> Exit {
 enum Asked {
     Create { name: String, settings: GroupSettings, members: Vec<Uin> },
     Change(ChannelId, GroupChange),
+    List,
     Info(ChannelId),
     Receipts(ChannelId, MessageId),
 }
@@ -192,6 +196,7 @@ enum Asked {
 enum Answer {
     Made(ChannelId),
     Changed(ChannelId, Option<MessageId>),
+    All(Vec<list::Listed>),
     Is(Group),
     Counts(GroupReceipts),
 }
@@ -207,6 +212,7 @@ impl Asked {
                 let (name, settings) = (name.clone(), (*settings).into());
                 return Ok(Self::Create { name, settings, members: users(members)? });
             }
+            Command::List => return Ok(Self::List),
             Command::Info(which) => return Ok(Self::Info(which.group)),
             Command::Receipts { which, id } => {
                 return Ok(Self::Receipts(which.group, MessageId(*id)));
@@ -234,7 +240,7 @@ impl Asked {
         Ok(Self::Change(group, change))
     }
 
-    async fn ask(self, client: tern_client::Client) -> Result<Answer, GroupError> {
+    async fn ask(self, client: tern_client::Client, me: Uin) -> Result<Answer, GroupError> {
         match self {
             Self::Create { name, settings, members } => {
                 client.create_group(&name, settings, &members).await.map(Answer::Made)
@@ -243,6 +249,7 @@ impl Asked {
                 let id = client.change_group(group, &change).await?;
                 Ok(Answer::Changed(group, id))
             }
+            Self::List => list::ask(&client, me).await.map(Answer::All),
             Self::Info(group) => client.group(group).await.map(Answer::Is),
             Self::Receipts(group, id) => client.group_receipts(group, id).await.map(Answer::Counts),
         }
@@ -283,6 +290,8 @@ impl Answer {
                 session::note("all of this was so already");
                 return Exit::Ok;
             }
+            Self::All(groups) if json => groups.iter().map(list::Listed::json).collect(),
+            Self::All(groups) => list::table(groups),
             Self::Is(group) if json => format!("{}\n", words::group_json(group)),
             Self::Is(group) => table(group),
             Self::Counts(counts) if json => format!("{}\n", words::receipts_json(counts)),

@@ -12,6 +12,7 @@ mod device;
 mod exit;
 mod folder;
 mod group;
+mod history;
 mod options;
 mod output;
 mod read;
@@ -82,6 +83,8 @@ enum Command {
     Read(read::ReadArgs),
     /// Count what is unread
     Unread(read::UnreadArgs),
+    /// Look back in a channel, from the newest message on
+    History(history::Args),
     /// Make groups, change them, show who is in one
     Group(group::Args),
     /// Add users, list and rename them, shut them out and let them in; a running server follows at
@@ -142,6 +145,7 @@ fn run(command: Command) -> Exit {
         Command::Blocked(args) => block::run_list(args),
         Command::Read(args) => read::read(args),
         Command::Unread(args) => read::unread(args),
+        Command::History(args) => history::run(args),
         Command::Group(args) => group::run(args),
         Command::User(args) => user::run(args),
         Command::Device(args) => device::run(args),

@@ -136,14 +136,14 @@ fn mark(event: &Event, json: bool) -> Option<String> {
     })
 }
 
-fn line(message: &Message) -> String {
+pub(super) fn line(message: &Message) -> String {
     let Message { position, sender, device, key, server_time, .. } = message;
     let text = spoken(message);
     format!("{} {} {sender} {device} {key} {server_time} {text}\n", position.channel, position.id)
 }
 
 /// Numbers of 64 bits are strings: many readers of JSON round them.
-fn json(message: &Message) -> String {
+pub(super) fn json(message: &Message) -> String {
     let Message { position, sender, device, key, server_time, content, .. } = message;
     let mut object = serde_json::json!({
         "channel": position.channel.to_string(),

@@ -90,6 +90,7 @@ async fn listen(client: Arc<Client>, mut events: Events, view: Arc<Mutex<View>>)
             | Event::Read(_)
             | Event::Receipt(_)
             | Event::GroupReceipts(_)
+            | Event::History(_)
             | Event::Unread(_)
             | Event::Identity { .. }
             | Event::ServerError { .. }

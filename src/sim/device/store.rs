@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use tern_client::history::Newcomer;
 use tern_client::machine::{Change, Position, Saved, SavedSend, SendId, Ticket};
 use tern_protocol::frames::Network;
 use tern_protocol::{ChannelId, Incarnation, MessageId};
@@ -20,6 +21,7 @@ pub struct SimStore {
     cursors: BTreeMap<ChannelId, (MessageId, Incarnation)>,
     reads: BTreeMap<ChannelId, (MessageId, Incarnation)>,
     intervals: BTreeMap<u8, u32>,
+    newcomer: Newcomer,
     /// Batches under way, oldest first.
     pending: VecDeque<(Ticket, Vec<Change>)>,
     /// Batches that were called stored and are not: only under a defect.
@@ -75,6 +77,7 @@ impl SimStore {
             cursors: positions(&self.cursors),
             reads: positions(&self.reads),
             intervals: intervals.map(|(network, ms)| (Network::from_wire(*network), *ms)).collect(),
+            newcomer: self.newcomer,
         }
     }
 
@@ -124,6 +127,7 @@ impl SimStore {
                 Change::Read(at) => {
                     self.reads.insert(at.channel, (at.id, at.incarnation));
                 }
+                Change::Newcomer(newcomer) => self.newcomer = *newcomer,
                 Change::Interval { network, ms } => {
                     self.intervals.insert(network.to_wire(), *ms);
                 }

@@ -419,6 +419,7 @@ impl Oracle {
             | Event::Result(_)
             | Event::State(_)
             | Event::GroupReceipts(_)
+            | Event::History(_)
             | Event::Unread(_)
             | Event::Identity { .. } => Ok(()),
         };

@@ -3,6 +3,7 @@
 mod connecting;
 mod free;
 mod groups;
+mod histories;
 mod hostile;
 mod marks;
 mod model;

@@ -32,9 +32,17 @@ pub(crate) struct SessionArgs {
     /// SHA-256 of the server's certificate [default: from the profile]
     #[arg(long, value_name = "SHA256")]
     pin: Option<String>,
+    /// How much of its channels a new device takes when it starts for the first time: all, none,
+    /// or so many messages of each; `tern history` shows the rest
+    #[arg(long, value_name = "all|none|MESSAGES", default_value = "all", value_parser = parse_taken)]
+    take_history: Taken,
     #[command(flatten)]
     folder: FolderArgs,
 }
+
+/// How many messages of each channel a new device takes; all, if `None`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Taken(Option<u32>);
 
 /// A device that is connected, or tries to be.
 pub(crate) struct Session {
@@ -60,8 +68,9 @@ impl SessionArgs {
         let store = Profile::store_path(&path);
         let store = DiskStore::open(&store, profile.uin(), profile.device())
             .map_err(|error| failed(&error))?;
-        let options = Options::from_profile(&profile, Box::new(store))
+        let mut options = Options::from_profile(&profile, Box::new(store))
             .map_err(|error| fail(Exit::Usage, format!("--pin: {error}")))?;
+        options.tuning.newest_wanted = self.take_history.0;
         let (client, events) = Client::connect(options).map_err(|error| failed(&error))?;
         Ok(Session { profile, client, events, offline: false, _lock: lock })
     }
@@ -127,8 +136,8 @@ impl Session {
             Event::State(State::Ended(end)) => return Err(ended(*end)),
             Event::State(State::Connecting | State::Online { .. }) => {}
             // What was said before somebody joined is nobody's loss.
-            // Nor is what was taken back before it came.
-            Event::Gap { code, .. } if [Code::NotVisible, Code::Recalled].contains(code) => {}
+            // Nor is what was taken back before it came, or was not wanted.
+            Event::Gap { code: Code::NotVisible | Code::Recalled | Code::Skipped, .. } => {}
             Event::Gap { channel, from, to, code } => {
                 let sentence = code.sentence();
                 note(&format!("messages {from} to {to} of {channel} never come: {sentence}"));
@@ -147,6 +156,7 @@ impl Session {
             | Event::Read(_)
             | Event::Receipt(_)
             | Event::GroupReceipts(_)
+            | Event::History(_)
             | Event::Unread(_)
             | Event::Identity { .. }
             | Event::GroupPage(_)
@@ -261,6 +271,17 @@ pub(crate) async fn time_is_over(end: Option<tokio::time::Instant>) {
     }
 }
 
+fn parse_taken(text: &str) -> Result<Taken, String> {
+    match text {
+        "all" => Ok(Taken(None)),
+        "none" => Ok(Taken(Some(0))),
+        number => number
+            .parse()
+            .map(|newest| Taken(Some(newest)))
+            .map_err(|_| "it is all, none, or a number of messages".to_owned()),
+    }
+}
+
 /// Reads a time as people write it: `500ms`, `30s`, `2m`, or seconds alone.
 pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -312,6 +333,13 @@ mod tests {
         {
             assert!(parse_time(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_a_new_device_takes() {
+        let read = |text| parse_taken(text).map(|taken| taken.0);
+        assert_eq!([read("all"), read("none"), read("50")], [Ok(None), Ok(Some(0)), Ok(Some(50))]);
+        assert!(read("some").is_err() && read("-1").is_err());
     }
 
     #[test]

@@ -139,6 +139,7 @@ fn words_of(event: &Event) -> Option<Report> {
         | Event::Read(_)
         | Event::Receipt(_)
         | Event::GroupReceipts(_)
+        | Event::History(_)
         | Event::Unread(_)
         | Event::Identity { .. }
         | Event::GroupPage(_)
