@@ -16,6 +16,7 @@
 //! - [`machine`] decides: a sans-IO state machine with the outbox, the mailbox, the session. It
 //!   reads no clock, opens no socket and no file.
 //! - [`store`] keeps what it asks to be kept.
+//! - [`servers`] leads to the server, also when names lead nowhere any more.
 //! - the driver ([`Client`], [`Events`]) brings both to QUIC and real time.
 //!
 //! What a crash leaves: a message whose send was accepted by [`Client::post`] and stored is sent
@@ -29,6 +30,7 @@ pub mod hex;
 pub mod history;
 pub mod marks;
 pub mod profile;
+pub mod servers;
 
 pub mod machine;
 

@@ -33,7 +33,7 @@ pub struct Profile {
     pub label: String,
     /// The device's secret: 32 bytes as 64 hex digits.
     pub secret: String,
-    /// Where the server is: `host:port`.
+    /// Where the server is: `host:port`, or several of them with commas between.
     pub server: String,
     /// SHA-256 of the server's certificate as 64 hex digits; without it the system's
     /// certificate roots decide.

@@ -8,6 +8,7 @@ use tern_protocol::frames::Network;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::machine::{Change, Ticket};
+use crate::servers::KnownServer;
 use crate::store::{Store, StoreError};
 
 /// What is to be kept.
@@ -16,6 +17,8 @@ pub(super) enum Keep {
     Batch(Vec<Change>, Ticket),
     /// The round-trip time of a kind of network in ms.
     Rtt(Network, u32),
+    /// The addresses that worked, the last one first.
+    Servers(Vec<KnownServer>),
     /// Tell when everything before this is kept.
     Tell(oneshot::Sender<()>),
 }
@@ -72,6 +75,7 @@ fn write(
                 newest = Some(ticket);
             }
             Keep::Rtt(network, rtt_ms) => store.set_rtt_ms(network, rtt_ms)?,
+            Keep::Servers(known) => store.set_servers(&known)?,
             Keep::Tell(reply) => waiting.push(reply),
         }
     }

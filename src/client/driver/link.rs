@@ -2,17 +2,16 @@
 //! task hears of it by [`LinkEvent`]s and speaks to it through a [`Link`].
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
+use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
 use tern_protocol::Code;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::framing::Cutter;
-use super::transport::local_address;
+use super::race::{self, Opened, Target, Via};
 
 /// Frames that are read ahead of the machine; beyond, QUIC's flow control holds the server back.
 const FRAMES_AHEAD: usize = 256;
@@ -22,10 +21,6 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 
 /// Frames written at once.
 const WRITES_MAX: usize = 64;
-
-/// Time in ms that one of a host's addresses gets before the next one is tried: a lost first
-/// packet and a slow path still fit.
-const ADDRESS_MS_MAX: u64 = 3_000;
 
 /// Time in ms that a closing connection gets to bring its last frames across.
 const FLUSH_MS_MAX: u64 = 500;
@@ -81,7 +76,7 @@ impl From<ConnectionError> for Problem {
 /// What a connection tells, each with the number that it was opened under.
 pub(super) enum LinkEvent {
     /// It is there.
-    Opened { endpoint: Endpoint, connection: Connection },
+    Opened { via: Via, endpoint: Endpoint, connection: Connection },
     /// A frame came.
     Frame(Bytes),
     /// It is gone, or never came; with the server's code, if it gave a known one.
@@ -99,15 +94,6 @@ enum Write {
     Close(VarInt),
 }
 
-/// Where a connection goes.
-pub(super) struct Target {
-    /// `host:port`.
-    pub(super) server: String,
-    pub(super) config: ClientConfig,
-    /// The local address, if it was chosen.
-    pub(super) bind: Option<SocketAddr>,
-}
-
 /// The hand on a connection, from the first attempt to open it.
 pub(super) struct Link {
     pub(super) number: u64,
@@ -115,6 +101,8 @@ pub(super) struct Link {
     task: JoinHandle<()>,
     /// Set once it is open.
     pub(super) open: Option<(Endpoint, Connection)>,
+    /// Where it leads, once it is open.
+    pub(super) via: Option<Via>,
 }
 
 impl Link {
@@ -126,7 +114,7 @@ impl Link {
     pub(super) fn open(number: u64, target: Target, events: Tell) -> Self {
         let (writes, to_write) = mpsc::unbounded_channel();
         let task = tokio::spawn(run(number, target, events, to_write));
-        Self { number, writes, task, open: None }
+        Self { number, writes, task, open: None, via: None }
     }
 
     /// The channel on which connections tell what happens.
@@ -162,10 +150,10 @@ async fn run(
 ) {
     // Before it is open nothing but a close is said to it.
     let opened = tokio::select! {
-        opened = open(&target) => opened,
+        opened = race::open(&target) => opened,
         _ = writes.recv() => return,
     };
-    let (endpoint, connection, send, receive) = match opened {
+    let Opened { via, endpoint, connection, send, receive } = match opened {
         Ok(opened) => opened,
         Err((code, problem)) => {
             // Without a machine nobody needs to know.
@@ -173,7 +161,8 @@ async fn run(
             return;
         }
     };
-    let opened = LinkEvent::Opened { endpoint: endpoint.clone(), connection: connection.clone() };
+    let opened =
+        LinkEvent::Opened { via, endpoint: endpoint.clone(), connection: connection.clone() };
     if events.send((number, opened)).await.is_err() {
         return;
     }
@@ -187,48 +176,6 @@ async fn run(
     }
     // The close itself is sent by the endpoint, once; if it is lost the server notices silence.
     let _ = tokio::time::timeout(Duration::from_millis(FLUSH_MS_MAX), endpoint.wait_idle()).await;
-}
-
-type Opened = (Endpoint, Connection, SendStream, RecvStream);
-
-/// Tries the host's addresses one after the other.
-async fn open(target: &Target) -> Result<Opened, (Option<Code>, Problem)> {
-    let addresses = tokio::net::lookup_host(&target.server)
-        .await
-        .map_err(|error| (None, Problem::Address(format!("{}: {error}", target.server))))?;
-    let mut failed = (None, Problem::Address(format!("{} has no address", target.server)));
-    for address in addresses {
-        let attempt = open_address(target, address);
-        match tokio::time::timeout(Duration::from_millis(ADDRESS_MS_MAX), attempt).await {
-            Ok(Ok(opened)) => return Ok(opened),
-            Ok(Err(why)) => failed = why,
-            Err(_) => {
-                failed = (None, Problem::Connection(format!("no answer from {address}")));
-            }
-        }
-    }
-    Err(failed)
-}
-
-async fn open_address(
-    target: &Target,
-    address: SocketAddr,
-) -> Result<Opened, (Option<Code>, Problem)> {
-    let endpoint = Endpoint::client(local_address(target.bind, address))
-        .map_err(|error| (None, Problem::Address(error.to_string())))?;
-    let connecting = endpoint
-        .connect_with(target.config.clone(), address, host(&target.server))
-        .map_err(|error| (None, Problem::Address(error.to_string())))?;
-    let lost = |error: ConnectionError| (server_code(&error), error.into());
-    let connection = connecting.await.map_err(lost)?;
-    let (send, receive) = connection.open_bi().await.map_err(lost)?;
-    Ok((endpoint, connection, send, receive))
-}
-
-/// The host of `host:port`, without the brackets of an IPv6 address.
-fn host(server: &str) -> &str {
-    let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
-    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// The code with which the server closed a connection, if it is one of the registry.
@@ -314,20 +261,4 @@ async fn write(
         let _ = across.await;
     }
     connection.close(code, &[]);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_host_of_every_kind_of_server() {
-        for (server, expected) in [
-            ("127.0.0.1:5190", "127.0.0.1"),
-            ("[::1]:5190", "::1"),
-            ("chat.example:5190", "chat.example"),
-        ] {
-            assert_eq!(host(server), expected);
-        }
-    }
 }

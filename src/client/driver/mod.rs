@@ -14,6 +14,7 @@ mod keeper;
 mod keylog;
 mod link;
 mod marks;
+mod race;
 mod task;
 mod tls;
 mod transport;
@@ -32,6 +33,7 @@ use crate::machine::{
     Event, Identity, Position, Proof, SavedSend, SendId, SendOutcome, SendResult, Tuning,
 };
 use crate::profile::Profile;
+use crate::servers::{Resolve, SystemResolver};
 use crate::store::{Store, StoreError};
 
 use asks::Ask;
@@ -45,8 +47,11 @@ pub use transport::quic_settings;
 pub struct Options {
     /// Whose it is.
     pub identity: Identity,
-    /// Where the server is: `host:port`.
+    /// Where the server is: `host:port`, or several of them with commas between, of which the
+    /// nearest is taken.
     pub server: String,
+    /// Leads from their names to addresses.
+    pub resolver: Arc<dyn Resolve>,
     /// By what the server's certificate is trusted.
     pub trust: Trust,
     /// Where the outbox and the cursors are kept.
@@ -79,6 +84,7 @@ impl Options {
         Ok(Self {
             identity: Identity { uin: profile.uin(), device: profile.device(), proof },
             server: profile.server.clone(),
+            resolver: Arc::new(SystemResolver),
             trust: profile.pin_bytes()?.map_or(Trust::System, Trust::Pin),
             store,
             network: Network::default(),
@@ -196,6 +202,8 @@ struct Shared {
     room: Semaphore,
     /// Events that the application has not taken.
     untaken: AtomicUsize,
+    /// Where the client logged in last.
+    address: Mutex<Option<SocketAddr>>,
     /// Why the last connection failed or was lost.
     problem: Mutex<Option<Problem>>,
     /// What was unsettled when the client started.
@@ -235,6 +243,7 @@ impl Client {
         let shared = Arc::new(Shared {
             room: Semaphore::new(0),
             untaken: AtomicUsize::new(0),
+            address: Mutex::new(None),
             problem: Mutex::new(None),
             earlier: OnceLock::new(),
         });
@@ -383,6 +392,11 @@ impl Client {
     /// Why the last connection failed or was lost, for people; `None` while there is one.
     pub fn problem(&self) -> Option<Problem> {
         self.shared.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The address at which the client logged in last; `None` if it has not yet.
+    pub fn server_address(&self) -> Option<SocketAddr> {
+        *self.shared.address.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the session on the server and closes; other devices see this one go offline.

@@ -17,10 +17,12 @@ use tokio::time::Instant;
 
 use super::asks::Asks;
 use super::keeper::{self, Keep, Kept};
-use super::link::{Link, LinkEvent, Target, Tell};
+use super::link::{Link, LinkEvent, Tell};
+use super::race::Target;
 use super::transport::{self, local_address};
 use super::{Command, ConnectError, Options, Problem, Shared, Trust};
 use crate::machine::{Effect, Event, Input, Machine, Mono, State};
+use crate::servers::{self, KnownServer, Resolve, parse_servers};
 use crate::store::{Store, StoreError};
 
 /// Events that the application has not taken, beyond which nothing more is read. The server's
@@ -58,7 +60,10 @@ struct Task {
 
 /// What every connection is made of.
 struct TargetOptions {
-    server: String,
+    servers: Vec<String>,
+    /// Addresses at which the device logged in, the last one first.
+    known: Vec<KnownServer>,
+    resolver: Arc<dyn Resolve>,
     trust: Trust,
     bind: Option<SocketAddr>,
     network: Network,
@@ -81,14 +86,13 @@ pub(super) fn spawn(
     events: mpsc::UnboundedSender<Event>,
     shared: Arc<Shared>,
 ) -> Result<(), ConnectError> {
-    let Options { identity, server, trust, mut store, network, bind, sends_max, tuning } = options;
-    let port = server.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-    if port.is_none() {
-        return Err(ConnectError::Server(server));
-    }
+    let Options { identity, server, resolver, trust, mut store, network, bind, sends_max, tuning } =
+        options;
+    let servers = parse_servers(&server).map_err(ConnectError::Server)?;
     transport::client_config(&trust, None)?;
     let saved = store.load().map_err(ConnectError::Store)?;
     shared.earlier.get_or_init(|| saved.sends.clone());
+    let known = store.servers().map_err(ConnectError::Store)?;
     let rtts_ms = load_rtts(&mut *store).map_err(ConnectError::Store)?;
     let (keep, kept) = keeper::spawn(store).map_err(ConnectError::Thread)?;
     let machine = Machine::new(Mono(0), identity, network, tuning, seed(), saved);
@@ -107,7 +111,7 @@ pub(super) fn spawn(
         ended: false,
         keep: Some(keep),
         kept,
-        target: TargetOptions { server, trust, bind, network, rtts_ms },
+        target: TargetOptions { servers, known, resolver, trust, bind, network, rtts_ms },
         link: None,
         links: 0,
         link_sender,
@@ -253,7 +257,8 @@ impl Task {
     fn handle_link(&mut self, number: u64, event: LinkEvent) {
         let Some(link) = self.link.as_mut().filter(|link| link.number == number) else { return };
         match event {
-            LinkEvent::Opened { endpoint, connection } => {
+            LinkEvent::Opened { via, endpoint, connection } => {
+                link.via = Some(via);
                 link.open = Some((endpoint, connection));
                 self.set_problem(None);
                 self.say(Input::Connected);
@@ -323,13 +328,32 @@ impl Task {
     }
 
     fn open(&mut self) {
-        let TargetOptions { server, trust, bind, network, rtts_ms } = &self.target;
+        let TargetOptions { servers, known, resolver, trust, bind, network, rtts_ms } =
+            &self.target;
         let rtt_ms = rtts_ms.get(&network.to_wire()).copied();
         let config =
             transport::client_config(trust, rtt_ms).expect("the same was made at the start");
-        let target = Target { server: server.clone(), config, bind: *bind };
+        let target = Target {
+            servers: servers.clone(),
+            known: known.clone(),
+            network: *network,
+            resolver: Arc::clone(resolver),
+            config,
+            bind: *bind,
+        };
         self.links += 1;
         self.link = Some(Link::open(self.links, target, self.link_sender.clone()));
+    }
+
+    /// The device is logged in: here it finds its server the next time.
+    fn remember_server(&mut self) {
+        let Some(link) = &self.link else { return };
+        let (Some((_, connection)), Some(via)) = (&link.open, &link.via) else { return };
+        let rtt_ms = u32::try_from(connection.rtt().as_millis()).unwrap_or(u32::MAX);
+        let (name, address, network) = (via.name.clone(), via.address, self.target.network);
+        servers::remember(&mut self.target.known, KnownServer { name, address, network, rtt_ms });
+        self.keep(Keep::Servers(self.target.known.clone()));
+        *self.shared.address.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
     }
 
     fn remember_rtt(&mut self) {
@@ -349,6 +373,9 @@ impl Task {
             }
             Err(event) => event,
         };
+        if let Event::State(State::Online { .. }) = event {
+            self.remember_server();
+        }
         if let Event::State(State::Ended(_)) = event {
             self.ended = true;
             self.asks = Asks::default();

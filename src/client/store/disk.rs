@@ -1,7 +1,8 @@
 //! The store on disk: one redb file beside the profile.
 //!
 //! Tables: `about` (format, user, device, how far a new device is), `sends` (number → row, see [`Row`]), `cursors`
-//! (channel → id, incarnation), `reads` (the same), `rtts` and `intervals` (kind of network → ms). A batch is one transaction, and a
+//! (channel → id, incarnation), `reads` (the same), `rtts` and `intervals` (kind of network → ms),
+//! `servers` (rank, the last good one first → address, round trip in ms, kind of network, name). A batch is one transaction, and a
 //! transaction is durable when `apply` returns; a crash leaves either all of it or nothing.
 
 use std::path::Path;
@@ -16,6 +17,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::{Store, StoreError};
 use crate::history::Newcomer;
 use crate::machine::{Change, Position, Saved, SavedSend, SendId};
+use crate::servers::KnownServer;
 
 /// Number of this format; raised when an older client could not read it. Before 2 each send was
 /// content, before 3 none referred to another message.
@@ -37,6 +39,9 @@ type Positions = TableDefinition<'static, [u8; 16], (u64, u32)>;
 const CURSORS: Positions = TableDefinition::new("cursors");
 const READS: Positions = TableDefinition::new("reads");
 const INTERVALS: TableDefinition<'_, u8, u32> = TableDefinition::new("intervals");
+/// Address as text, round trip in ms, kind of network, name.
+type ServerRow = (&'static str, u32, u8, &'static str);
+const SERVERS: TableDefinition<'_, u32, ServerRow> = TableDefinition::new("servers");
 const RTTS: TableDefinition<'_, u8, u32> = TableDefinition::new("rtts");
 
 /// The fixed part of a send's row; the content follows, behind the 8 bytes of the message's id to
@@ -250,6 +255,38 @@ impl Store for DiskStore {
             .map_err(broken)?;
         transaction.commit().map_err(broken)
     }
+
+    fn servers(&mut self) -> Result<Vec<KnownServer>, StoreError> {
+        let transaction = self.database.begin_read().map_err(broken)?;
+        let table = match transaction.open_table(SERVERS) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            table => table.map_err(broken)?,
+        };
+        let rows = table.iter().map_err(broken)?;
+        rows.map(|row| {
+            let (rank, row) = row.map_err(broken)?;
+            let (address, rtt_ms, network, name) = row.value();
+            let damaged = |_| StoreError::Damaged(format!("server {}", rank.value()));
+            let (address, network) =
+                (address.parse().map_err(damaged)?, Network::from_wire(network));
+            Ok(KnownServer { name: name.to_owned(), address, network, rtt_ms })
+        })
+        .collect()
+    }
+
+    fn set_servers(&mut self, known: &[KnownServer]) -> Result<(), StoreError> {
+        let transaction = self.database.begin_write().map_err(broken)?;
+        {
+            let mut table = transaction.open_table(SERVERS).map_err(broken)?;
+            table.retain(|_, _| false).map_err(broken)?;
+            for (rank, known) in (0..).zip(known) {
+                let address = known.address.to_string();
+                let row = (&*address, known.rtt_ms, known.network.to_wire(), &*known.name);
+                table.insert(rank, row).map_err(broken)?;
+            }
+        }
+        transaction.commit().map_err(broken)
+    }
 }
 
 fn encode(send: &SavedSend) -> Vec<u8> {
@@ -330,6 +367,20 @@ mod tests {
 
     fn open(folder: &tempfile::TempDir) -> DiskStore {
         DiskStore::open(&folder.path().join("d.redb"), Uin(1), DeviceId(1)).unwrap()
+    }
+
+    #[test]
+    fn servers_are_remembered_in_their_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = |port: u16| KnownServer {
+            name: format!("chat.example:{port}"),
+            address: ([0, 0, 0, 0, 0, 0, 0, 1], port).into(),
+            network: Network::Wifi,
+            rtt_ms: 7,
+        };
+        open(&folder).set_servers(&[server(3), server(1), server(2)]).unwrap();
+        open(&folder).set_servers(&[server(2), server(1)]).unwrap();
+        assert_eq!(open(&folder).servers().unwrap(), [server(2), server(1)]);
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tern_protocol::frames::Network;
 use tern_protocol::{ChannelId, Incarnation, MessageId};
 
+use crate::servers::KnownServer;
+
 use super::{Store, StoreError};
 use crate::history::Newcomer;
 use crate::machine::{Change, Position, Saved, SavedSend, SendId};
@@ -25,6 +27,7 @@ struct Rows {
     rtts: BTreeMap<u8, u32>,
     intervals: BTreeMap<u8, u32>,
     newcomer: Newcomer,
+    servers: Vec<KnownServer>,
 }
 
 impl MemoryStore {
@@ -82,6 +85,15 @@ impl Store for MemoryStore {
 
     fn set_rtt_ms(&mut self, network: Network, rtt_ms: u32) -> Result<(), StoreError> {
         self.rows().rtts.insert(network.to_wire(), rtt_ms);
+        Ok(())
+    }
+
+    fn servers(&mut self) -> Result<Vec<KnownServer>, StoreError> {
+        Ok(self.rows().servers.clone())
+    }
+
+    fn set_servers(&mut self, known: &[KnownServer]) -> Result<(), StoreError> {
+        self.rows().servers = known.to_vec();
         Ok(())
     }
 }

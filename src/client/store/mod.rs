@@ -1,6 +1,6 @@
 //! What a device must remember through a crash: its sends that are not settled, how far each
-//! channel is consumed and read, and for each kind of network the round-trip time it last saw and
-//! the heartbeat's interval that last worked.
+//! channel is consumed and read, for each kind of network the round-trip time it last saw and the
+//! heartbeat's interval that last worked, and at which addresses it found its server.
 //!
 //! Not stored, on purpose: a resume token and the next counter. Restored from a backup or copied
 //! to another phone they would give a key that was used to another message; instead each process
@@ -12,6 +12,7 @@ mod memory;
 use tern_protocol::frames::Network;
 
 use crate::machine::{Change, Saved};
+use crate::servers::KnownServer;
 
 pub use disk::DiskStore;
 pub use memory::MemoryStore;
@@ -41,6 +42,18 @@ pub trait Store: Send {
     /// # Errors
     /// When it can't be written.
     fn set_rtt_ms(&mut self, network: Network, rtt_ms: u32) -> Result<(), StoreError>;
+
+    /// The addresses at which the device has logged in, the last one first.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    fn servers(&mut self) -> Result<Vec<KnownServer>, StoreError>;
+
+    /// Remembers these addresses in place of those before, durably.
+    ///
+    /// # Errors
+    /// When they can't be written.
+    fn set_servers(&mut self, known: &[KnownServer]) -> Result<(), StoreError>;
 }
 
 /// Why a store can't be used.

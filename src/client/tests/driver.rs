@@ -3,10 +3,12 @@
 #[cfg(test)]
 mod server;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use server::Server;
 use tern_client::machine::{End, Event, Identity, Message, Proof, SendOutcome, State, Tuning};
+use tern_client::servers::SystemResolver;
 use tern_client::store::{DiskStore, MemoryStore, Store};
 use tern_client::{Client, Events, Options, Problem, Trust};
 use tern_protocol::frames::{Network, content_type};
@@ -23,6 +25,7 @@ fn options(server: &Server, uin: Uin, store: Box<dyn Store>) -> Options {
     Options {
         identity: Identity { uin, device: DeviceId(1), proof: Proof::Secret([7; 32]) },
         server: server.address.to_string(),
+        resolver: Arc::new(SystemResolver),
         trust: Trust::Pin(server.pin()),
         store,
         network: Network::Wired,

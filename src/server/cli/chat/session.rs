@@ -26,7 +26,8 @@ pub(crate) struct SessionArgs {
     /// The device to be: a user's first device, or another one by its label
     #[arg(long = "as", value_name = "NAME[.LABEL]")]
     who: String,
-    /// The server [default: from the profile]
+    /// The server, or several of them with commas between, of which the nearest is taken [default:
+    /// from the profile]
     #[arg(long, value_name = "HOST:PORT")]
     server: Option<String>,
     /// SHA-256 of the server's certificate [default: from the profile]
