@@ -12,7 +12,7 @@
 //! Rooms, in reading order:
 //!
 //! - [`group`] has the words for groups, [`marks`] those for how far users have got, [`history`]
-//!   those for looking back.
+//!   those for looking back, [`mailbox`] those for the messages that the device keeps.
 //! - [`machine`] decides: a sans-IO state machine with the outbox, the mailbox, the session. It
 //!   reads no clock, opens no socket and no file.
 //! - [`store`] keeps what it asks to be kept.
@@ -28,6 +28,7 @@
 pub mod group;
 pub mod hex;
 pub mod history;
+pub mod mailbox;
 pub mod marks;
 pub mod profile;
 pub mod servers;

@@ -8,13 +8,16 @@ use tern_protocol::frames::Network;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::machine::{Change, Ticket};
+use crate::mailbox::{KeptMessage, Mail, MailQuery};
 use crate::servers::KnownServer;
 use crate::store::{Store, StoreError};
 
 /// What is to be kept.
 pub(super) enum Keep {
     /// A batch of changes.
-    Batch(Vec<Change>, Ticket),
+    Batch(Vec<Change>, Vec<Mail>, Ticket),
+    /// Answer a question about the mailbox, as it is behind all that came before.
+    Mail(MailQuery, oneshot::Sender<Vec<KeptMessage>>),
     /// The round-trip time of a kind of network in ms.
     Rtt(Network, u32),
     /// The addresses that worked, the last one first.
@@ -67,20 +70,27 @@ fn write(
     store: &mut dyn Store,
     jobs: impl Iterator<Item = Keep>,
 ) -> Result<Option<Ticket>, StoreError> {
-    let (mut changes, mut newest, mut waiting) = (Vec::new(), None, Vec::new());
+    let (mut changes, mut mail, mut newest) = (Vec::new(), Vec::new(), None);
+    let (mut waiting, mut asked) = (Vec::new(), Vec::new());
     for job in jobs {
         match job {
-            Keep::Batch(batch, ticket) => {
+            Keep::Batch(batch, came, ticket) => {
                 changes.extend(batch);
+                mail.extend(came);
                 newest = Some(ticket);
             }
             Keep::Rtt(network, rtt_ms) => store.set_rtt_ms(network, rtt_ms)?,
             Keep::Servers(known) => store.set_servers(&known)?,
+            Keep::Mail(query, reply) => asked.push((query, reply)),
             Keep::Tell(reply) => waiting.push(reply),
         }
     }
     if newest.is_some() {
-        store.apply(&changes)?;
+        store.apply_mail(&changes, &mail)?;
+    }
+    for (query, reply) in asked {
+        // Who asked may have gone.
+        let _ = reply.send(store.mail(&query)?);
     }
     for reply in waiting {
         // Who waited may have gone.

@@ -32,6 +32,7 @@ use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot};
 use crate::machine::{
     Event, Identity, Position, Proof, SavedSend, SendId, SendOutcome, SendResult, Tuning,
 };
+use crate::mailbox::{KeptMessage, MailQuery};
 use crate::profile::Profile;
 use crate::servers::{Resolve, SystemResolver};
 use crate::store::{Store, StoreError};
@@ -186,6 +187,7 @@ pub(crate) enum Command {
     },
     Settled(SendId),
     Delivered(Position),
+    Mail(MailQuery, oneshot::Sender<Vec<KeptMessage>>),
     Remembered(oneshot::Sender<()>),
     Prove(Proof),
     NetworkChanged(Network),
@@ -345,6 +347,22 @@ impl Client {
     pub fn settled(&self, send: SendId) {
         // A closed client remembers nothing: the result comes again at the next start.
         let _ = self.say(Command::Settled(send));
+    }
+
+    /// A page of the device's own mailbox, the newest first, without asking the server: what the
+    /// store keeps of a channel, with the device's own messages from the call that sends them on.
+    /// Empty where the store keeps no mail. The next page is asked for with the last id of this
+    /// one as [`MailQuery::before`].
+    ///
+    /// With a store that keeps mail, a message is consumed when it stands in the mailbox, not when
+    /// its event is confirmed.
+    ///
+    /// # Errors
+    /// When the store failed, or the client is closed.
+    pub async fn mail(&self, query: MailQuery) -> Result<Vec<KeptMessage>, Closed> {
+        let (reply, page) = oneshot::channel();
+        self.say(Command::Mail(query, reply))?;
+        page.await.map_err(|_| Closed)
     }
 
     /// Waits until everything that was confirmed before is on the disk. An application that shows

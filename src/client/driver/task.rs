@@ -21,7 +21,8 @@ use super::link::{Link, LinkEvent, Tell};
 use super::race::Target;
 use super::transport::{self, local_address};
 use super::{Command, ConnectError, Options, Problem, Shared, Trust};
-use crate::machine::{Effect, Event, Input, Machine, Mono, State};
+use crate::machine::{Effect, Event, Input, Machine, Mono, SendOutcome, SendResult, State};
+use crate::mailbox::Mail;
 use crate::servers::{self, KnownServer, Resolve, parse_servers};
 use crate::store::{Store, StoreError};
 
@@ -49,6 +50,10 @@ struct Task {
 
     keep: Option<blocking::Sender<Keep>>,
     kept: mpsc::UnboundedReceiver<Kept>,
+    /// Whether the store keeps mail, and what of it goes with the next batch. Each message of it
+    /// is consumed in the turn behind its event, so that batch has its cursor, or an earlier one.
+    keeps_mail: bool,
+    mail: Vec<Mail>,
 
     target: TargetOptions,
     link: Option<Link>,
@@ -92,6 +97,7 @@ pub(super) fn spawn(
     transport::client_config(&trust, None)?;
     let saved = store.load().map_err(ConnectError::Store)?;
     shared.earlier.get_or_init(|| saved.sends.clone());
+    let keeps_mail = store.keeps_mail();
     let known = store.servers().map_err(ConnectError::Store)?;
     let rtts_ms = load_rtts(&mut *store).map_err(ConnectError::Store)?;
     let (keep, kept) = keeper::spawn(store).map_err(ConnectError::Thread)?;
@@ -111,6 +117,8 @@ pub(super) fn spawn(
         ended: false,
         keep: Some(keep),
         kept,
+        keeps_mail,
+        mail: Vec::new(),
         target: TargetOptions { servers, known, resolver, trust, bind, network, rtts_ms },
         link: None,
         links: 0,
@@ -225,6 +233,7 @@ impl Task {
             Command::Settled(send) => self.say(Input::Settled(send)),
             Command::Delivered(position) => self.say(Input::Delivered(position)),
             // The keeper works in order, and without one the way to answer is lost.
+            Command::Mail(query, reply) => self.keep(Keep::Mail(query, reply)),
             Command::Remembered(reply) => self.keep(Keep::Tell(reply)),
             Command::Prove(proof) => self.say(Input::Prove(proof)),
             Command::NetworkChanged(network) => {
@@ -307,7 +316,10 @@ impl Task {
                         link.transmit_free(frame);
                     }
                 }
-                Effect::Persist { changes, ticket } => self.keep(Keep::Batch(changes, ticket)),
+                Effect::Persist { changes, ticket } => {
+                    let mail = std::mem::take(&mut self.mail);
+                    self.keep(Keep::Batch(changes, mail, ticket));
+                }
                 Effect::Connect => self.open(),
                 Effect::Disconnect { code } => {
                     self.remember_rtt();
@@ -366,7 +378,32 @@ impl Task {
         }
     }
 
+    /// What changes in the mailbox by an event. What it holds is consumed.
+    fn keep_mail(&mut self, event: &Event) {
+        match event {
+            Event::Message(message) => {
+                self.mail.push(Mail::Received(message.clone()));
+                self.say(Input::Delivered(message.position));
+            }
+            Event::Result(SendResult {
+                send,
+                outcome: SendOutcome::Acked { id, server_time },
+                ..
+            }) => {
+                let (send, id, server_time) = (*send, *id, *server_time);
+                self.mail.push(Mail::Acked { send, id, server_time });
+            }
+            Event::HistoryRestarted { channel, at } => {
+                self.mail.push(Mail::Void { channel: *channel, at: *at });
+            }
+            _ => {}
+        }
+    }
+
     fn tell(&mut self, event: Event) {
+        if self.keeps_mail {
+            self.keep_mail(&event);
+        }
         let event = match self.asks.answer(event) {
             Ok(settled) => {
                 return settled.into_iter().for_each(|send| self.say(Input::Settled(send)));

@@ -10,8 +10,8 @@ use tern_protocol::history::{Entry, split_entry};
 use tern_protocol::{ChannelId, Code, Incarnation, MessageId};
 
 use super::frames;
-use super::io::{Change, Event};
-use super::mailbox::{BadFrame, message};
+use super::io::{Change, Event, Message};
+use super::mailbox::BadFrame;
 use super::out::Out;
 use super::time::Mono;
 use super::tuning::Tuning;
@@ -162,7 +162,7 @@ fn read_page(
                     return None;
                 }
                 next = first.checked_add(1)?;
-                let message = message(body, frame.slice_ref(content), incarnation);
+                let message = Message::of(body, frame.slice_ref(content), incarnation);
                 items.push(HistoryItem::Message(message));
             }
             Entry::Gap { ids, code } => {

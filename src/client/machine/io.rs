@@ -1,7 +1,7 @@
 //! The two closed lists: everything that can wake the machine, and everything that leaves it.
 
 use bytes::Bytes;
-use tern_protocol::frames::{Network, message_kind};
+use tern_protocol::frames::{Network, PushBody, message_kind};
 use tern_protocol::limits::SECRET_BYTES;
 use tern_protocol::{
     ChannelId, Code, DeviceId, Epoch, Incarnation, Kind, MessageId, SendKey, Uin, UnixMillis,
@@ -392,6 +392,21 @@ pub struct Message {
 }
 
 impl Message {
+    /// A message as a frame has it.
+    pub(crate) fn of(body: &PushBody, content: Bytes, incarnation: Incarnation) -> Self {
+        Self {
+            position: Position { channel: body.channel, id: body.id.into(), incarnation },
+            sender: body.sender.into(),
+            device: body.device.into(),
+            key: body.key(),
+            server_time: body.server_time.into(),
+            kind: body.kind,
+            content_type: body.content_type.get(),
+            refers_to: body.refers_to.into(),
+            content,
+        }
+    }
+
     /// The message that this one takes back, if it is a recall. Whoever has it takes it out of
     /// sight; a device that was late was told of a gap instead.
     pub fn recalls(&self) -> Option<MessageId> {

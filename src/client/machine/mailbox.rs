@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tern_protocol::digest::CursorDigest;
 use tern_protocol::frames::{ChannelState, Gap, PushBody};
 use tern_protocol::limits::{CURSORS_PER_FRAME_MAX, FETCH_IDS_MAX};
-use tern_protocol::{ChannelId, Code, Incarnation, MessageId};
+use tern_protocol::{ChannelId, Code, MessageId};
 
 use super::channel::{Channel, Item, Taken};
 use super::frames;
@@ -117,7 +117,7 @@ impl Mailbox {
             return Err(BadFrame);
         }
         let channel = self.channels.entry(body.channel).or_default();
-        let message = message(body, frame.slice_ref(content), channel.incarnation);
+        let message = Message::of(body, frame.slice_ref(content), channel.incarnation);
         self.take(now, body.channel, Item::Message(Box::new(message)), tuning, out);
         Ok(())
     }
@@ -345,19 +345,4 @@ impl Mailbox {
 
 fn cursor(channel: ChannelId, state: &Channel) -> Position {
     Position { channel, id: state.consumed, incarnation: state.incarnation }
-}
-
-/// A message as it came.
-pub(crate) fn message(body: &PushBody, content: Bytes, incarnation: Incarnation) -> Message {
-    Message {
-        position: Position { channel: body.channel, id: body.id.into(), incarnation },
-        sender: body.sender.into(),
-        device: body.device.into(),
-        key: body.key(),
-        server_time: body.server_time.into(),
-        kind: body.kind,
-        content_type: body.content_type.get(),
-        refers_to: body.refers_to.into(),
-        content,
-    }
 }

@@ -14,9 +14,10 @@ use tern_protocol::{ChannelId, Code, DeviceId, Incarnation, MessageId, SendKey, 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, mail};
 use crate::history::Newcomer;
 use crate::machine::{Change, Position, Saved, SavedSend, SendId};
+use crate::mailbox::{KeptMessage, Mail, MailLimits, MailQuery};
 use crate::servers::KnownServer;
 
 /// Number of this format; raised when an older client could not read it. Before 2 each send was
@@ -34,10 +35,10 @@ const CACHE_BYTES: usize = 1024 * 1024;
 const NEWCOMER: &str = "newcomer";
 
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
-const SENDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("sends");
-type Positions = TableDefinition<'static, [u8; 16], (u64, u32)>;
+pub(super) const SENDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("sends");
+pub(super) type Positions = TableDefinition<'static, [u8; 16], (u64, u32)>;
 const CURSORS: Positions = TableDefinition::new("cursors");
-const READS: Positions = TableDefinition::new("reads");
+pub(super) const READS: Positions = TableDefinition::new("reads");
 const INTERVALS: TableDefinition<'_, u8, u32> = TableDefinition::new("intervals");
 /// Address as text, round trip in ms, kind of network, name.
 type ServerRow = (&'static str, u32, u8, &'static str);
@@ -82,10 +83,13 @@ const IS_REFUSED: u16 = 2;
 #[derive(Debug)]
 pub struct DiskStore {
     database: Database,
+    owner: (Uin, DeviceId),
+    /// How much mail it keeps; none, if `None`.
+    mail: Option<MailLimits>,
 }
 
 /// Any of redb's errors, boxed: which one it is decides nothing here.
-fn broken(error: impl Into<redb::Error>) -> StoreError {
+pub(super) fn broken(error: impl Into<redb::Error>) -> StoreError {
     StoreError::Database(Box::new(error.into()))
 }
 
@@ -97,9 +101,16 @@ impl DiskStore {
     pub fn open(path: &Path, uin: Uin, device: DeviceId) -> Result<Self, StoreError> {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
-        let store = Self { database: builder.create(path).map_err(broken)? };
+        let database = builder.create(path).map_err(broken)?;
+        let store = Self { database, owner: (uin, device), mail: None };
         store.check_owner(uin, device)?;
         Ok(store)
+    }
+
+    /// The same, and it keeps the device's messages too.
+    #[must_use]
+    pub fn with_mail(self, limits: MailLimits) -> Self {
+        Self { mail: Some(limits), ..self }
     }
 
     fn check_owner(&self, uin: Uin, device: DeviceId) -> Result<(), StoreError> {
@@ -193,7 +204,24 @@ impl Store for DiskStore {
     }
 
     fn apply(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        self.apply_mail(changes, &[])
+    }
+
+    fn keeps_mail(&self) -> bool {
+        self.mail.is_some()
+    }
+
+    fn mail(&mut self, query: &MailQuery) -> Result<Vec<KeptMessage>, StoreError> {
+        let transaction = self.database.begin_read().map_err(broken)?;
+        mail::query(&transaction, (self.owner, query))
+    }
+
+    fn apply_mail(&mut self, changes: &[Change], mail: &[Mail]) -> Result<(), StoreError> {
         let transaction = self.database.begin_write().map_err(broken)?;
+        // First: a send that was answered may be forgotten in the same batch.
+        if let Some(limits) = self.mail.filter(|_| !mail.is_empty()) {
+            mail::apply(&transaction, self.owner, mail, limits)?;
+        }
         {
             let mut sends = transaction.open_table(SENDS).map_err(broken)?;
             let mut cursors = transaction.open_table(CURSORS).map_err(broken)?;
@@ -206,6 +234,9 @@ impl Store for DiskStore {
                     }
                     Change::Forget(send) => {
                         sends.remove(send.0).map_err(broken)?;
+                        if self.mail.is_some() {
+                            mail::forget(&transaction, *send)?;
+                        }
                     }
                     Change::Cursor(at) => {
                         let channel: [u8; 16] = zerocopy::transmute!(at.channel);
@@ -314,7 +345,7 @@ fn refers(kind: u8) -> bool {
     matches!(kind, message_kind::RECALL | message_kind::EDIT)
 }
 
-fn decode(id: SendId, bytes: &[u8]) -> Result<SavedSend, StoreError> {
+pub(super) fn decode(id: SendId, bytes: &[u8]) -> Result<SavedSend, StoreError> {
     let damaged = || StoreError::Damaged(format!("send {}", id.0));
     let (row, rest) = Row::ref_from_prefix(bytes).map_err(|_| damaged())?;
     let (refers_to, content) = match refers(row.kind) {

@@ -7,11 +7,13 @@
 //! logs in for an epoch of its own.
 
 mod disk;
+mod mail;
 mod memory;
 
 use tern_protocol::frames::Network;
 
 use crate::machine::{Change, Saved};
+use crate::mailbox::{KeptMessage, Mail, MailQuery};
 use crate::servers::KnownServer;
 
 pub use disk::DiskStore;
@@ -30,6 +32,28 @@ pub trait Store: Send {
     /// # Errors
     /// When that is not sure; the store is not used any more then.
     fn apply(&mut self, changes: &[Change]) -> Result<(), StoreError>;
+
+    /// Whether it keeps messages too, see [`crate::mailbox`].
+    fn keeps_mail(&self) -> bool {
+        false
+    }
+
+    /// Makes these changes durable together with those of the mailbox, or none of them.
+    ///
+    /// # Errors
+    /// As for [`apply`](Self::apply).
+    fn apply_mail(&mut self, changes: &[Change], mail: &[Mail]) -> Result<(), StoreError> {
+        assert!(mail.is_empty(), "a store that keeps no mail is given none");
+        self.apply(changes)
+    }
+
+    /// A page of the mailbox, the newest first; nothing, if it keeps none.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    fn mail(&mut self, _query: &MailQuery) -> Result<Vec<KeptMessage>, StoreError> {
+        Ok(Vec::new())
+    }
 
     /// The round-trip time last seen on this kind of network, in milliseconds.
     ///

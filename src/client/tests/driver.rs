@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use server::Server;
 use tern_client::machine::{End, Event, Identity, Message, Proof, SendOutcome, State, Tuning};
+use tern_client::mailbox::{MailLimits, MailQuery, MailState};
 use tern_client::servers::SystemResolver;
 use tern_client::store::{DiskStore, MemoryStore, Store};
 use tern_client::{Client, Events, Options, Problem, Trust};
@@ -71,6 +72,45 @@ fn acked_id(outcome: SendOutcome) -> u64 {
         SendOutcome::Acked { id, .. } => id.0,
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn a_store_that_keeps_mail_has_each_message_once_though_nobody_confirms() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let open = || {
+        let store = DiskStore::open(&folder.path().join("bob.redb"), BOB, DeviceId(1)).unwrap();
+        Box::new(store.with_mail(MailLimits::default()))
+    };
+    let (ann, _ann_events) = client(&server, ANN);
+    let query = MailQuery { channel: channel(), before: None, limit: 99 };
+    for life in 1..=3_u64 {
+        let (bob, mut events) = Client::connect(options(&server, BOB, open())).unwrap();
+        ann.send(channel(), content_type::TEXT, "from ann").await.unwrap();
+        let own = bob.send(channel(), content_type::TEXT, "from bob").await.unwrap();
+        let came: Vec<u64> = [next_message(&mut events).await, next_message(&mut events).await]
+            .map(|message| message.position.id.0)
+            .to_vec();
+        assert_eq!(came, [2 * life - 1, 2 * life], "none of those before comes again");
+        let kept = bob.mail(query).await.unwrap();
+        let ids: Vec<u64> = kept.iter().map(|kept| kept.id.0).collect();
+        assert_eq!(ids, (1..=2 * life).rev().collect::<Vec<_>>());
+        let state = |id: u64| kept.iter().find(|kept| kept.id.0 == id).unwrap().state;
+        assert_eq!(state(acked_id(own)), MailState::Acked);
+        let others = kept.iter().filter(|kept| kept.sender == ANN);
+        assert!(others.clone().all(|kept| kept.state == MailState::Received));
+        assert_eq!(others.count() as u64, life);
+        // Nothing of it was confirmed.
+        bob.close().await;
+    }
+    // Without its server what it writes stands there too.
+    let nowhere = Options { server: "127.0.0.1:9".to_owned(), ..options(&server, BOB, open()) };
+    let (bob, _events) = Client::connect(nowhere).unwrap();
+    bob.post(channel(), content_type::TEXT, "later", 0).await.unwrap();
+    let kept = bob.mail(query).await.unwrap();
+    assert_eq!((kept.len(), kept[0].state), (7, MailState::Unsent));
+    assert_eq!(kept[0].content, "later");
+    bob.close().await;
 }
 
 #[tokio::test]

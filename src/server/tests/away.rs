@@ -3,7 +3,8 @@
 //! devices are the same: every acked message once, in the order of its channel.
 //!
 //! A device is away because it is closed, or because its link lets nothing through for a while;
-//! what it has not looked at when it closes comes again. Its log and its store outlive it.
+//! what it has not looked at when it closes comes again. Its log and its store outlive it. One
+//! device keeps its messages itself: its mailbox is its log.
 //!
 //! `TERN_SOAK` multiplies the number of times that each device goes; `TERN_SEED` says when.
 #![expect(
@@ -22,6 +23,7 @@ use support::server::{ANY_PORT, Server};
 use tern_badlink::{Captures, Plan, Protocol, Relay, Sharing};
 use tern_client::group::GroupSettings;
 use tern_client::machine::{Event, Message, SendOutcome};
+use tern_client::mailbox::{KeptMessage, MailLimits, MailQuery};
 use tern_client::profile::Profile;
 use tern_client::store::DiskStore;
 use tern_client::{Client, Events, Options};
@@ -48,6 +50,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The devices; the first three are one user's.
 const DEVICES: [&str; 4] = ["ann", "ann.tablet", "ann.laptop", "bob"];
 
+/// The one with a mailbox.
+const WITH_MAIL: &str = "ann.laptop";
+
+/// More messages than a channel here ever has.
+const ALL: usize = 1_000_000;
+
 /// What is compared of a message: all that every device sees alike.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Entry {
@@ -65,6 +73,7 @@ type Log = BTreeMap<ChannelId, Vec<Entry>>;
 /// A device, with what outlives its clients.
 struct Device {
     path: PathBuf,
+    keeps_mail: bool,
     relay: Relay,
     random: Stream,
     channels: [ChannelId; 2],
@@ -96,6 +105,7 @@ impl Device {
         };
         Self {
             path: Profile::path(&server.data, who),
+            keeps_mail: who == WITH_MAIL,
             relay: Relay::start(plan).await.unwrap(),
             random: Stream::of(seed, who),
             channels: [ChannelId::group(0); 2],
@@ -109,7 +119,10 @@ impl Device {
     fn connect(&self) -> (Client, Events) {
         let profile = Profile::load(&self.path).unwrap();
         let store = Profile::store_path(&self.path);
-        let store = DiskStore::open(&store, profile.uin(), profile.device()).unwrap();
+        let mut store = DiskStore::open(&store, profile.uin(), profile.device()).unwrap();
+        if self.keeps_mail {
+            store = store.with_mail(MailLimits::default());
+        }
         let mut options = Options::from_profile(&profile, Box::new(store)).unwrap();
         options.server = self.relay.address().to_string();
         Client::connect(options).unwrap()
@@ -144,6 +157,7 @@ impl Device {
 
     fn take(&mut self, client: &Client, event: &Event) {
         match event {
+            Event::Message(_) if self.keeps_mail => {}
             Event::Message(message) => {
                 let log = self.log.entry(message.position.channel).or_default();
                 log.push(entry(message));
@@ -164,13 +178,25 @@ impl Device {
     /// Is there until it has all answers and so many messages of each channel.
     async fn settle(&mut self, expected: &BTreeMap<ChannelId, u64>) {
         let (client, mut events) = self.connect();
+        self.look_into_mail(&client).await;
         while !self.has(expected) {
             let event = timeout(PATIENCE, events.next()).await.unwrap_or_else(|_| {
                 panic!("{} waits, {}", self.path.display(), self.progress(expected))
             });
             self.take(&client, &event.expect("nobody ends the session"));
+            self.look_into_mail(&client).await;
         }
         client.close().await;
+    }
+
+    /// The log of a device that keeps its messages is what it kept.
+    async fn look_into_mail(&mut self, client: &Client) {
+        for channel in self.channels.into_iter().filter(|_| self.keeps_mail) {
+            let query = MailQuery { channel, before: None, limit: ALL };
+            let page = client.mail(query).await.unwrap();
+            let placed = page.into_iter().rev().filter(|kept| kept.id > MessageId(0));
+            self.log.insert(channel, placed.map(kept_entry).collect());
+        }
     }
 
     fn has(&self, expected: &BTreeMap<ChannelId, u64>) -> bool {
@@ -187,6 +213,11 @@ impl Device {
         let channels = expected.iter().map(|(channel, n)| (channel, self.count(*channel), n));
         format!("acked {acked} of {written}, has {:?}", channels.collect::<Vec<_>>())
     }
+}
+
+fn kept_entry(kept: KeptMessage) -> Entry {
+    let KeptMessage { id, sender, device, key, kind, content, .. } = kept;
+    Entry { id, sender, device, key: key.expect("it stands in its channel"), kind, content }
 }
 
 fn entry(message: &Message) -> Entry {

@@ -336,7 +336,10 @@ impl Oracle {
                     let verdict = self.marks.stored((install, uin), at.channel, mark);
                     self.judge("marks", verdict);
                 }
-                Change::Send(_) | Change::Forget(_) | Change::Interval { .. } => {}
+                Change::Send(_)
+                | Change::Forget(_)
+                | Change::Newcomer(_)
+                | Change::Interval { .. } => {}
             }
         }
     }
