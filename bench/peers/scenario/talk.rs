@@ -78,6 +78,8 @@ impl Talk {
             talked.hear(load, self, &mark)?;
             load.wait(start + schedule.due().min(self.end()))?;
         }
+        // What was due while the load itself stood still is sent all the same, and counts as late.
+        self.send_due(load, &mut schedule, &mut talked);
         let deadline = Instant::now() + self.patience;
         while !talked.ledger.is_settled() && Instant::now() < deadline {
             load.turn()?;
