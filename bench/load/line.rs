@@ -170,10 +170,8 @@ impl Line {
             took = true;
             match event {
                 QuicEvent::Connected => self.stream = self.connection.streams().open(Dir::Bi),
-                QuicEvent::Stream(StreamEvent::Readable { id }) => {
-                    if !self.stalled.is_one() {
-                        self.read(now, id, usize::MAX, random, tell);
-                    }
+                QuicEvent::Stream(StreamEvent::Readable { id }) if !self.stalled.is_one() => {
+                    self.read(now, id, usize::MAX, random, tell);
                 }
                 QuicEvent::DatagramReceived if !self.stalled.is_one() => {
                     while let Some(frame) = self.connection.datagrams().recv() {

@@ -44,6 +44,10 @@ const MANNERS: [(Manner, &str); 3] = [
     (Manner::Different, "different digests"),
 ];
 
+/// Counts of the server that say what a heartbeat takes.
+const COUNTS: [&str; 6] =
+    ["datagrams_in", "datagrams_out", "receives", "transmits", "turns", "sleeps"];
+
 /// The command line of this scenario.
 #[derive(Clone, Debug, clap::Args, Serialize)]
 pub struct Beats {
@@ -74,6 +78,8 @@ struct Stretch {
     cpu_us: f64,
     /// Of it, what the workers took.
     workers_us: f64,
+    /// How much each of [`COUNTS`] grew.
+    counts: [u64; COUNTS.len()],
 }
 
 impl Beats {
@@ -186,7 +192,8 @@ impl Beats {
             return Err(BenchError::Load(what));
         }
         let (seconds, cpu_us) = (after.seconds_since(&before), us(""));
-        Ok(Stretch { manner, seconds, beats, asked, cpu_us, workers_us: us("tern-worker") })
+        let (workers_us, counts) = (us("tern-worker"), COUNTS.map(grown));
+        Ok(Stretch { manner, seconds, beats, asked, cpu_us, workers_us, counts })
     }
 
     fn figures(&self, stretches: &[Stretch]) -> Result<Vec<Figure>, BenchError> {
@@ -224,6 +231,10 @@ impl Beats {
             let group = format!("a heartbeat, {name}");
             figures.push(Figure::new(&group, "server's CPU time", "µs", median(&cpu)));
             figures.push(Figure::new(&group, "of it the workers", "µs", median(&workers)));
+            for (index, name) in COUNTS.into_iter().enumerate() {
+                let counted = total(of(manner), |s| s.counts[index] as f64);
+                figures.push(Figure::new(&group, name, "events", counted / beats));
+            }
             figures.extend(
                 cpu.iter().enumerate().map(|(round, us)| {
                     Figure::new(&group, format!("round {}", round + 1), "µs", *us)

@@ -11,6 +11,7 @@ mod login;
 mod loss;
 mod matrix;
 mod mixed;
+mod restart;
 mod roam;
 mod slow;
 mod storm;
@@ -51,6 +52,8 @@ pub enum Scenario {
     Beats(beats::Beats),
     /// The server is killed under its sessions: how long until they can talk again
     Storm(storm::Storm),
+    /// The server is killed and started, with many groups and with none
+    Restart(restart::Restart),
     /// Pairs talk over a path that delays and loses packets: what a bad network costs a message
     Loss(loss::Loss),
     /// The same over all shares of loss and round trips, by stream and by datagram
@@ -75,6 +78,7 @@ impl Scenario {
             Self::Catchup(_) => "catchup",
             Self::Beats(_) => "beats",
             Self::Storm(_) => "storm",
+            Self::Restart(_) => "restart",
             Self::Loss(_) => "loss",
             Self::Matrix(_) => "matrix",
             Self::Roam(_) => "roam",
@@ -93,6 +97,7 @@ impl Scenario {
             Self::Fanout(fanout) => fanout.check(),
             Self::Slow(slow) => slow.check(),
             Self::Floor(floor) => floor.check(),
+            Self::Restart(restart) => restart.check(),
             Self::Loss(loss) => loss.check(),
             Self::Matrix(matrix) => matrix.check(),
             Self::Roam(roam) => roam.check(),
@@ -111,6 +116,7 @@ impl Scenario {
             Self::Fanout(fanout) => fanout.server_options(),
             Self::Slow(slow) => slow.server_options(),
             Self::Floor(floor) => floor.server_options(),
+            Self::Restart(restart) => restart.server_options(),
             Self::Loss(loss) => loss.server_options(),
             Self::Roam(roam) => roam.server_options(),
             Self::Catchup(catchup) => catchup.server_options(),
@@ -136,6 +142,7 @@ impl Scenario {
             Self::Catchup(catchup) => on_fresh_server(plan, |server| catchup.measure(server)),
             Self::Beats(beats) => on_fresh_server(plan, |server| beats.measure(server)),
             Self::Storm(storm) => storm.run(plan),
+            Self::Restart(restart) => restart.run(plan),
             Self::Loss(loss) => on_fresh_server(plan, |server| loss.measure(server)),
             Self::Matrix(matrix) => matrix.run(plan),
             Self::Roam(roam) => on_fresh_server(plan, |server| roam.measure(server)),
