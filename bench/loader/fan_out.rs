@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What the members say, and when.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FanOut {
+    /// Members that are not online.
+    pub absent: Vec<u64>,
     /// Messages a second.
     pub rate: f64,
     /// One seed gives one schedule.
@@ -58,7 +60,9 @@ struct Run<'a> {
 impl FanOut {
     /// The first device makes a group of all, and says something that everybody gets.
     pub(super) fn gather(&self, crowd: &mut Crowd) -> Result<ChannelId, BenchError> {
-        let mut others = crowd.uins[1..].to_vec();
+        let present = crowd.uins[1..].to_vec();
+        let absent = self.absent.iter().map(|uin| Uin(*uin));
+        let mut others: Vec<Uin> = present.iter().copied().chain(absent).collect();
         others.sort_unstable();
         let mut chunks = others.chunks(CHANGE_MEMBERS_MAX);
         let first: &[Uin] = chunks.next().unwrap_or_default();
@@ -70,7 +74,7 @@ impl FanOut {
         }
         let message = Message { channel: group, tag: FIRST, content_bytes: CONTENT_BYTES_MIN };
         crowd.swarm.send(0, message);
-        until(crowd, others.len(), Event::Received(FIRST))?;
+        until(crowd, present.len(), Event::Received(FIRST))?;
         Ok(group)
     }
 

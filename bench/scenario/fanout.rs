@@ -30,9 +30,12 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// The command line of this scenario.
 #[derive(Clone, Debug, clap::Args, Serialize)]
 pub struct Fanout {
-    /// Members of the group, all of them online; several sizes by commas
+    /// Members of the group; several sizes by commas
     #[arg(long, value_delimiter = ',', default_value = "2,10,100,1000")]
     members: Vec<usize>,
+    /// Share of the members that is online; two of them at least
+    #[arg(long, value_name = "PERCENT", default_value_t = 100.0)]
+    online: f64,
     /// Messages a second times members that get each
     #[arg(long, default_value_t = 4_000.0)]
     deliveries: f64,
@@ -57,6 +60,8 @@ impl Fanout {
     pub(super) fn check(&self) -> Result<(), BenchError> {
         let wrong = if self.members.iter().any(|members| *members < 2) || self.members.is_empty() {
             "--members: 2 at least".to_owned()
+        } else if !(0.0..=100.0).contains(&self.online) {
+            "--online: 0 to 100".to_owned()
         } else if self.deliveries <= 0.0 || self.bytes < CONTENT_BYTES_MIN {
             format!("--deliveries: above 0; --bytes: {CONTENT_BYTES_MIN} at least")
         } else {
@@ -94,7 +99,12 @@ impl Fanout {
     fn measure(&self, server: &Server, members: usize) -> Result<Run, BenchError> {
         let from = Duration::from_secs_f64(self.warmup);
         let to = from + Duration::from_secs_f64(self.seconds);
+        let identities = server.add_users(members)?;
+        let online = (members as f64 * self.online / 100.0).round() as usize;
+        let (present, absent) = identities.split_at(online.max(2));
+        let members = present.len();
         let task = FanOut {
+            absent: absent.iter().map(|identity| identity.uin.0).collect(),
             rate: self.deliveries / (members - 1) as f64,
             seed: self.seed,
             from,
@@ -102,12 +112,11 @@ impl Fanout {
             end: to + TAIL,
             bytes: self.bytes,
         };
-        let identities = server.add_users(members)?;
         let order = Order {
             server: server.address(),
             pin: server.pin(),
             sources: sources(server.address(), 0, 1),
-            devices: divide(&identities, 1, 1).remove(0),
+            devices: divide(present, 1, 1).remove(0),
             weather: None,
             datagrams: true,
             seed: self.seed,
