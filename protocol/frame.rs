@@ -69,7 +69,7 @@ pub enum Frame<'a> {
     BlockPage(&'a BlockPage, &'a [u8]),
     /// See [`Kind::HistoryAsk`].
     HistoryAsk(&'a HistoryAsk),
-    /// See [`Kind::History`]; with the entries, see [`crate::history::entries`].
+    /// See [`Kind::History`]; with the entries, see [`crate::history::split_entry`].
     History(&'a HistoryPage, &'a [u8]),
     /// See [`Kind::HistoryWanted`].
     HistoryWanted(&'a HistoryWanted),
