@@ -124,7 +124,10 @@ impl World {
                          #{its}"
                     ));
                 }
+                // Who is blocked is not told, and after the block only of what is read from then on.
+                let hears = |peer: &Uin| self.oracle.truth.blocks(own, *peer).is_empty();
                 let peer = channel.peer_of(own).filter(|peer| *peer != own && tells)?;
+                let peer = Some(peer).filter(hears)?;
                 self.missing_receipt(&core, (own, read), (peer, channel))
             })
         })
