@@ -11,7 +11,7 @@ use std::ops::Bound;
 
 use tern_protocol::frames::{block, message_kind};
 use tern_protocol::limits::BLOCK_PAGE_UINS_MAX;
-use tern_protocol::{Code, Uin};
+use tern_protocol::{ChannelId, Code, Uin};
 use zerocopy::IntoBytes;
 
 use super::Shard;
@@ -22,6 +22,7 @@ use crate::context::Context;
 use crate::dedup::DedupTable;
 use crate::log::{Links, Log, Offset, RecordKind};
 use crate::mail::{Address, BlockWish, BlockedPart, Mail, SessionRef};
+use crate::progress::MarksMail;
 
 /// Said of a log that failed; an operator is needed, so the client waits for some seconds.
 const STOPPED: (Code, u32) = (Code::ShardStopped, 5_000);
@@ -145,6 +146,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             self.blocks.all.insert(pair, at);
         } else {
             self.blocks.all.remove(&pair);
+            ask_marks(context, wish);
         }
         self.blocks.changed_at = at;
         context.counters.blocks += 1;
@@ -206,6 +208,19 @@ impl Answer {
         };
         context.post.send(context.counters, Address::Front(worker), mail);
     }
+}
+
+/// A block ended: who was blocked is told how far the other has got meanwhile.
+fn ask_marks(context: &mut Context<'_>, wish: BlockWish) {
+    let BlockWish { blocker, blocked, .. } = wish;
+    let placement = context.placement;
+    let channels = vec![ChannelId::direct(blocker, blocked)];
+    let ask = MarksMail::AskPeers { from: placement.home_of(blocked), uin: blocked, channels };
+    context.post.send(
+        context.counters,
+        Address::Shard(placement.home_of(blocker)),
+        Mail::Marks(ask),
+    );
 }
 
 /// Two users that one block can be about.

@@ -363,6 +363,9 @@ fn who_is_blocked_hears_no_more_of_marks_until_the_block_ends() {
     assert_eq!(marks(&world.take(&desk)).last(), Some(&(channel, 1, 5, 5)));
     world.take(&alice);
     bob.block(&mut world, 1, false);
+    world.pass(TOLD_MS);
+    let told = marks(&world.take(&alice));
+    assert_eq!(told.last(), Some(&(channel, 2, 4, 3)), "what moved meanwhile");
     bob.read(&mut world, channel, 4);
     world.pass(TOLD_MS);
     assert_eq!(marks(&world.take(&alice)), [(channel, 2, 4, 4)]);
