@@ -49,6 +49,8 @@ pub(crate) struct Marks {
     /// Channels whose mark the server is to be told, and when.
     unsaid: BTreeSet<ChannelId>,
     say_due: Option<Mono>,
+    /// The server refused the last ones for now: it is not said again before it is due.
+    is_held: bool,
     /// How often the server did not know yet, on this connection, that the user may read.
     ungranted: u32,
     asks: VecDeque<Ask>,
@@ -113,7 +115,7 @@ impl Marks {
     pub(crate) fn disconnected(&mut self) {
         (self.is_synced, self.is_under_way) = (false, false);
         (self.ask_again, self.say_due, self.answering) = (None, None, 0);
-        self.ungranted = 0;
+        (self.ungranted, self.is_held) = (0, false);
         self.unsaid.clear();
     }
 
@@ -160,13 +162,14 @@ impl Marks {
         if self.is_synced && !self.is_under_way {
             self.ask_next(out);
         }
-        if self.say_due.is_some_and(|due| due <= now || out.has_transmitted()) {
+        let may_join = out.has_transmitted() && !self.is_held;
+        if self.say_due.is_some_and(|due| due <= now || may_join) {
             self.say_now(tuning, out);
         }
     }
 
     fn say_now(&mut self, tuning: &Tuning, out: &mut Out) {
-        self.say_due = None;
+        (self.say_due, self.is_held) = (None, false);
         let position = |channel| {
             let own: &Own = &self.own[&channel];
             Position { channel, id: own.read, incarnation: own.incarnation }
@@ -363,7 +366,7 @@ impl Marks {
     fn say_all_again(&mut self, at: Mono) {
         let behind = self.own.iter().filter(|(_, own)| own.confirmed < own.read);
         self.unsaid = behind.map(|(channel, _)| *channel).collect();
-        self.say_due = Some(at);
+        (self.say_due, self.is_held) = (Some(at), true);
     }
 
     /// When something is due.

@@ -124,6 +124,39 @@ fn what_the_server_does_not_have_is_said_again() {
 }
 
 #[test]
+fn what_the_server_does_not_know_to_be_readable_yet_is_said_again_and_nobody_hears_of_it() {
+    let mut rig = reader();
+    read(&mut rig, 4);
+    rig.wait_ms(150);
+    assert_eq!(said(&mut rig), [(channel(2), 4, 1)]);
+    for seconds in [2, 4, 8] {
+        rig.say(Input::Frame(error(Code::NotGranted, Kind::Read, 0)));
+        rig.wait_ms(seconds * 1_000 - 500);
+        assert_eq!(said(&mut rig), [], "it needs some time");
+        rig.wait_ms(600);
+        assert_eq!(said(&mut rig), [(channel(2), 4, 1)]);
+    }
+    let told = |event: &Event| matches!(event, Event::ServerError { .. });
+    assert!(!rig.events.iter().any(told), "{:?}", rig.events);
+}
+
+#[test]
+fn a_history_that_ends_sooner_for_this_user_takes_the_mark_along() {
+    let mut rig = reader();
+    read(&mut rig, 5);
+    rig.wait_ms(150);
+    said(&mut rig);
+    // It restarted at 5; he was thrown out at 3 in the life that came then.
+    rig.history(2, 2, 3, 5);
+    rig.say(Input::Frame(marks(0, 0, &[(channel(2), 1, 3, 3, 2)])));
+    rig.lose();
+    log_in(&mut rig, true);
+    rig.say(Input::Frame(marks(7, 9, &[])));
+    rig.wait_ms(150);
+    assert_eq!(said(&mut rig), [], "the server has all that he may have read");
+}
+
+#[test]
 fn a_mark_outlives_the_process_and_another_device_moves_it() {
     let mut rig = reader();
     read(&mut rig, 3);
