@@ -18,10 +18,13 @@ const DENSE: &str = include_str!("../plans/dense.toml");
 
 /// Where a defect shows: a lost word in a busy channel is made up for by the next.
 fn plan_of(mutant: Mutant) -> Plan {
+    let dense = Plan::parse(DENSE).expect("a test of the plans reads it");
     match mutant {
         Mutant::HolesConfirmed => Plan::parse(QUIET).expect("a test of the plans reads it"),
         Mutant::MembersAskedOnce => Plan::everyday(),
-        _ => Plan::parse(DENSE).expect("a test of the plans reads it"),
+        // An edit must outlive what it is about, and somebody come late right then.
+        Mutant::RecallExpires => Plan { recalls_percent: 30, wishes_percent: 100, ..dense },
+        _ => dense,
     }
 }
 

@@ -127,6 +127,10 @@ impl World {
                 // Who is blocked is not told, and after the block only of what is read from then on.
                 let hears = |peer: &Uin| self.oracle.truth.blocks(own, *peer).is_empty();
                 let peer = channel.peer_of(own).filter(|peer| *peer != own && tells)?;
+                let newest = self.oracle.truth.blocks(own, peer).last();
+                if newest.is_some_and(|(begins, _)| *begins) {
+                    return None; // who is blocked hears nothing of it
+                }
                 let peer = Some(peer).filter(hears)?;
                 self.missing_receipt(&core, (own, read), (peer, channel))
             })
