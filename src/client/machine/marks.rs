@@ -49,8 +49,11 @@ pub(crate) struct Marks {
     /// Channels whose mark the server is to be told, and when.
     unsaid: BTreeSet<ChannelId>,
     say_due: Option<Mono>,
-    /// The server refused the last ones for now: it is not said again before it is due.
+    /// The server refused the last ones for their number: nothing is said before it is due.
     is_held: bool,
+    /// When what the server does not have is said once more; what is read meanwhile need not wait
+    /// for that.
+    all_due: Option<Mono>,
     /// How often the server did not know yet, on this connection, that the user may read.
     ungranted: u32,
     asks: VecDeque<Ask>,
@@ -115,7 +118,7 @@ impl Marks {
     pub(crate) fn disconnected(&mut self) {
         (self.is_synced, self.is_under_way) = (false, false);
         (self.ask_again, self.say_due, self.answering) = (None, None, 0);
-        (self.ungranted, self.is_held) = (0, false);
+        (self.ungranted, self.is_held, self.all_due) = (0, false, None);
         self.unsaid.clear();
     }
 
@@ -161,6 +164,10 @@ impl Marks {
         }
         if self.is_synced && !self.is_under_way {
             self.ask_next(out);
+        }
+        if self.all_due.is_some_and(|at| at <= now) {
+            self.all_due = None;
+            self.say_all_again(now);
         }
         let may_join = out.has_transmitted() && !self.is_held;
         if self.say_due.is_some_and(|due| due <= now || may_join) {
@@ -343,13 +350,16 @@ impl Marks {
         let again = now.after_ms(u64::from(wait_ms.max(1)));
         match kind {
             Kind::MarksAsk => self.ask_again = Some(again),
-            Kind::Read if code == Code::TooManyRequests => self.say_all_again(again),
+            Kind::Read if code == Code::TooManyRequests => {
+                self.say_all_again(again);
+                self.is_held = true;
+            }
             Kind::Read if code == Code::NotGranted => {
                 // After a start the server learns what users may read of groups; of a channel that
                 // is lost to this user it never will.
                 let wait_ms = READ_AGAIN_MS << self.ungranted.min(READ_AGAIN_DOUBLINGS);
                 self.ungranted += 1;
-                self.say_all_again(now.after_ms(wait_ms));
+                self.all_due = Some(now.after_ms(wait_ms));
             }
             Kind::ReceiptsAsk | Kind::UnreadAsk if self.is_under_way => {
                 let Some(ask) = self.asks.pop_front_if(|ask| ask.kind() == kind) else {
@@ -366,11 +376,11 @@ impl Marks {
     fn say_all_again(&mut self, at: Mono) {
         let behind = self.own.iter().filter(|(_, own)| own.confirmed < own.read);
         self.unsaid = behind.map(|(channel, _)| *channel).collect();
-        (self.say_due, self.is_held) = (Some(at), true);
+        self.say_due = Some(at);
     }
 
     /// When something is due.
     pub(crate) fn due(&self) -> Option<Mono> {
-        self.say_due.into_iter().chain(self.ask_again).min()
+        self.say_due.into_iter().chain(self.ask_again).chain(self.all_due).min()
     }
 }

@@ -4,7 +4,7 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 use tern_protocol::frames::{PushBody, action};
 use tern_protocol::group::ChangeView;
-use tern_protocol::{ChannelId, DeviceId, Incarnation, MessageId, SendKey, Uin};
+use tern_protocol::{ChannelId, DeviceId, Epoch, Incarnation, MessageId, Uin};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::Shard;
@@ -44,8 +44,8 @@ pub struct Recovery<T> {
     home: Home,
     marks: Marks,
     losses: Losses,
-    /// Devices whose chain has a loss since they used an older epoch than their newest.
-    torn: FxHashSet<Device>,
+    /// Devices whose chain has a loss, and the epoch of their first message behind it.
+    torn: FxHashMap<Device, Epoch>,
     /// The newest message of each channel that was not lost: once something is lost.
     newest: Option<FxHashMap<Offset, ChannelId>>,
 }
@@ -83,7 +83,7 @@ impl<T: DedupTable> Recovery<T> {
             home: Home::new(placement.shards()),
             marks: Marks::default(),
             losses: Losses::default(),
-            torn: FxHashSet::default(),
+            torn: FxHashMap::default(),
             newest: None,
         }
     }
@@ -103,8 +103,7 @@ impl<T: DedupTable> Recovery<T> {
             StateKind::Device => DeviceRow::ref_from_bytes(row).ok().map(|row| {
                 self.home.restore_device(row);
             }),
-            StateKind::Window if self.table_applied >= at => Some(()),
-            StateKind::Window => self.restore_window(row),
+            StateKind::Window => self.restore_window(row, self.table_applied >= at),
             StateKind::Tombstone => {
                 TombstoneRow::ref_from_bytes(row).ok().and_then(|row| self.losses.restore(row))
             }
@@ -140,14 +139,17 @@ impl<T: DedupTable> Recovery<T> {
 
     /// Rows claim nothing of the log until the last one is in: a table that was half filled by a
     /// recovery that died knows nothing.
-    fn restore_window(&mut self, row: &[u8]) -> Option<()> {
+    fn restore_window(&mut self, row: &[u8], is_known: bool) -> Option<()> {
         let row = WindowRow::ref_from_bytes(row).ok()?;
         let (uin, device) = (Uin::from(row.uin), DeviceId::from(row.device));
+        if row.torn.get() != 0 {
+            self.torn.insert(Device { uin, device }, row.epoch.into());
+        }
+        if is_known {
+            return Some(()); // by the table that outlived the process
+        }
         if self.table.get(uin, device).is_none() {
             self.table.reserve().ok()?;
-        }
-        if row.torn.get() != 0 {
-            self.torn.insert(Device { uin, device });
         }
         self.table.put(uin, device, DedupEntry::from(*row), Offset::NONE);
         Some(())
@@ -253,10 +255,12 @@ impl<T: DedupTable> Recovery<T> {
 
     fn replay_key(&mut self, at: Offset, body: &PushBody, before: Offset) -> Result<(), String> {
         let after_loss = self.losses.meet_device(before);
-        if at < self.table_applied {
-            return Ok(()); // the table outlived the process and knows it
-        }
         let (uin, device) = (Uin::from(body.sender), DeviceId::from(body.device));
+        if at < self.table_applied {
+            // The table outlived the process and knows it, but not what is torn.
+            self.tear(Device { uin, device }, body.key().epoch, after_loss);
+            return Ok(());
+        }
         let entry = self.table.get(uin, device);
         if entry.is_some_and(|entry| entry.last >= at) {
             return Ok(()); // rows of a newer checkpoint told it, in a recovery that died
@@ -271,27 +275,21 @@ impl<T: DedupTable> Recovery<T> {
             let full = "no memory for the deduplication table".to_owned();
             self.table.reserve().map_err(|_| full)?;
         }
-        let torn = self.tear(Device { uin, device }, entry.as_ref(), body.key(), after_loss);
+        let torn = self.tear(Device { uin, device }, body.key().epoch, after_loss);
         let entry = DedupEntry::replay(entry.as_ref(), body.key(), at, torn);
         self.table.put(uin, device, entry, self.end);
         Ok(())
     }
 
-    /// Whether a device may have used keys of this epoch, or of those before, that are lost. A
-    /// later epoch has closed the one of a loss.
-    fn tear(
-        &mut self,
-        device: Device,
-        entry: Option<&DedupEntry>,
-        key: SendKey,
-        after_loss: bool,
-    ) -> bool {
+    /// A message of a device under a key of this epoch. Says whether the device may have used keys of
+    /// it, or of those before, that are lost. A later epoch has closed the one of a loss.
+    fn tear(&mut self, device: Device, epoch: Epoch, after_loss: bool) -> bool {
         if after_loss {
-            self.torn.insert(device);
-        } else if entry.is_some_and(|entry| entry.epoch < key.epoch) {
+            self.torn.insert(device, epoch);
+        } else if self.torn.get(&device).is_some_and(|torn| *torn < epoch) {
             self.torn.remove(&device);
         }
-        self.torn.contains(&device)
+        self.torn.contains_key(&device)
     }
 
     /// The message at `at` is lost; the next record can begin at `end`. `links` are its own, if
@@ -356,7 +354,7 @@ impl<T: DedupTable> Recovery<T> {
     /// If the log has failed already.
     pub fn finish<L: Log>(self, mut log: L) -> Shard<L, T> {
         let newest = |device: &Device| self.table.get(device.uin, device.device);
-        let torn = self.torn.iter().filter_map(newest).map(|entry| entry.last);
+        let torn = self.torn.keys().filter_map(newest).map(|entry| entry.last);
         let newest = self.losses.doubts().into_iter().chain(torn).collect();
         let mut is_kept = |at: Offset| log.with_record(at, |_| ()) != Err(ReadError::Expired);
         let ranges = self.losses.ranges().filter(|(at, _)| is_kept(*at)).collect();
@@ -421,7 +419,7 @@ impl Recovery<MemoryTable> {
         }
         for mut row in self.table.rows() {
             let device = Device { uin: row.uin.into(), device: row.device.into() };
-            row.torn = u32::from(self.torn.contains(&device)).into();
+            row.torn = u32::from(self.torn.contains_key(&device)).into();
             emit(StateKind::Window, &[row.as_bytes()])?;
         }
         for row in self.losses.rows() {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use common::Rng;
 use tern_core::Recovery;
-use tern_core::dedup::{DedupEntry, Verdict};
+use tern_core::dedup::{DedupEntry, DedupTable, Verdict};
 use tern_core::log::{Links, Offset, Record, RecordKind};
 use tern_core::memory::MemoryTable;
 use tern_core::placement::{Placement, ShardId};
@@ -186,6 +186,16 @@ fn fresh() -> Replay {
     Recovery::new(ShardId(0), Placement::new(1, 1), MemoryTable::default(), Offset::NONE)
 }
 
+/// With the table that a replay left, as one that outlives its process.
+fn with_table_of(all: &Replay) -> Replay {
+    let (mut table, end) = (MemoryTable::default(), Offset(u64::MAX));
+    for (_, bytes) in rows(all).iter().filter(|(kind, _)| *kind == StateKind::Window) {
+        let row = WindowRow::ref_from_bytes(bytes).expect("a row");
+        table.put(row.uin.into(), row.device.into(), DedupEntry::from(*row), end);
+    }
+    Recovery::new(ShardId(0), Placement::new(1, 1), table, end)
+}
+
 fn replay(recovery: &mut Replay, log: &Log, steps: &[Step]) {
     for step in steps {
         match *step {
@@ -319,19 +329,22 @@ fn check_rows(log: &Log, all: &Replay, cut: usize) {
         Step::Message(index) => Some(log.messages[*index].end),
         _ => None,
     });
-    let mut second = fresh();
-    if let Some(incarnation) = incarnation {
-        second.raise(Incarnation(incarnation));
+    for (mut second, outlived) in [(fresh(), false), (with_table_of(all), true)] {
+        if let Some(incarnation) = incarnation {
+            second.raise(Incarnation(incarnation));
+        }
+        for (kind, bytes) in rows(&first) {
+            let at = covered.unwrap_or_default();
+            second.restore(at, kind, &bytes).expect("a row of our own");
+        }
+        if !outlived {
+            assert_eq!(rows(&second), rows(&first), "rows give themselves again");
+        }
+        replay(&mut second, log, &log.steps[cut..]);
+        assert_eq!(rows(&second), rows(all), "restored after {cut} steps, {outlived}");
+        assert_eq!(second.tombstones(), all.tombstones());
+        assert_eq!(second.unexplained(), all.unexplained());
     }
-    for (kind, bytes) in rows(&first) {
-        let at = covered.unwrap_or_default();
-        second.restore(at, kind, &bytes).expect("a row of our own");
-    }
-    assert_eq!(rows(&second), rows(&first), "rows give themselves again");
-    replay(&mut second, log, &log.steps[cut..]);
-    assert_eq!(rows(&second), rows(all), "restored after {cut} steps");
-    assert_eq!(second.tombstones(), all.tombstones());
-    assert_eq!(second.unexplained(), all.unexplained());
 }
 
 fn try_log(seed: u64) -> (usize, usize, usize) {

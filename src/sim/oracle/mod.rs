@@ -18,7 +18,7 @@ use tern_core::mail::Device;
 use tern_core::placement::ShardId;
 use tern_groupmodel::Rest;
 use tern_protocol::frames::SendAck;
-use tern_protocol::{ChannelId, Code, Epoch, Incarnation, Uin};
+use tern_protocol::{ChannelId, Code, Epoch, Incarnation, SendKey, Uin};
 
 use crate::disk::Disk;
 use checks::{
@@ -127,7 +127,7 @@ impl Oracle {
         // A frame that is repeated brings back what was lost with a life, in any order; and so may
         // a copied device what was called unknown, or refused by a group as it was.
         let is_late = self.keys.was_unknown(fact.sender, fact.key)
-            || self.keys.refusal_of(fact.sender, fact.key).is_some();
+            || self.keys.was_refused(fact.sender, fact.key);
         let may_be_late = self.lives.lost_key(fact.sender, fact.key) || (copied && is_late);
         if !may_be_late {
             let verdict = in_order(&self.truth, &fact, copied);
@@ -361,7 +361,22 @@ impl Oracle {
     ) {
         let copied = self.is_copied(device);
         let by_rules = |code: &Code| self.is_by_rules(result.channel, *code);
-        let said = result.key.and_then(|key| self.keys.refusal_of(device, key)).filter(by_rules);
+        // What was refused by rules before, and forgotten by both sides, is closed once a younger
+        // message of its device stands in its channel.
+        let younger = self.truth.newest_key(result.channel, device);
+        let is_behind = |key: SendKey| {
+            younger.is_some_and(|younger| younger.epoch == key.epoch && younger > key)
+        };
+        let is_known = |code: &Code| {
+            by_rules(code) || *code == Code::KeyClosed && result.key.is_some_and(is_behind)
+        };
+        let said = match (result.outcome, result.key) {
+            (SendOutcome::Refused(code), Some(key)) => {
+                Some(code).filter(|code| self.keys.was_refused_by(device, key, *code))
+            }
+            _ => None,
+        };
+        let said = said.filter(is_known);
         if let (SendOutcome::Refused(code), Some(key)) = (result.outcome, result.key)
             && by_rules(&code)
         {

@@ -215,6 +215,19 @@ fn what_stands_in_the_next_life_is_confirmed() {
     must_hold(&Plan::everyday(), "everyday", 5_007_585);
 }
 
+/// A lost message had the newest key of its device but not the last place, and the process that
+/// kept its table forgot that.
+#[test]
+fn a_key_that_a_loss_tore_out_is_doubtful_in_every_process() {
+    must_hold(&Plan::everyday(), "everyday", 910_013);
+}
+
+/// A user could not read a channel any more, and all that he read elsewhere was told too late.
+#[test]
+fn what_is_read_is_told_though_a_channel_is_refused() {
+    must_hold(&Plan::everyday(), "everyday", 7_004_185);
+}
+
 fn with_packets() -> Plan {
     Plan { depth: Depth::Quic, ..Plan::everyday() }
 }

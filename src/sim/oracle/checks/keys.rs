@@ -22,8 +22,8 @@ pub struct Keys {
     told: BTreeMap<(Device, SendKey), Code>,
     /// Those that the server must still know, and when they left it first.
     by_rules: BTreeMap<(Device, SendKey), u64>,
-    /// The newest final refusal of each key.
-    refused: BTreeMap<(Device, SendKey), Code>,
+    /// The final refusals of each key: a copy that comes later may get another one.
+    refused: BTreeMap<(Device, SendKey), Vec<Code>>,
     acked: BTreeMap<(Device, SendKey), (ChannelId, u64, u64)>,
     unknown: BTreeSet<(Device, SendKey)>,
 }
@@ -65,9 +65,14 @@ impl Keys {
         self.unknown.contains(&(sender, key))
     }
 
-    /// What the server refused this key by, the last time that it did so for good.
-    pub fn refusal_of(&self, sender: Device, key: SendKey) -> Option<Code> {
-        self.refused.get(&(sender, key)).copied()
+    /// Whether the server refused this key by this code for good.
+    pub fn was_refused_by(&self, sender: Device, key: SendKey, code: Code) -> bool {
+        self.refused.get(&(sender, key)).is_some_and(|codes| codes.contains(&code))
+    }
+
+    /// Whether the server refused this key for good.
+    pub fn was_refused(&self, sender: Device, key: SendKey) -> bool {
+        self.refused.contains_key(&(sender, key))
     }
 
     /// A process of the server starts. A copy of what was refused can't be on its way to it, unless
@@ -112,7 +117,10 @@ impl Keys {
             self.unknown.insert((sender, key));
         }
         if code.class() == Class::Final {
-            self.refused.insert((sender, key), code);
+            let codes = self.refused.entry((sender, key)).or_default();
+            if !codes.contains(&code) {
+                codes.push(code);
+            }
         }
         let says_nothing_of_the_key = matches!(code, Code::KeyUnknown | Code::KeyConflict);
         if code.class() != Class::Final || says_nothing_of_the_key {
