@@ -197,17 +197,8 @@ impl Delivery {
         let wanted = wanted.filter(|_| is_new);
         let wanted_from =
             wanted.map_or(0, |newest| grant.to.next().0.saturating_sub(newest.into()));
-        for (first, code) in [
-            (grant.visible_from, Code::NotVisible),
-            (grant.from, Code::Expired),
-            (MessageId(wanted_from), Code::Skipped),
-        ] {
-            if view.pushed.next() < first {
-                let to = MessageId(first.0 - 1);
-                gap(context, link, channel, view.pushed.next(), to, code);
-                self.window.step(view.step_over(to));
-            }
-        }
+        self.step_to_readable(context, link, channel, (&grant, MessageId(wanted_from)));
+        let view = self.views.get_mut(&channel).expect("it was just made");
         view.grant = Some(grant);
         self.make_ready(channel);
     }
@@ -283,7 +274,7 @@ impl Delivery {
 
     /// A heartbeat. A device that does not ack is told what there is instead of being pushed to.
     pub(super) fn beat(&mut self, context: &mut Context<'_>, link: LinkId) {
-        self.heal();
+        self.heal(context, link);
         if self.warming || !self.window.beat(context.config) {
             return;
         }
@@ -300,10 +291,32 @@ impl Delivery {
         }
     }
 
+    /// Tells of what comes next and is not to be read, or not wanted, and steps over it.
+    fn step_to_readable(
+        &mut self,
+        context: &mut Context<'_>,
+        link: LinkId,
+        channel: ChannelId,
+        (grant, wanted_from): (&Grant, MessageId),
+    ) {
+        let view = self.views.get_mut(&channel).expect("the caller has looked it up");
+        for (first, code) in [
+            (grant.visible_from, Code::NotVisible),
+            (grant.from, Code::Expired),
+            (wanted_from, Code::Skipped),
+        ] {
+            if view.pushed.next() < first {
+                let to = MessageId(first.0 - 1);
+                gap(context, link, channel, view.pushed.next(), to, code);
+                self.window.step(view.step_over(to));
+            }
+        }
+    }
+
     /// The transport holds what left in free order for delivered, but only the ack
     /// of the device proves that: a channel without any since the heartbeat before is pushed once
-    /// more, in order.
-    fn heal(&mut self) {
+    /// more, in order, as far as it may still be read.
+    fn heal(&mut self, context: &mut Context<'_>, link: LinkId) {
         let Some(free) = self.free.take() else { return };
         for (channel, before) in free.0 {
             let view = self.views.get_mut(&channel).expect("a pushed channel has a view");
@@ -314,7 +327,9 @@ impl Delivery {
             view.is_free = false;
             if view.acked < view.pushed {
                 let (acked, healed_to) = (view.acked, view.pushed);
+                let grant = view.grant.clone().expect("a pushed channel has a grant");
                 self.push_again_after(channel, acked);
+                self.step_to_readable(context, link, channel, (&grant, MessageId(0)));
                 self.make_next(channel, healed_to);
             }
         }

@@ -2,12 +2,13 @@
 
 mod common;
 
+use common::groups::{Wish, gaps, ids};
 use common::{Client, World, cursor, digest, direct};
 use tern_core::config::Config;
 use tern_core::io::Input;
 use tern_core::io::Order::{self, Free, Kept};
 use tern_core::memory::MemoryReader;
-use tern_protocol::frames::{Ping, capabilities};
+use tern_protocol::frames::{Ping, action, capabilities};
 use tern_protocol::{Flags, Kind};
 
 /// A world, alice and bob in it; both sides offer datagrams as told.
@@ -138,4 +139,22 @@ fn what_is_pushed_once_more_keeps_its_room_in_the_window() {
     assert_eq!(world.pushes(&bob), [(2, b"two".to_vec())], "and not what waits for room");
     bob.ack(&mut world, direct(1, 2), 2);
     assert_eq!(world.pushes(&bob), [(2, b"b".to_vec())]);
+}
+
+/// Who was thrown out and came back may not read what was said meanwhile, also where what he was
+/// pushed before is pushed once more.
+#[test]
+fn what_is_pushed_once_more_is_for_who_may_read_it_now() {
+    let (mut world, mut alice, bob) = world(true, capabilities::DATAGRAMS);
+    let channel = alice.create(&mut world, 1, 0, &[2]);
+    bob.ack(&mut world, channel, 1);
+    alice.send(&mut world, channel, b"free, and lost");
+    alice.change(&mut world, channel, &Wish::of(action::KICK, &[2]));
+    alice.send(&mut world, channel, b"not for bob");
+    alice.change(&mut world, channel, &Wish::of(action::ADD, &[2]));
+    let got = world.take(&bob);
+    assert_eq!((ids(&got, channel), gaps(&got, channel).len()), (vec![1, 2, 3, 5], 1));
+    beat(&mut world, &bob);
+    beat(&mut world, &bob);
+    assert_eq!(ids(&world.take(&bob), channel), [5], "once more, as far as it is his");
 }

@@ -228,6 +228,13 @@ fn what_is_read_is_told_though_a_channel_is_refused() {
     must_hold(&Plan::everyday(), "everyday", 7_004_185);
 }
 
+/// Who was thrown out and came back was pushed what was said meanwhile, when a heartbeat pushed
+/// once more what was never acked.
+#[test]
+fn what_is_pushed_once_more_is_for_who_may_read_it_now() {
+    must_hold(&Plan::everyday(), "everyday", 11_006_220);
+}
+
 fn with_packets() -> Plan {
     Plan { depth: Depth::Quic, ..Plan::everyday() }
 }
