@@ -1,8 +1,9 @@
 //! Sends whose time is over: a younger one of the same device stands in their channel already. A
 //! younger one is appended only when the older was appended or refused for good, so this one was
-//! refused. Its client did not keep that, and the server forgot it: both may have died since.
+//! refused. Its client did not keep that, and the server forgot it: both may have died since. Only
+//! after another login can a client have forgotten.
 //!
-//! Comes in: a new key below its device's newest one, a rare thing. Goes out: whether it is late in
+//! Comes in: a new key of an older login, below its device's newest one, a rare thing. Goes out: whether it is late in
 //! its channel. Worth naming: the window says how many younger keys there are, so the walk along
 //! the device's chain ends once it has met them all, after 64 records or far less.
 
@@ -35,6 +36,8 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         offer: Offer,
         entry: Option<&DedupEntry>,
     ) -> Option<Offer> {
+        let is_of_before = offer.key().epoch < offer.epoch;
+        let entry = entry.filter(|_| is_of_before);
         let younger = entry.map_or(0, |entry| entry.younger_than(offer.key()));
         let Some(last) = entry.filter(|_| younger > 0).map(|entry| entry.last) else {
             return Some(offer);

@@ -98,9 +98,11 @@ fn a_message_is_never_appended_behind_a_younger_one_of_its_device() {
     alice.send(&mut world, direct(1, 2), b"first");
     alice.send_as(&mut world, direct(1, 2), alice.epoch, 3, 1, b"third: the second was refused");
     alice.send_as(&mut world, direct(1, 3), alice.epoch, 6, 0, b"elsewhere");
+    let old = alice.epoch;
+    let alice = world.login(0, 1, 1, &[cursor(direct(1, 2), 2, 1), cursor(direct(1, 3), 1, 1)]);
     world.take(&alice);
-    alice.send_as(&mut world, direct(1, 2), alice.epoch, 2, 1, b"second, said again");
-    alice.send_as(&mut world, direct(1, 2), alice.epoch, 5, 3, b"younger ones are elsewhere");
+    alice.send_as(&mut world, direct(1, 2), old, 2, 1, b"second, said again");
+    alice.send_as(&mut world, direct(1, 2), old, 5, 3, b"younger ones are elsewhere");
     let got = world.take(&alice);
     assert_eq!((refusals(&got), acks(&got)), (vec![(2, Code::KeyClosed)], vec![(5, 3)]));
 }

@@ -72,9 +72,9 @@ fn cursors_of(first: u64, count: u64) -> Vec<Cursor> {
 
 #[test]
 fn s16_cursors_without_end_are_refused() {
-    /// What the cursors of one session may cost, in KiB: 16,384 of about 100 bytes, and the map
+    /// What the cursors of one session may cost, in KiB: 32,768 of about 100 bytes, and the map
     /// while it grows.
-    const SESSION_KIB_MAX: u64 = 8 << 10;
+    const SESSION_KIB_MAX: u64 = 16 << 10;
     /// Cursors of the longest frame.
     const LONGEST: u64 = (PAYLOAD_BYTES_MAX / size_of::<Cursor>()) as u64;
     let stage = Stage::start("S-16-cursors", &[]);
@@ -86,7 +86,7 @@ fn s16_cursors_without_end_are_refused() {
         let mut peer = peer_at(&stage, &account, At::LoggedIn);
         said = 0;
         while peer.end().is_none() {
-            assert!(said <= 16_384 + 2 * LONGEST, "{said} cursors were taken");
+            assert!(said <= 32_768 + 2 * LONGEST, "{said} cursors were taken");
             peer.say(&words::cursors(&cursors_of(said, LONGEST), false));
             peer.turn(std::time::Duration::from_millis(1));
             said += LONGEST;

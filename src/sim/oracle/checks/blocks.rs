@@ -20,8 +20,9 @@ type Change = (bool, Place);
 pub struct Blocks {
     /// By connection: the wish that the server has, and how often it was changed before.
     wishes: BTreeMap<u64, usize>,
-    /// By install: how often each block of its user was changed when it asked for all of them.
-    pages: BTreeMap<u32, VecDeque<BTreeMap<Uin, usize>>>,
+    /// By install: how often each block of its user was changed when it asked for all of them;
+    /// `None` if the logs lost something since, for the answer may be of before.
+    pages: BTreeMap<u32, VecDeque<Option<BTreeMap<Uin, usize>>>>,
     /// Installs of which a process was told since it started.
     told: BTreeSet<u32>,
 }
@@ -92,7 +93,7 @@ impl Blocks {
     pub fn page_asked(&mut self, truth: &Truth, install: u32, uin: Uin) {
         let ever = truth.ever_blocked(uin);
         let since = ever.map(|other| (other, truth.blocks(uin, other).len())).collect();
-        self.pages.entry(install).or_default().push_back(since);
+        self.pages.entry(install).or_default().push_back(Some(since));
     }
 
     /// Whether an install waits for that.
@@ -107,8 +108,9 @@ impl Blocks {
 
     /// It is told.
     pub fn page_told(&mut self, truth: &Truth, install: u32, uin: Uin, page: &[Uin]) -> Verdict {
-        let since = self.answered(install);
+        let answered = self.answered(install);
         self.told.insert(install);
+        let Some(since) = answered else { return Ok(()) };
         let told: BTreeSet<Uin> = page.iter().copied().collect();
         let ever: BTreeSet<Uin> = truth.ever_blocked(uin).chain(told.iter().copied()).collect();
         let wrong = ever.into_iter().find(|other| {
@@ -126,9 +128,9 @@ impl Blocks {
         self.answered(install);
     }
 
-    fn answered(&mut self, install: u32) -> BTreeMap<Uin, usize> {
+    fn answered(&mut self, install: u32) -> Option<BTreeMap<Uin, usize>> {
         let asked = self.pages.get_mut(&install).and_then(VecDeque::pop_front);
-        asked.unwrap_or_default()
+        asked.unwrap_or_else(|| Some(BTreeMap::new()))
     }
 
     /// A process of an install starts.
@@ -141,7 +143,7 @@ impl Blocks {
     pub fn clamp(&mut self) {
         self.wishes.clear();
         self.told.clear();
-        self.pages.values_mut().flatten().for_each(BTreeMap::clear);
+        self.pages.values_mut().flatten().for_each(|since| *since = None);
     }
 }
 

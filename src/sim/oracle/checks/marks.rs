@@ -31,6 +31,9 @@ pub struct Marks {
     receipts: BTreeMap<(u32, ChannelId), Far>,
     /// By install and channel: the mark that is stored, and of which incarnation.
     stored: BTreeMap<(u32, ChannelId), (u32, u64)>,
+    /// The server came back once, perhaps to a group that was smaller then; a count that was made
+    /// before may come after.
+    has_restarted: bool,
 }
 
 /// A mark as it is told.
@@ -76,6 +79,7 @@ impl Marks {
     pub fn server_starts(&mut self) {
         self.told.clear();
         self.floors.clear();
+        self.has_restarted = true;
     }
 
     /// A process of an install starts.
@@ -175,7 +179,7 @@ impl Marks {
         let ever = truth.group(channel).map_or(0, |group| group.users().count()) as u32; // few
         let is_so = told.read <= told.delivered.min(read)
             && told.delivered <= told.members.min(delivered)
-            && told.members <= ever;
+            && (told.members <= ever || self.has_restarted);
         demand(is_so, || {
             format!(
                 "{asks} is told {told:?} of {channel}#{id}; {delivered} said delivered, {read} \
@@ -206,7 +210,12 @@ pub fn unread(
     let is_there = |(fact, place): &&(Fact, Place)| {
         fact.id >= first && truth.recall_of(fact.channel, fact.id).is_none() && !is_gone(*place)
     };
-    let least = all().filter(is_there).count() as u64;
+    // Who came into a group once more may still be answered by what he could read before.
+    let is_of_before = told.channel.is_group() && told.newest.0 < truth.newest(told.channel);
+    let least = match is_of_before && !is_exact {
+        true => 0,
+        false => all().filter(is_there).count() as u64,
+    };
     let most = if is_exact { least } else { all().count() as u64 };
     let top = u64::from(UNREAD_COUNT_MAX);
     let count = u64::from(told.count);
