@@ -3,9 +3,10 @@
 //! refused. Its client did not keep that, and the server forgot it: both may have died since. Only
 //! after another login can a client have forgotten.
 //!
-//! Comes in: a new key of an older login, below its device's newest one, a rare thing. Goes out: whether it is late in
-//! its channel. Worth naming: the window says how many younger keys there are, so the walk along
-//! the device's chain ends once it has met them all, after 64 records or far less.
+//! Comes in: a new key of an older login, below its device's newest one, a rare thing. Goes out:
+//! whether it is late in its channel. Worth naming: the window says how many younger keys there
+//! are, so the walk along the device's chain ends once it has met them all, after 64 records or
+//! far less.
 
 use tern_protocol::Code;
 use tern_protocol::frames::PushBody;
