@@ -235,6 +235,13 @@ fn what_is_pushed_once_more_is_for_who_may_read_it_now() {
     must_hold(&Plan::everyday(), "everyday", 11_006_220);
 }
 
+/// A phone went back to a backup from before its history had restarted, and the judge took from
+/// it what stood in the backup.
+#[test]
+fn a_restored_phone_has_the_messages_of_its_backup() {
+    must_hold(&Plan::everyday(), "everyday", 20_002_426);
+}
+
 fn with_packets() -> Plan {
     Plan { depth: Depth::Quic, ..Plan::everyday() }
 }

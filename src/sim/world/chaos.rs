@@ -277,11 +277,13 @@ impl World {
     fn restore(&mut self, install: usize) -> bool {
         let Some(backup) = self.installs[install].backup.take() else {
             self.installs[install].backup = Some(self.installs[install].store.copy());
+            self.oracle.logs.backed_up(install as u32);
             return false;
         };
         self.oracle.copied(self.installs[install].device);
         self.crash_device(install, false);
         self.installs[install].store = backup;
+        self.oracle.logs.restored(install as u32);
         self.restart_device(install, true);
         true
     }

@@ -27,9 +27,25 @@ pub struct Logs {
     logs: BTreeMap<(u32, ChannelId), Log>,
     /// What applications were given and have not shown.
     given: BTreeMap<(u32, ChannelId), BTreeMap<u64, Fact>>,
+    /// What stands in the backups of phones.
+    backups: BTreeMap<u32, BTreeMap<ChannelId, Log>>,
 }
 
 impl Logs {
+    /// The phone's disk is kept as a backup.
+    pub fn backed_up(&mut self, install: u32) {
+        let own = self.logs.iter().filter(|((of, _), _)| *of == install);
+        let kept = own.map(|((_, channel), log)| (*channel, log.clone())).collect();
+        self.backups.insert(install, kept);
+    }
+
+    /// The phone's disk is what its backup was.
+    pub fn restored(&mut self, install: u32) {
+        self.logs.retain(|(of, _), _| *of != install);
+        let kept = self.backups.remove(&install).unwrap_or_default();
+        self.logs.extend(kept.into_iter().map(|(channel, log)| ((install, channel), log)));
+    }
+
     /// A process starts with these cursors. If `restored`, the log goes no further than they do.
     pub fn started(&mut self, install: u32, cursors: &[(ChannelId, u64)], restored: bool) {
         self.given.retain(|(of, _), _| *of != install);
@@ -177,6 +193,20 @@ mod tests {
         assert_eq!(logs.is_whole(&truth, 2, (channel, 1, 2)), Ok(()));
         assert_eq!(logs.are_same(1, 2, channel), Ok(2));
         logs.restarted(1, channel, 2);
+        assert!(logs.is_whole(&truth, 1, (channel, 1, 2)).is_err());
+    }
+
+    #[test]
+    fn a_restored_phone_has_what_its_backup_had() {
+        let (first, second) = (fact(1, 1), fact(2, 2));
+        let (truth, channel) = (truth(&[first.clone(), second.clone()]), first.channel);
+        let mut logs = Logs::default();
+        has(&mut logs, 1, &first);
+        logs.backed_up(1);
+        has(&mut logs, 1, &second);
+        logs.restarted(1, channel, 1);
+        logs.restored(1);
+        assert_eq!(logs.is_whole(&truth, 1, (channel, 1, 1)), Ok(()));
         assert!(logs.is_whole(&truth, 1, (channel, 1, 2)).is_err());
     }
 }
