@@ -70,6 +70,8 @@ faults! {
     Reinstall "reinstall" Blow "a device is gone for ever; its user has a new one";
     Clone "clone" Blow "a device's store is copied to a second phone, and both run";
     Restore "restore" Blow "a device goes back to an older copy of its own store";
+    Away "away" Blow "a device is off for minutes to days, and comes back";
+    DeviceClockBack "device-clock-back" Blow "a device's clock goes back by up to an hour";
     DeviceClock "device-clock" Blow "a device's clock leaps ahead by up to an hour";
     WallJump "wall-jump" Blow "the server's wall clock jumps forwards or back";
     BodyDamaged "body-damaged" Blow "the body of a message is damaged on the disk";

@@ -78,6 +78,7 @@ mutants! {
     ExpiresEarly "expires-early" "the clock of retention believes in time that never went by";
     ConfirmsFirst "confirms-first" "the application confirms a message before it shows it";
     LifeNotRaised "life-not-raised" "a restored backup goes on in the life that it was made in";
+    ClockUnsteady "clock-unsteady" "a machine is told a time before that of its last turn";
     LoginForgotten "login-forgotten" "a checkpoint forgets the newest login of each device";
     [in core]
     RepeatUnproven "repeat-unproven" "the repeat of a message is acked before it is durable";

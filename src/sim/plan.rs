@@ -232,7 +232,16 @@ mod tests {
     fn plans_are_read_and_a_seed_has_weight() {
         let quiet = include_str!("plans/quiet.toml");
         let dense = include_str!("plans/dense.toml");
-        for text in [EVERYDAY, include_str!("plans/storm.toml"), quiet, dense] {
+        let named = [
+            include_str!("plans/groups.toml"),
+            include_str!("plans/devices.toml"),
+            include_str!("plans/offline.toml"),
+            include_str!("plans/slow.toml"),
+            include_str!("plans/fencing.toml"),
+            include_str!("plans/beats.toml"),
+        ];
+        let others = [EVERYDAY, include_str!("plans/storm.toml"), quiet, dense];
+        for text in named.into_iter().chain(others) {
             let plan = Plan::parse(text).unwrap();
             for seed in 0..200 {
                 let draw = plan.draw(seed);

@@ -22,9 +22,13 @@ impl Trace {
         Self { hash: 0, steps: 0, lines, lines_max }
     }
 
+    /// The next thing of the agenda happens, whether it leaves a note or not.
+    pub fn step(&mut self) {
+        self.steps += 1;
+    }
+
     /// Something happened: numbers and bytes that the hash takes in, and a line for people.
     pub fn note(&mut self, now: u64, numbers: &[u64], bytes: &[u8], line: Arguments<'_>) {
-        self.steps += 1;
         self.take(now);
         numbers.iter().for_each(|number| self.take(*number));
         for part in bytes.chunks(8) {
@@ -49,7 +53,7 @@ impl Trace {
         self.hash
     }
 
-    /// Things that happened so far.
+    /// Things of the agenda that happened so far.
     pub fn steps(&self) -> u64 {
         self.steps
     }

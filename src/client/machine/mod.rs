@@ -63,7 +63,7 @@ pub use io::{
     BlockPage, Change, Effect, End, Event, Identity, Input, Message, Position, Proof, Saved,
     SavedSend, SendId, SendOutcome, SendResult, State, Ticket, UNMADE,
 };
-pub use time::Mono;
+pub use time::{Mono, Steady};
 pub use tuning::Tuning;
 
 /// One device's side of the protocol.

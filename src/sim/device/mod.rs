@@ -7,7 +7,7 @@ pub use store::SimStore;
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use tern_client::machine::{Identity, Machine, Mono, Position, Proof, SendId};
+use tern_client::machine::{Identity, Machine, Mono, Position, Proof, SendId, Steady};
 use tern_core::mail::Device;
 use tern_protocol::{ChannelId, MessageId, Uin};
 
@@ -38,6 +38,8 @@ pub struct Install {
     pub is_gone: bool,
     /// The path to the server: milliseconds one way, and by how much it varies.
     pub path: (u64, u64),
+    /// It is off, and does not start before.
+    pub away_until: u64,
     /// Nothing gets through between it and the server before.
     pub cut_off_until: u64,
     /// Frames of sends that left.
@@ -57,6 +59,10 @@ pub struct Process {
     pub born: u64,
     /// What its clock shows beyond that, in ms: it does not begin with the process, and leaps.
     pub ahead: u64,
+    /// What the machine is told of that clock.
+    pub clock: Steady,
+    /// The defect: the machine is told what the clock shows.
+    pub is_unsteady: bool,
     /// Its connection.
     pub link: Option<u64>,
     /// When the machine is to be ticked.
@@ -90,6 +96,7 @@ impl Install {
             generation: 0,
             is_gone: false,
             path,
+            away_until: 0,
             cut_off_until: 0,
             replays: VecDeque::new(),
             serial: 0,
@@ -134,14 +141,32 @@ impl Install {
 }
 
 impl Process {
+    /// What the device's clock shows at this moment of the world, in ms.
+    pub fn reading(&self, now: u64) -> u64 {
+        now - self.born + self.ahead
+    }
+
     /// The machine's time at this moment of the world.
-    pub fn mono(&self, now: u64) -> Mono {
-        Mono(now - self.born + self.ahead)
+    pub fn mono(&mut self, now: u64) -> Mono {
+        let reading = self.reading(now);
+        if self.is_unsteady { Mono(reading) } else { self.clock.at(reading) }
     }
 
     /// The world's time of a moment of the machine.
     pub fn world_time(&self, mono: Mono) -> u64 {
-        self.born.saturating_add(mono.0.saturating_sub(self.ahead))
+        let reading = if self.is_unsteady { mono.0 } else { self.clock.reading_ms(mono) };
+        self.born.saturating_add(reading.saturating_sub(self.ahead))
+    }
+
+    /// The device's clock goes back by so many ms, or to 0.
+    pub fn turn_back(&mut self, now: u64, ms: u64) {
+        let shown = self.reading(now);
+        let shows = shown.saturating_sub(ms);
+        // Counted from a birth at which it showed nothing, if it shows less than the process lived.
+        self.ahead = shows.saturating_sub(now - self.born);
+        if self.ahead == 0 {
+            self.born = now - shows;
+        }
     }
 }
 

@@ -222,6 +222,15 @@ fn a_key_that_a_loss_tore_out_is_doubtful_in_every_process() {
     must_hold(&Plan::everyday(), "everyday", 910_013);
 }
 
+/// All devices were off when the end of the bad day came near, and time stood still for the
+/// application that sends next.
+#[test]
+fn time_goes_on_while_nobody_can_send() {
+    must_hold(&Plan::everyday(), "everyday", 400_012);
+    let groups = Plan::parse(include_str!("../plans/groups.toml")).unwrap();
+    must_hold(&groups, "groups", 11);
+}
+
 /// A user could not read a channel any more, and all that he read elsewhere was told too late.
 #[test]
 fn what_is_read_is_told_though_a_channel_is_refused() {

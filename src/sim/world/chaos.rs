@@ -17,6 +17,11 @@ const WALL_JUMP_MS_MAX: u64 = 86_400_000;
 /// How far a device's clock leaps at most, in ms: an hour.
 const DEVICE_LEAP_MS_MAX: u64 = 3_600_000;
 
+/// For how long devices are off, in ms: from this, and up to so many times as long, each order of
+/// time as likely as the others: minutes, hours, days.
+const AWAY_MS: [u64; 3] = [60_000, 3_600_000, 86_400_000];
+const AWAY_TIMES_MAX: u64 = 20;
+
 /// Devices of one user at most, lost ones included; more reinstalls are left out.
 const DEVICES_PER_USER_MAX: u32 = 6;
 
@@ -211,6 +216,7 @@ impl World {
                 }
                 self.sleep(Sleeper::Install(install), until);
             }
+            Fault::Away => self.go_away(install),
             Fault::StoreFails => self.device_input(install, ClientInput::StoreFailed),
             Fault::Logout => self.device_input(install, ClientInput::Logout),
             Fault::NetworkChange => {
@@ -227,6 +233,14 @@ impl World {
                 }
                 self.device_input(install, ClientInput::Tick);
             }
+            Fault::DeviceClockBack => {
+                let far = self.chaos.between(1_000, DEVICE_LEAP_MS_MAX);
+                let now = self.now;
+                if let Some(process) = self.installs[install].running() {
+                    process.turn_back(now, far);
+                }
+                self.device_input(install, ClientInput::Tick);
+            }
             Fault::Reinstall => return self.reinstall(install),
             Fault::Clone => return self.clone_phone(install),
             Fault::Restore => return self.restore(install),
@@ -239,6 +253,15 @@ impl World {
         self.crash_device(install, restored);
         let when = self.now + self.chaos.between(10, 15_000);
         self.agenda.add(when, Happening::DeviceStarts(install));
+    }
+
+    /// The phone is off for long, at most until everything heals.
+    fn go_away(&mut self, install: usize) {
+        let least = self.chaos.pick(&AWAY_MS).unwrap_or(AWAY_MS[0]);
+        let back = self.now + self.chaos.between(least, least * AWAY_TIMES_MAX);
+        self.crash_device(install, false);
+        self.installs[install].away_until = back;
+        self.agenda.add(back, Happening::DeviceStarts(install));
     }
 
     /// The phone is gone; its user has a new one.

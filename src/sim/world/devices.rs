@@ -2,7 +2,7 @@
 //! they decide is carried out.
 
 use bytes::Bytes;
-use tern_client::machine::{Change, Effect, Input, Machine, Position, Ticket};
+use tern_client::machine::{Change, Effect, Input, Machine, Position, Steady, Ticket};
 use tern_netmodel::carrier::Way;
 use tern_protocol::frames::Network;
 use tern_protocol::header::HEADER_BYTES;
@@ -33,7 +33,8 @@ const COUNTER_AT: usize = HEADER_BYTES + 20;
 impl World {
     /// A process of the install starts on what is stored.
     pub(super) fn start_device(&mut self, install: usize) {
-        if self.installs[install].is_gone || self.installs[install].can_send() {
+        let one = &self.installs[install];
+        if one.is_gone || one.can_send() || one.away_until > self.now {
             return;
         }
         self.crash_device(install, false);
@@ -41,21 +42,18 @@ impl World {
         let ahead = self.work.between(0, UPTIME_MS_MAX);
         let tuning = self.tuning.clone();
         let network = self.network(install);
+        let is_unsteady = self.mutant == Some(Mutant::ClockUnsteady);
         let one = &mut self.installs[install];
         one.generation += 1;
         let saved = one.store.load();
-        let machine = Machine::new(
-            tern_client::machine::Mono(ahead),
-            one.identity(),
-            network,
-            tuning,
-            seed,
-            saved,
-        );
+        let mut clock = Steady::default();
+        let machine = Machine::new(clock.at(ahead), one.identity(), network, tuning, seed, saved);
         one.process = Some(Process {
             machine,
             born: now,
             ahead,
+            clock,
+            is_unsteady,
             link: None,
             tick_at: None,
             paused_until: 0,
@@ -271,7 +269,8 @@ impl World {
         process.idle_ticks = if is_late { process.idle_ticks + 1 } else { 0 };
         process.last_tick = Some(now);
         if process.idle_ticks > IDLE_TICKS_MAX {
-            let due = process.machine.poll_timeout(process.mono(now));
+            let mono = process.mono(now);
+            let due = process.machine.poll_timeout(mono);
             let wrong = format!("the machine of install {install} spins: {due:?}");
             self.oracle.judge("liveness", Err(wrong));
         }

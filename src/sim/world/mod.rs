@@ -265,6 +265,7 @@ impl World {
         while !self.is_over && self.oracle.violation().is_none() {
             let Some((when, what)) = self.agenda.take() else { break };
             self.now = when;
+            self.trace.step();
             self.happen(what);
             self.run_wire();
             if self.trace.steps() > STEPS_MAX {

@@ -42,6 +42,7 @@ impl World {
         for install in core {
             self.installs[install].path = (20, 5);
             self.installs[install].cut_off_until = 0;
+            self.installs[install].away_until = 0;
             if let Some(process) = self.installs[install].process.as_mut() {
                 process.paused_until = 0;
             }

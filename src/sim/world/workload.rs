@@ -62,8 +62,9 @@ impl World {
         }
         let left_ms = self.draw.chaos_ms.saturating_sub(self.now);
         let gap_ms = left_ms * BURST_MAX / 2 / self.sends_left.max(1);
-        let when = self.now + self.work.between(0, gap_ms);
-        self.agenda.add(when, Happening::Send);
+        // Where nobody can send, time goes on all the same.
+        let wait_ms = self.work.between(0, gap_ms).max(u64::from(able.is_empty()));
+        self.agenda.add(self.now + wait_ms, Happening::Send);
     }
 
     pub(super) fn send_one(&mut self, install: usize) {
