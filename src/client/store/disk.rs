@@ -101,7 +101,11 @@ impl DiskStore {
     pub fn open(path: &Path, uin: Uin, device: DeviceId) -> Result<Self, StoreError> {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
-        let database = builder.create(path).map_err(broken)?;
+        Self::of(builder.create(path).map_err(broken)?, uin, device)
+    }
+
+    /// The store of a device in a database that is open.
+    pub(super) fn of(database: Database, uin: Uin, device: DeviceId) -> Result<Self, StoreError> {
         let store = Self { database, owner: (uin, device), mail: None };
         store.check_owner(uin, device)?;
         Ok(store)

@@ -9,6 +9,8 @@
 mod disk;
 mod mail;
 mod memory;
+#[cfg(test)]
+mod power;
 
 use tern_protocol::frames::Network;
 

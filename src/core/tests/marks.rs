@@ -12,7 +12,7 @@ use tern_core::memory::MemoryReader;
 use tern_core::placement::ShardId;
 use tern_core::progress::MarksMail;
 use tern_protocol::frames::action;
-use tern_protocol::{ChannelId, Code};
+use tern_protocol::{ChannelId, Code, Uin};
 
 /// Time in which everything is told, in ms.
 const TOLD_MS: u64 = 200;
@@ -182,6 +182,37 @@ fn a_hint_that_is_lost_is_made_good_by_the_next_and_at_login() {
     bob.read(&mut world, channel, 3);
     world.pass(TOLD_MS);
     assert_eq!(marks(&world.take(&alice)), [(channel, 2, 3, 3)]);
+}
+
+#[test]
+fn a_mark_in_a_group_is_told_when_its_members_are_known_again() {
+    let reader = MemoryReader::default();
+    let mut world = crashed(&reader);
+    let mut owner = world.login(0, 1, 1, &[]);
+    let members: Vec<u64> = (2..20).collect();
+    let group = owner.create(&mut world, 1, 0, &members);
+    owner.send(&mut world, group, b"tern");
+    // One whose home is on another worker than the group, so that mail between them can be lost.
+    let placement = world.placement;
+    let of_group = placement.worker_of(placement.shard_of_channel(group));
+    let is_far = |uin: &u64| placement.worker_of(placement.home_of(Uin(*uin))) != of_group;
+    let bob = members.into_iter().find(is_far).expect("they are spread over both");
+    let device = listener(&mut world, bob, 1);
+    device.read(&mut world, group, 2);
+    world.pass(KEPT_MS);
+    drop(world);
+    // Nobody tells the home shards who is in the group, so what Bob may read is not known.
+    let mut world = World::losing(reader, SIZE, |mail| matches!(mail, Mail::Members(_)));
+    let device = world.login(0, bob, 1, &[]);
+    device.ask_marks(&mut world, (0, 0));
+    world.pass(TOLD_MS);
+    let got = world.take(&device);
+    assert!(known(&got).is_some() && marks(&got).is_empty(), "{:?}", marks(&got));
+    world.lose = |_| false;
+    world.pass(KEPT_MS);
+    assert_eq!(marks(&world.take(&device)), [(group, bob, 2, 2)], "told of what he missed");
+    world.pass(KEPT_MS);
+    assert_eq!(marks(&world.take(&device)), [], "and once");
 }
 
 /// What a new device of a user is told of marks.

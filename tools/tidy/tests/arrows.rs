@@ -9,7 +9,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("tern-core", &["tern-groupmodel", "tern-protocol"]), // the former its tests
     // `tern-diskmodel` has the disks of its tests, which need its door: an arrow both ways.
     ("tern-storage", &["tern-core", "tern-diskmodel", "tern-protocol", "tern-random"]),
-    ("tern-client", &["tern-protocol"]),
+    ("tern-client", &["tern-protocol", "tern-random"]), // the latter its tests
     ("tern-quic", &["tern-core", "tern-protocol"]),
     (
         "tern-server",

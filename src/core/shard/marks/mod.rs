@@ -331,3 +331,75 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         .min_by_key(|(at, _)| *at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::LinkId;
+    use crate::placement::WorkerId;
+    use tern_protocol::{Incarnation, MessageId};
+
+    const ANN: Uin = Uin(1);
+
+    fn group(id: u64) -> ChannelId {
+        ChannelId::group(id)
+    }
+
+    /// Marks of Ann in two groups, of which one session of hers asked at change 7.
+    fn marks() -> Marks {
+        let mut marks = Marks { changes: 7, ..Marks::default() };
+        for (id, changed) in [(17, 3), (18, 7)] {
+            let progress = Progress::read(MessageId(id), Incarnation(1), false);
+            marks.own.insert((group(id), ANN), Mark { progress, changed });
+        }
+        let session = SessionRef { worker: WorkerId(0), link: LinkId(1) };
+        marks.listeners.insert(ANN, vec![session]);
+        marks
+    }
+
+    fn told(marks: &Marks) -> Vec<(ChannelId, Uin)> {
+        let own = |tell: &Tell| match tell {
+            Tell::Own(channel, uin) => (*channel, *uin),
+            Tell::Peer(..) | Tell::Heard(..) => panic!("that is nobody else's business"),
+        };
+        marks.to_tell.iter().map(own).collect()
+    }
+
+    #[test]
+    fn a_mark_that_becomes_readable_moves_for_its_user_and_keeps_its_ids() {
+        let mut marks = marks();
+        let before = marks.own[&(group(17), ANN)].progress;
+        marks.readable(group(17), ANN);
+        let mark = marks.own[&(group(17), ANN)];
+        assert_eq!((mark.changed, marks.changes), (8, 8), "who knows up to 7 is told of it");
+        assert_eq!(mark.progress, before);
+        assert_eq!(marks.own[&(group(18), ANN)].changed, 7, "of the other nothing is new");
+        assert_eq!(told(&marks), [(group(17), ANN)]);
+    }
+
+    #[test]
+    fn it_is_told_once_however_often_its_range_changes() {
+        let mut marks = marks();
+        (0..3).for_each(|_| marks.readable(group(17), ANN));
+        assert_eq!(told(&marks), [(group(17), ANN)]);
+        assert_eq!(marks.own[&(group(17), ANN)].changed, 10, "each may have been another range");
+    }
+
+    #[test]
+    fn who_has_no_mark_there_gets_none() {
+        let mut marks = marks();
+        marks.readable(group(19), ANN);
+        marks.readable(group(17), Uin(2));
+        assert_eq!((marks.own.len(), marks.changes), (2, 7));
+        assert!(marks.to_tell.is_empty() && marks.is_to_tell.is_empty());
+    }
+
+    #[test]
+    fn without_a_session_that_wants_it_nothing_waits_to_be_told() {
+        let mut marks = marks();
+        marks.listeners.clear();
+        marks.readable(group(17), ANN);
+        assert!(marks.to_tell.is_empty(), "it would be told to nobody");
+        assert_eq!(marks.own[&(group(17), ANN)].changed, 8, "who asks later hears of it");
+    }
+}

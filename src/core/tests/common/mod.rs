@@ -98,6 +98,14 @@ impl World {
         world
     }
 
+    /// Some mail between its workers is lost from the start.
+    pub fn losing(reader: MemoryReader, size: (u16, u16), lose: fn(&Mail) -> bool) -> Self {
+        let mut world = Self::built(reader, size, Config::default(), 1, &[]);
+        world.lose = lose;
+        world.run();
+        world
+    }
+
     /// After a recovery that opened the logs of some shards only to be read.
     pub fn opened(
         reader: MemoryReader,
