@@ -71,6 +71,14 @@ pub enum Mutant {
     BlockForgotten,
     /// A block is confirmed before its record is durable.
     BlockUnproven,
+    /// Who is blocked is told how far the other has got.
+    BlockedHears,
+    /// A page of history shows what was recalled.
+    HistoryRecalled,
+    /// A page of history begins before what may be read.
+    HistoryBeyond,
+    /// A page of history leaves out what comes first.
+    HistoryShort,
     /// An older word of a mark takes the place of a newer one.
     MarkGoesBack,
     /// The other devices of a user do not hear what he has read.

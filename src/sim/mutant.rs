@@ -111,6 +111,10 @@ mutants! {
     BlockIgnored "block-ignored" "who is blocked may write";
     BlockForgotten "block-forgotten" "a checkpoint forgets who is blocked";
     BlockUnproven "block-unproven" "a block is confirmed before its record is durable";
+    BlockedHears "blocked-hears" "who is blocked is told how far the other has got";
+    HistoryRecalled "history-recalled" "a page of history shows what was recalled";
+    HistoryBeyond "history-beyond" "a page of history begins before what may be read";
+    HistoryShort "history-short" "a page of history leaves out its first id";
     MarkGoesBack "mark-goes-back" "an older word of a mark takes the place of a newer one";
     MarkUntold "mark-untold" "the other devices of a user do not hear what he has read";
     ReadOnDelivery "read-on-delivery" "what was delivered counts as read";

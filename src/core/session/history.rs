@@ -185,11 +185,17 @@ impl Asked {
         shard: ShardId,
         grant: &Grant,
     ) -> Result<Bytes, Offset> {
-        let oldest = grant.from.max(grant.visible_from).max(MessageId(1));
+        let unclipped = mutant!(HistoryRecalled).then(|| Grant { recalled: None, ..grant.clone() });
+        let grant = unclipped.as_ref().unwrap_or(grant);
+        let oldest = match mutant!(HistoryBeyond) {
+            true => MessageId(1),
+            false => grant.from.max(grant.visible_from).max(MessageId(1)),
+        };
         let asked_to = if self.before.0 == 0 { u64::MAX } else { self.before.0 - 1 };
         let to = MessageId(grant.to.0.min(asked_to));
         let most = u64::from(self.limit.min(HISTORY_IDS_MAX));
         let count = most.min((to.0 + 1).saturating_sub(oldest.0));
+        let count = count.saturating_sub(u64::from(mutant!(HistoryShort)));
         let after = MessageId(to.0 - count);
         let parts = if count == 0 {
             Vec::new()

@@ -384,6 +384,8 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         match change {
             Some(changed) if changed.channel.is_group() => self.handle_group_changed(changed),
             Some(Changed { channel, grant, .. }) => self.tell_members(context, channel, grant),
+            // What was lost before it is said again, and this with it.
+            None if heard.sequence < sequence => {}
             None => {
                 heard.exchange_ended = true;
                 self.admit_waiting(context);

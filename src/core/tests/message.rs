@@ -451,3 +451,31 @@ fn a_login_at_the_end_of_a_late_handshake_fences_nobody() {
     assert_eq!(closes(&world.take(&old)), [Code::TooSlow], "it may come again");
     assert!(closes(&world.take(&live)).is_empty());
 }
+
+#[test]
+fn nobody_is_let_in_before_all_that_was_lost_at_the_start_was_said_again() {
+    let reader = MemoryReader::default();
+    let mut world = World::over(reader.clone(), 4, 2, Config::default());
+    let placement = world.placement;
+    let worker_of = |shard| placement.worker_of(shard);
+    // The channel's shard tells another worker of it.
+    let is_far = |uin: &u64| {
+        let channel = placement.shard_of_channel(direct(1, *uin));
+        worker_of(channel) != worker_of(placement.home_of(Uin(*uin)))
+    };
+    let peer = (2..50).find(is_far).expect("half of them are at home on the other worker");
+    let mut alice = world.login(0, 1, 1, &[]);
+    alice.send(&mut world, direct(1, peer), b"hello");
+    let is_change = |mail: &Mail| matches!(mail, Mail::Notify { change: Some(_), .. });
+    let mut world = World::losing(reader, (4, 2), is_change);
+    let mut bob = world.connect(0);
+    bob.hello(&mut world);
+    bob.login(&mut world, peer, 1);
+    assert_eq!(bob.epoch, 0, "he is let in, and one of his channels is unknown");
+    world.lose = |_| false;
+    world.pass(1_000);
+    bob.note_login(&world);
+    assert_eq!(bob.epoch, 1);
+    bob.say_cursors(&mut world, &[]);
+    assert_eq!(world.pushes(&bob), [(1, b"hello".to_vec())]);
+}

@@ -14,7 +14,7 @@ impl Oracle {
     /// A device says how far its user has read.
     pub fn read_arrives(&mut self, uin: Uin, list: &[ReadMark]) {
         for mark in list {
-            self.marks.read_said(uin, mark.channel, mark.id.get());
+            self.marks.read_said(&self.truth, uin, mark.channel, mark.id.get());
         }
     }
 

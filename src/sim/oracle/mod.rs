@@ -5,6 +5,7 @@ mod blocks;
 pub mod checks;
 pub mod fact;
 mod groups;
+mod histories;
 pub mod lives;
 mod marks;
 mod recalls;
@@ -22,9 +23,10 @@ use tern_protocol::{ChannelId, Code, Epoch, Incarnation, SendKey, Uin};
 
 use crate::disk::Disk;
 use checks::{
-    Acked, Blocks, Bounds, Cursors, Delivery, Due, Epochs, Fenced, Honesty, Ids, Keys, Logs, Marks,
-    Recalls, Verdict, blocks as block_checks, by_member, demand, groups as group_checks, in_order,
-    is_durable, marks as mark_checks, recalls as recall_checks, to_member,
+    Acked, Blocks, Bounds, Cursors, Delivery, Due, Epochs, Fenced, Histories, Honesty, Ids, Keys,
+    Logs, Marks, Recalls, Verdict, blocks as block_checks, by_member, demand,
+    groups as group_checks, in_order, is_durable, marks as mark_checks, recalls as recall_checks,
+    to_member,
 };
 use fact::{Fact, Label};
 use groups::Questions;
@@ -73,6 +75,7 @@ pub struct Oracle {
     bounds: Bounds,
     sends: Sends,
     questions: Questions,
+    histories: Histories,
     rest: Rest,
     /// Devices whose store was ever copied or set back.
     copied: BTreeSet<Device>,
@@ -106,8 +109,12 @@ impl Oracle {
     /// Records were appended.
     pub fn appended(&mut self, disk: &mut Disk, now: u64) {
         self.keys.forget_old(now);
-        for place in disk.take_appended() {
-            self.take(disk, place);
+        let appended = disk.take_appended();
+        for place in &appended {
+            self.take(disk, *place);
+        }
+        if !appended.is_empty() {
+            self.marks.unhush(&self.truth);
         }
     }
 
@@ -154,6 +161,7 @@ impl Oracle {
         self.sends.clamp(&self.truth);
         self.recalls.server_starts(&self.truth);
         self.marks.server_starts();
+        self.marks.unhush(&self.truth);
         self.blocks.clamp();
         self.questions.clamp(|channel| self.truth.newest(channel));
         self.keys.server_starts();
@@ -223,7 +231,7 @@ impl Oracle {
     pub fn gap_leaves(&mut self, (uin, link): (Uin, u64), channel: ChannelId, range: (u64, u64)) {
         self.bounds.stepped(link, channel, range);
         self.recalls.told(link, uin, channel, range.1);
-        self.marks.delivered(uin, channel, range.1);
+        self.marks.delivered(&self.truth, uin, channel, range.1);
     }
 
     /// The server says anything on a connection.
@@ -262,7 +270,7 @@ impl Oracle {
     /// A cursor of this user's device arrives at the server.
     pub fn cursor_arrives(&mut self, (uin, link): (Uin, u64), channel: ChannelId, id: u64) {
         self.bounds.told(link, channel, id);
-        self.marks.delivered(uin, channel, id);
+        self.marks.delivered(&self.truth, uin, channel, id);
     }
 
     /// A client's wish for a range arrives at the server.
@@ -276,6 +284,7 @@ impl Oracle {
         self.fenced.closed(link);
         self.recalls.closed(link);
         self.marks.closed(link);
+        self.histories.closed(link);
     }
 
     /// A process of an install starts with these cursors.
@@ -287,6 +296,7 @@ impl Oracle {
         self.marks.process_starts(install);
         self.blocks.process_starts(install);
         self.last_questions.process_starts(install);
+        self.histories.process_starts(install);
     }
 
     /// The machine gives the application a message.

@@ -125,6 +125,11 @@ impl Truth {
         self.blocks.get(&(blocker, blocked)).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// Whether a user blocks another.
+    pub fn is_blocking(&self, blocker: Uin, blocked: Uin) -> bool {
+        self.blocks(blocker, blocked).last().is_some_and(|(begins, _)| *begins)
+    }
+
     /// Whom a user has ever blocked.
     pub fn ever_blocked(&self, blocker: Uin) -> impl Iterator<Item = Uin> + '_ {
         let pairs = self.blocks.keys().filter(move |(own, _)| *own == blocker);

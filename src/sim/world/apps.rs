@@ -44,6 +44,7 @@ impl World {
             }
             Event::State(state) => self.state_changed(install, state),
             Event::Unread(_) | Event::GroupReceipts(_) => self.take_counts(install, &event),
+            Event::History(told) => self.take_history(install, &told),
             other => self.take_misfortune(install, &other),
         }
     }

@@ -317,6 +317,7 @@ impl World {
             Ok((Frame::Fetch(_), _)) => self.oracle.fetch_arrives(link),
             Ok((Frame::Read(list), _)) => self.oracle.read_arrives(uin, list),
             Ok((Frame::MarksAsk(_), _)) => self.oracle.marks.asked(link, uin),
+            Ok((Frame::HistoryAsk(ask), _)) => self.oracle.history_arrives(link, ask),
             Ok((Frame::Block(wish), _)) => self.oracle.block_arrives(link, uin, wish.uin.into()),
             _ => {}
         }

@@ -4,7 +4,7 @@
 use tern_client::machine::{Event, Input};
 use tern_client::marks::Which;
 use tern_protocol::frames::Mark;
-use tern_protocol::{ChannelId, Frame, MessageId, Uin};
+use tern_protocol::{ChannelId, MessageId, Uin};
 use zerocopy::FromBytes;
 
 use super::World;
@@ -91,12 +91,10 @@ impl World {
         }
     }
 
-    /// A frame that was made as a whole leaves: of marks, it is judged what they say.
-    pub(super) fn whole_leaves(&mut self, link: u64, frame: &[u8]) {
+    /// Marks leave for a device.
+    pub(super) fn marks_leave(&mut self, link: u64, rest: &[u8]) {
         let Some(device) = self.device_of(link) else { return };
-        if let Ok((Frame::Marks(_, rest), _)) = Frame::parse(frame)
-            && let Ok(list) = <[Mark]>::ref_from_bytes(rest)
-        {
+        if let Ok(list) = <[Mark]>::ref_from_bytes(rest) {
             self.oracle.marks_leave((device.uin, link), list);
         }
     }

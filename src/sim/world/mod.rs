@@ -6,6 +6,7 @@ mod chaos;
 mod devices;
 mod directory;
 mod groups;
+mod histories;
 mod links;
 mod marks;
 mod packets;

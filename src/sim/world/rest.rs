@@ -81,6 +81,7 @@ impl World {
         let missing = missing.or_else(|| self.missing_of_marks());
         let missing = missing.or_else(|| self.missing_of_blocks());
         let missing = missing.or_else(|| self.missing_of_unread());
+        let missing = missing.or_else(|| self.missing_of_histories());
         let is_late = self.now - healed_at > self.plan.converge_ms;
         if missing.is_none() || is_late {
             self.is_over = true;

@@ -7,7 +7,7 @@ use tern_core::mail::{Device, Mail};
 use tern_core::placement::{Placement, ShardId, WorkerId};
 use tern_core::time::Now;
 use tern_netmodel::carrier::Way;
-use tern_protocol::{Code, UnixMillis};
+use tern_protocol::{Code, Flags, Frame, UnixMillis};
 
 use super::{Happening, WALL_AT_START, World};
 use crate::disk::Death;
@@ -375,6 +375,17 @@ impl World {
                 let what = Happening::Warmed(server.generation, worker, record, waiter);
                 self.agenda.add(when, what);
             }
+        }
+    }
+
+    /// A frame that was made as a whole leaves: it is judged what it says.
+    fn whole_leaves(&mut self, link: u64, frame: &[u8]) {
+        match Frame::parse(frame) {
+            Ok((Frame::Marks(_, rest), _)) => self.marks_leave(link, rest),
+            Ok((Frame::History(head, rest), flags)) => {
+                self.history_leaves(link, (head, rest), flags.has(Flags::LAST));
+            }
+            _ => {}
         }
     }
 

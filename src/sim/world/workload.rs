@@ -71,6 +71,7 @@ impl World {
         self.sends_left = self.sends_left.saturating_sub(1);
         self.wish_of_blocks(install);
         self.ask_of_marks(install);
+        self.look_back_sometimes(install);
         if self.send_about(install) || self.send_to_group(install) {
             return;
         }

@@ -100,8 +100,7 @@ impl World {
 
     /// Some mail between its workers is lost from the start.
     pub fn losing(reader: MemoryReader, size: (u16, u16), lose: fn(&Mail) -> bool) -> Self {
-        let mut world = Self::built(reader, size, Config::default(), 1, &[]);
-        world.lose = lose;
+        let mut world = Self { lose, ..Self::built(reader, size, Config::default(), 1, &[]) };
         world.run();
         world
     }
@@ -257,8 +256,7 @@ impl World {
             }
             Query::Identify { session, claimed, token } => {
                 let known = self.users.contains(&claimed.uin.0) && *token == *TOKEN;
-                let result =
-                    if known { Ok((claimed, [0x5a; 32])) } else { Err(Code::TokenInvalid) };
+                let result = known.then_some((claimed, [0x5a; 32])).ok_or(Code::TokenInvalid);
                 Answer::Identified { session, result }
             }
             Query::UserExists { shard, channel, uin } => {

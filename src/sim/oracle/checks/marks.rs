@@ -1,5 +1,6 @@
 //! Marks say what was said: nobody is told that more was delivered or read than devices have said,
-//! in one life of the server no mark goes back, and counts are those of a plain look at the logs.
+//! who is blocked is told nothing of what was said meanwhile, in one life of the server no mark goes
+//! back, and counts are those of a plain look at the logs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +21,9 @@ type Far = (u64, u64);
 pub struct Marks {
     /// By user and channel: the most that his devices have told the server.
     said: BTreeMap<(Uin, ChannelId), Far>,
+    /// Of that, what the other side of a direct channel may know: what was said while it was not
+    /// blocked, and once it is so no more, all.
+    open: BTreeMap<(Uin, ChannelId), Far>,
     /// By user and channel: the most that his applications have read.
     read: BTreeMap<(Uin, ChannelId), u64>,
     /// By viewer, whose mark it is, channel and incarnation: the most that this process of the
@@ -55,13 +59,27 @@ fn raise(known: &mut Far, far: Far) {
 
 impl Marks {
     /// A device tells the server how far it has come, or that it can't come further than there.
-    pub fn delivered(&mut self, uin: Uin, channel: ChannelId, id: u64) {
-        raise(self.said.entry((uin, channel)).or_default(), (id, 0));
+    pub fn delivered(&mut self, truth: &Truth, uin: Uin, channel: ChannelId, id: u64) {
+        self.got(truth, (uin, channel), (id, 0));
     }
 
     /// A device tells the server how far its user has read.
-    pub fn read_said(&mut self, uin: Uin, channel: ChannelId, id: u64) {
-        raise(self.said.entry((uin, channel)).or_default(), (id, id));
+    pub fn read_said(&mut self, truth: &Truth, uin: Uin, channel: ChannelId, id: u64) {
+        self.got(truth, (uin, channel), (id, id));
+    }
+
+    fn got(&mut self, truth: &Truth, of: (Uin, ChannelId), far: Far) {
+        raise(self.said.entry(of).or_default(), far);
+        if !is_hushed(truth, of) {
+            raise(self.open.entry(of).or_default(), far);
+        }
+    }
+
+    /// Blocks may have begun or ended: what was said during one that has ended is told.
+    pub fn unhush(&mut self, truth: &Truth) {
+        for (of, far) in self.said.iter().filter(|(of, _)| !is_hushed(truth, **of)) {
+            raise(self.open.entry(*of).or_default(), *far);
+        }
     }
 
     /// An application says that its user has read so far.
@@ -99,6 +117,10 @@ impl Marks {
     pub fn told(&mut self, link: u64, viewer: Uin, told: Told, newest: u64) -> Verdict {
         let Told { channel, uin, far, incarnation } = told;
         let said = self.said(uin, channel);
+        let open = self.open.get(&(uin, channel)).copied().unwrap_or_default();
+        demand(uin == viewer || (far.0 <= open.0 && far.1 <= open.1), || {
+            format!("{viewer} is told {told:?}; all but {open:?} was said while he was blocked")
+        })?;
         demand(far.0 <= said.0 && far.1 <= said.1 && far.0 <= newest, || {
             format!("{viewer} is told {told:?}, and {said:?} was said of #{newest}")
         })?;
@@ -268,18 +290,29 @@ impl LastQuestions {
     }
 }
 
+/// Whether a user blocks the other of a direct channel.
+fn is_hushed(truth: &Truth, (uin, channel): (Uin, ChannelId)) -> bool {
+    channel.peer_of(uin).is_some_and(|peer| truth.is_blocking(uin, peer))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::oracle::checks::ids::tests::{fact, truth};
+    use tern_core::log::{Links, Record, RecordKind};
+    use tern_core::placement::ShardId;
+    use tern_core::shard::records::BlockBody;
     use tern_protocol::MessageId;
+    use tern_protocol::frames::block;
+    use zerocopy::IntoBytes;
 
     #[test]
     fn a_mark_that_nobody_said_and_one_that_goes_back_are_noticed() {
         let (mut marks, channel) = (Marks::default(), fact(1, 1).channel);
+        let truth = Truth::default();
         let told = |far| Told { channel, uin: Uin(2), far, incarnation: 1 };
         assert!(marks.told(7, Uin(1), told((1, 0)), 5).is_err());
-        marks.read_said(Uin(2), channel, 3);
+        marks.read_said(&truth, Uin(2), channel, 3);
         assert_eq!(marks.told(7, Uin(1), told((3, 3)), 5), Ok(()));
         marks.asked(8, Uin(1));
         assert!(marks.told(8, Uin(1), told((3, 2)), 5).is_err());
@@ -291,6 +324,38 @@ mod tests {
         assert!(marks.stored((1, Uin(1)), channel, (1, 2)).is_err());
         assert_eq!(marks.stored((1, Uin(1)), channel, (2, 2)), Ok(()));
         assert!(marks.stored((1, Uin(1)), channel, (2, 4)).is_err());
+    }
+
+    #[test]
+    fn who_is_blocked_and_hears_of_it_is_noticed() {
+        let (mut marks, channel) = (Marks::default(), fact(1, 1).channel);
+        let (blocker, blocked) = (Uin(2), Uin(1));
+        let mut truth = Truth::default();
+        marks.read_said(&truth, blocker, channel, 3);
+        change(&mut truth, block::BEGIN);
+        marks.read_said(&truth, blocker, channel, 5);
+        let of = |far| Told { channel, uin: blocker, far, incarnation: 1 };
+        assert_eq!(marks.told(7, blocked, of((3, 3)), 9), Ok(()), "of before");
+        assert!(marks.told(7, blocked, of((5, 3)), 9).is_err());
+        assert_eq!(marks.told(8, blocker, of((5, 5)), 9), Ok(()), "his own");
+        marks.unhush(&truth);
+        assert!(marks.told(7, blocked, of((5, 5)), 9).is_err());
+        change(&mut truth, block::END);
+        marks.unhush(&truth);
+        assert_eq!(marks.told(7, blocked, of((5, 5)), 9), Ok(()));
+    }
+
+    /// The second user blocks the first one, or does so no more.
+    fn change(truth: &mut Truth, action: u8) {
+        let body = BlockBody {
+            blocker: 2.into(),
+            blocked: 1.into(),
+            server_time: 1.into(),
+            action: u32::from(action).into(),
+            reserved: 0.into(),
+        };
+        let (kind, links) = (RecordKind::Block, Links::default());
+        truth.read((ShardId(0), 0), Record { kind, links, body: body.as_bytes() });
     }
 
     #[test]
