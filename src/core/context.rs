@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use crate::config::Config;
 use crate::counters::Counters;
 use crate::io::Effect;
+use crate::moments::Moments;
 use crate::placement::Placement;
 use crate::post::Post;
 use crate::time::Now;
@@ -17,6 +18,7 @@ pub(crate) struct Context<'a> {
     pub(crate) counters: &'a mut Counters,
     pub(crate) post: &'a mut Post,
     pub(crate) effects: &'a mut VecDeque<Effect>,
+    pub(crate) moments: &'a mut Moments,
 }
 
 impl Context<'_> {

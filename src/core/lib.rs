@@ -47,6 +47,8 @@ pub mod session;
 
 pub mod sight;
 
+pub mod moments;
+
 mod context;
 mod worker;
 

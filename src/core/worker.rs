@@ -11,7 +11,8 @@ use crate::counters::Counters;
 use crate::dedup::DedupTable;
 use crate::io::{Answer, Effect, Input, LinkId, Waiter};
 use crate::log::{Log, Reader};
-use crate::mail::{Address, Mail};
+use crate::mail::{Address, Device, Mail};
+use crate::moments::{Moment, Moments};
 use crate::placement::{Placement, ShardId, WorkerId};
 use crate::post::Post;
 use crate::session::Front;
@@ -42,6 +43,7 @@ pub struct Worker<L, T, R> {
     post: Post,
     effects: VecDeque<Effect>,
     counters: Counters,
+    moments: Moments,
 }
 
 impl<L: Log, T: DedupTable, R: Reader> Worker<L, T, R> {
@@ -72,6 +74,7 @@ impl<L: Log, T: DedupTable, R: Reader> Worker<L, T, R> {
             by_id,
             effects: VecDeque::new(),
             counters: Counters::default(),
+            moments: Moments::default(),
         }
     }
 
@@ -175,6 +178,22 @@ impl<L: Log, T: DedupTable, R: Reader> Worker<L, T, R> {
         self.front.see(now.mono, link)
     }
 
+    /// Whose session a connection is, once it is logged in.
+    pub fn device_of(&self, link: LinkId) -> Option<Device> {
+        self.front.device_of(link)
+    }
+
+    /// From now on the driver drains [`drain_moments`](Self::drain_moments) whenever it has
+    /// drained the effects; else nothing is noted.
+    pub fn want_moments(&mut self) {
+        self.moments.want();
+    }
+
+    /// What happened to messages since the last time, in order.
+    pub fn drain_moments(&mut self) -> impl Iterator<Item = Moment> {
+        self.moments.drain()
+    }
+
     /// The shards that this worker owns.
     pub fn shards(&self) -> &[Shard<L, T>] {
         &self.shards
@@ -196,6 +215,7 @@ impl<L: Log, T: DedupTable, R: Reader> Worker<L, T, R> {
             counters: &mut self.counters,
             post: &mut self.post,
             effects: &mut self.effects,
+            moments: &mut self.moments,
         };
         (context, &mut self.front, Shards { all: &mut self.shards, by_id: &self.by_id })
     }

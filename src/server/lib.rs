@@ -28,3 +28,5 @@ pub mod transport;
 pub mod worker;
 
 pub mod serve;
+
+pub mod trace;

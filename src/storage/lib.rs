@@ -15,10 +15,11 @@
 //! 8. `upkeep`: when a `checkpoint` is made and which segments go, by a clock that is confirmed.
 //! 9. [`backup`]: a consistent copy while all of this runs, and the way back; [`repair`]: what to
 //!    accept as lost.
-//! 10. [`inspect`]: tools look at a folder from outside.
+//! 10. `recorder`: what happened to messages lately, beside the log and worth nothing to it.
+//! 11. [`inspect`]: tools look at a folder from outside.
 //!
 //! A record is copied once, into the batch; readers borrow it from the mapping. All `unsafe` is in
-//! `segment/map`, `segment/sigbus` and `dedup/region`.
+//! `segment/map`, `segment/sigbus`, `dedup/region` and `recorder/map`.
 #![deny(unsafe_code)]
 
 mod disk;
@@ -49,6 +50,8 @@ mod upkeep;
 pub mod backup;
 pub use recovery::repair;
 
+mod recorder;
+
 pub mod inspect;
 
 pub use checkpoint::{CheckpointError, CheckpointHeader, RowKey};
@@ -62,6 +65,10 @@ pub use io::{IoHandle, Warmed};
 pub use log::commit::Wake;
 pub use log::reader::{MappedReader, WARM_BYTES};
 pub use log::{MappedLog, PENDING_BYTES_MAX};
+pub use recorder::{
+    Carrier, Entry, Recorder, Recording, RecordingError, RingFacts, Stamp, What, read_recording,
+    recording_path, remove_recording,
+};
 pub use recovery::loss::{Loss, Lost};
 pub use recovery::visitor::Visitor;
 pub use recovery::{Opened, Raised, RecoveryReport, ShardScan};

@@ -16,7 +16,7 @@ use super::{Session, State};
 use crate::context::Context;
 use crate::io::{Answer, ComeBack, Effect, LinkId, Outgoing};
 use crate::log::Reader;
-use crate::mail::{Address, Mail, Proof, SessionRef};
+use crate::mail::{Address, Device, Mail, Proof, SessionRef};
 use crate::placement::WorkerId;
 use crate::sight::SessionSight;
 use crate::time::Mono;
@@ -73,6 +73,14 @@ impl<R: Reader> Front<R> {
             silent_ms: now.since_ms(session.heard),
             beat_ms: session.beat_ms,
         })
+    }
+
+    /// Whose session it is, once it is logged in.
+    pub(crate) fn device_of(&self, link: LinkId) -> Option<Device> {
+        match &self.sessions.get(&link)?.state {
+            State::Live(live) => Some(live.device),
+            _ => None,
+        }
     }
 
     pub(crate) fn handle_opened(&mut self, context: &mut Context<'_>, link: LinkId, begun: Mono) {

@@ -4,12 +4,13 @@ use tern_protocol::frames::{Cursor, Fetch};
 use tern_protocol::limits::FETCH_IDS_MAX;
 use tern_protocol::{ChannelId, Code, Flags, Kind, MessageId};
 
-use super::State;
 use super::front::{Front, Verdict, error};
+use super::{Live, State};
 use crate::context::Context;
 use crate::io::LinkId;
 use crate::log::Reader;
 use crate::mail::{Address, Grant, Mail, SessionRef};
+use crate::moments::Happened;
 use crate::shard::CHANNELS_PER_PAGE;
 
 impl<R: Reader> Front<R> {
@@ -47,7 +48,9 @@ impl<R: Reader> Front<R> {
         let all: Vec<ChannelId> = page.iter().map(|(channel, _)| *channel).collect();
         let wanted = live.looking.newest_wanted();
         for granted in page {
+            let (channel, upto) = (granted.0, granted.1.to);
             live.delivery.granted(context, to.link, granted, wanted);
+            live.note_granted(context, channel, upto);
         }
         live.tell_all_delivered(context, &all);
         let is_last = count < CHANNELS_PER_PAGE;
@@ -75,7 +78,9 @@ impl<R: Reader> Front<R> {
         let Some(session) = self.sessions.get_mut(&to.link) else { return };
         let State::Live(live) = &mut session.state else { return };
         let wanted = live.looking.newest_wanted();
+        let upto = grant.to;
         live.delivery.granted(context, to.link, (channel, grant), wanted);
+        live.note_granted(context, channel, upto);
         live.delivery.pump(context, &mut self.reader, to.link);
     }
 
@@ -99,6 +104,8 @@ impl<R: Reader> Front<R> {
             );
             context.counters.receive_acks += u64::from(acked.is_ok());
             if acked == Ok(true) {
+                let happened = Happened::Acked(cursor.id.into());
+                context.moments.note(cursor.channel, live.device, happened);
                 live.tell_delivered(context, cursor.channel);
             }
         }
@@ -142,5 +149,15 @@ impl<R: Reader> Front<R> {
         let State::Live(live) = &mut session.state else { return };
         live.delivery.warmed();
         live.delivery.pump(context, &mut self.reader, link);
+    }
+}
+
+impl Live {
+    /// Notes that more may be read, if it is news to the device.
+    fn note_granted(&self, context: &mut Context<'_>, channel: ChannelId, to: MessageId) {
+        let is_news = || self.delivery.acked_to(channel).is_some_and(|acked| acked < to);
+        if context.moments.are_wanted() && is_news() {
+            context.moments.note(channel, self.device, Happened::Granted(to));
+        }
     }
 }

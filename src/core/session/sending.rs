@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::io::{Effect, LinkId, Outgoing};
 use crate::log::Reader;
 use crate::mail::{Address, Mail, SessionRef};
+use crate::moments::Happened;
 use crate::shard::DurableAck;
 
 /// Version of a message's body that this server keeps.
@@ -42,6 +43,7 @@ impl<R: Reader> Front<R> {
         let session = self.sessions.get_mut(&link).expect("the frame's session is there");
         let State::Live(live) = &mut session.state else { return Err(Code::WrongState) };
         let (channel, key) = (head.channel, head.key());
+        context.moments.note(channel, live.device, Happened::Received(key));
         if let Err((code, retry_after_ms)) = live.admit(context, head, content) {
             let refusal = Refusal { code, member: 0, retry_after_ms };
             self.refuse_send(context, link, channel, key, refusal);
@@ -73,6 +75,8 @@ impl<R: Reader> Front<R> {
             && duplicate
         {
             live.sending.refund(context);
+            let (channel, id) = (ack.frame().channel, ack.frame().id.into());
+            context.moments.note(channel, live.device, Happened::Repeated(id));
         }
         context.counters.acks += 1;
         context.effect(Effect::Frame(to.link, Outgoing::SendAck(ack.frame())));
@@ -92,9 +96,8 @@ impl<R: Reader> Front<R> {
         key: SendKey,
         Refusal { code, member, retry_after_ms }: Refusal,
     ) {
-        if !self.sessions.contains_key(&link) {
-            return;
-        }
+        let Some(session) = self.sessions.get(&link) else { return };
+        context.moments.note(channel, session.device(), Happened::Refused(key, code));
         match code.class() {
             tern_protocol::Class::Retry => context.counters.sends_refused_retry += 1,
             _ => context.counters.sends_refused_final += 1,

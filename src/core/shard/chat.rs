@@ -14,6 +14,7 @@ use crate::dedup::{DedupEntry, DedupTable, Verdict};
 use crate::io::{ColdRecord, Effect, Waiter};
 use crate::log::{AppendError, Log, Offset, ReadError, RecordKind};
 use crate::mail::{Address, Device, Mail, SessionRef};
+use crate::moments::Happened;
 
 /// Records of a device that are looked at for an old key: twice the window, since a late one may
 /// stand behind as many newer ones.
@@ -188,6 +189,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             }
         };
         let id = channel.appended(at, context.now.wall);
+        context.moments.note(head.channel, offer.device, Happened::Appended(id));
         match kind {
             RecordKind::Change => self.change_appended(context, offer, id, at),
             RecordKind::Recall => {

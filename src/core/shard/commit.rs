@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::dedup::DedupTable;
 use crate::log::{Durable, Log, Offset};
 use crate::mail::{Address, Mail, SessionRef};
+use crate::moments::Happened;
 
 /// An ack that a proof of durability stands behind; made only in this module.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,6 +82,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             let channel = self.channels.get_mut(&unproven.ack.channel);
             let id = MessageId::from(unproven.ack.id);
             let channel = channel.expect("a channel with messages is open");
+            context.moments.note(unproven.ack.channel, None, Happened::Committed(id));
             // Who left may still read what was said before, and must not what is recalled of it.
             let is_recall = channel.proven(id, unproven.at);
             let group = self.groups.get_mut(&unproven.ack.channel);

@@ -25,6 +25,7 @@ mod serve;
 mod status;
 mod stop;
 mod tokens;
+mod trace;
 mod user;
 
 use std::io::IsTerminal;
@@ -103,6 +104,9 @@ enum Command {
     Restore(restore::Args),
     /// List what is damaged in the logs of a folder, and accept it as lost; while no server runs
     Repair(repair::Args),
+    /// Say where a message is: in the log, and on its way to each device; beside a server or
+    /// without one
+    Trace(trace::Args),
     /// Have the server go down in order, as SIGTERM does
     Stop(stop::Args),
     /// List what can be set, each option with its unit, default and cost
@@ -154,6 +158,7 @@ fn run(command: Command) -> Exit {
         Command::Backup(args) => backup::run(&args),
         Command::Restore(args) => restore::run(&args),
         Command::Repair(args) => repair::run(&args),
+        Command::Trace(args) => trace::run(&args),
         Command::Stop(args) => stop::run(&args),
         Command::Options(args) => options::run(&args),
     }

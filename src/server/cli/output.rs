@@ -55,6 +55,13 @@ pub(super) fn time(unix_ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
+/// `2026-11-22 04:44:11.073 UTC` from microseconds since 1970 UTC.
+pub(super) fn time_us(unix_us: u64) -> String {
+    let whole = time(unix_us / 1_000);
+    let (clock, zone) = whole.split_at(whole.len() - " UTC".len());
+    format!("{clock}.{:03}{zone}", unix_us / 1_000 % 1_000)
+}
+
 /// The Gregorian date of a day since 1970-01-01, counted in 400-year cycles that begin in March
 /// (Howard Hinnant, "chrono-compatible low-level date algorithms").
 fn date(days: u64) -> (u64, u64, u64) {
@@ -77,6 +84,7 @@ mod tests {
         assert_eq!(time(0), "1970-01-01 00:00:00 UTC");
         assert_eq!(time(951_782_400_000), "2000-02-29 00:00:00 UTC");
         assert_eq!(time(1_709_251_199_999), "2024-02-29 23:59:59 UTC");
+        assert_eq!(time_us(951_782_400_073_999), "2000-02-29 00:00:00.073 UTC");
         assert_eq!(time(4_107_542_400_000), "2100-03-01 00:00:00 UTC");
     }
 

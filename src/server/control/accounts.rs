@@ -60,7 +60,11 @@ pub async fn handle<D: Directory>(
         }
         AccountRequest::DeviceList { name } => {
             let uin = match name {
-                Some(name) => Some(Uin(accounts.user(&name).await?.uin)),
+                // No name is a number.
+                Some(name) => match name.parse() {
+                    Ok(uin) => Some(Uin(uin)),
+                    Err(_) => Some(Uin(accounts.user(&name).await?.uin)),
+                },
                 None => None,
             };
             Ok(AccountReply::Devices(accounts.devices(uin).await?))

@@ -86,7 +86,7 @@ pub enum AccountRequest {
     },
     /// List the devices of a user, or of all.
     DeviceList {
-        /// The user's name.
+        /// The user's name or uin.
         name: Option<String>,
     },
     /// Revoke a device.

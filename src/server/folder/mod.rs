@@ -104,6 +104,16 @@ impl DataFolder {
         self.path.join("directory.sqlite")
     }
 
+    /// A link to the flight recorder, wherever the newest server had it.
+    pub fn recording_link(&self) -> PathBuf {
+        Self::recording_link_of(&self.path)
+    }
+
+    /// The same of a folder that is only looked at.
+    pub fn recording_link_of(path: &Path) -> PathBuf {
+        path.join("moments")
+    }
+
     /// The socket of a running server.
     pub fn control_socket(&self) -> PathBuf {
         self.path.join("control.sock")

@@ -18,6 +18,7 @@ mod figures;
 mod live;
 mod logs;
 mod peers;
+mod recorders;
 mod settings;
 mod sights;
 mod space;
@@ -279,6 +280,7 @@ impl Running {
 
         let peers = peers::folder(&options.shared_memory, &data, &log_folder.id())?;
         let known_peers = take_peers(&peers)?;
+        let recorders = recorders::open(options, &data, &log_folder.id(), placement.workers());
         let tls = tls::server_config(identity.chain, identity.key, options.keylog.path())?;
         let logs = recover(log_folder, options, &doors, &stops, tell)?;
         let (notes, records, took) = (logs.0.notes.clone(), logs.0.records, logs.1);
@@ -297,6 +299,7 @@ impl Running {
             directory: Arc::new(Questions { asker, doors }),
             warmer: Arc::new(warmer),
             peers: Some((peers.clone(), known_peers)),
+            recorders,
             spin: Duration::from_micros(u64::from(options.spin_us)),
             pin: options.pin_workers == Switch::On,
         })?;

@@ -20,6 +20,7 @@ use tern_core::placement::{ShardId, WorkerId};
 use tern_core::time::{Mono, Now};
 use tern_protocol::UnixMillis;
 use tern_protocol::frames::Network;
+use tern_storage::{Recorder, Stamp};
 
 use super::Ended;
 use super::inbox::{BELL, Command, LookAt, QUERIES_MAX, Seat, Seen, WARMS_MAX};
@@ -96,6 +97,7 @@ pub(super) struct Parts<M, R> {
     pub(super) directory: Arc<dyn Directory>,
     pub(super) warmer: Arc<dyn Warmer>,
     pub(super) peer_list: Option<PeerList>,
+    pub(super) recorder: Option<Recorder>,
     pub(super) resets: ResetSender,
     pub(super) spin: Duration,
     pub(super) epoch: Instant,
@@ -122,6 +124,7 @@ pub(super) struct Driver<M, R> {
     pub(super) timers: Timers,
     pub(super) pool: Pool,
     pub(super) peer_list: Option<PeerList>,
+    pub(super) recorder: Option<Recorder>,
     resets: ResetSender,
 
     /// Indices of links with events of QUIC to take.
@@ -155,6 +158,8 @@ pub(super) struct Driver<M, R> {
     /// The moment of this turn.
     pub(super) now: Instant,
     pub(super) now_core: Now,
+    /// The same for the flight recorder.
+    pub(super) stamp: Stamp,
 }
 
 /// Whether the loop goes on.
@@ -165,7 +170,10 @@ enum Flow {
 }
 
 impl<M: Machine, R: Reader> Driver<M, R> {
-    pub(super) fn new(parts: Parts<M, R>) -> std::io::Result<Self> {
+    pub(super) fn new(mut parts: Parts<M, R>) -> std::io::Result<Self> {
+        if parts.recorder.is_some() {
+            parts.machine.want_moments();
+        }
         let placement = parts.seat.doors.placement();
         let (id, now) = (parts.seat.id, Instant::now());
         let state = UdpSocketState::new(UdpSockRef::from(&parts.socket.as_fd()))?;
@@ -193,6 +201,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
             timers: Timers::default(),
             pool: Pool::new(),
             peer_list: parts.peer_list,
+            recorder: parts.recorder,
             resets: parts.resets,
             to_serve: VecDeque::new(),
             to_read: VecDeque::new(),
@@ -213,6 +222,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
             epoch: parts.epoch,
             now,
             now_core: Now::default(),
+            stamp: Stamp::default(),
         })
     }
 
@@ -267,9 +277,11 @@ impl<M: Machine, R: Reader> Driver<M, R> {
 
     fn read_clocks(&mut self) {
         self.now = Instant::now();
-        let mono = self.now.duration_since(self.epoch).as_millis() as u64; // 584 million years
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        self.now_core = Now { mono: Mono(mono), wall: UnixMillis(wall as u64) };
+        let mono_us = self.now.duration_since(self.epoch).as_micros() as u64; // 584,000 years
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall_us = wall.as_micros() as u64; // as long
+        self.stamp = Stamp { wall_us, mono_us };
+        self.now_core = Now { mono: Mono(mono_us / 1_000), wall: UnixMillis(wall_us / 1_000) };
     }
 
     /// Waits for something to do: spins for a while if so set, then sleeps.

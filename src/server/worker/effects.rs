@@ -15,11 +15,13 @@ use tern_protocol::frames::{Close, ErrorHead, LoggedIn};
 use tern_protocol::header::HEADER_BYTES;
 use tern_protocol::limits::ERROR_TEXT_BYTES_MAX;
 use tern_protocol::{Code, Flags, Kind};
+use tern_storage::Carrier;
 use zerocopy::IntoBytes as _;
 
 use super::driver::Driver;
 use super::links::{State, index_of};
 use super::machine::Machine;
+use super::moments::named;
 
 /// Bytes of the longest frame that stands in an effect: an error with its text.
 const FRAME_BYTES: usize = frame_bytes::<ErrorHead>(ERROR_TEXT_BYTES_MAX);
@@ -48,11 +50,14 @@ impl<M: Machine, R: Reader> Driver<M, R> {
     }
 
     fn carry_out_all(&mut self) {
+        self.record_moments();
         while let Some(effect) = self.machine.poll_effect() {
             match effect {
                 Effect::Frame(link, frame) => self.send_frame(link, &frame),
                 Effect::Whole(link, frame) => self.write(link, frame),
-                Effect::Push { link, shard, at, order } => self.push(link, shard, at, order),
+                Effect::Push { link, shard, at, order } => {
+                    self.push(link, (shard, at), order, Carrier::Stream);
+                }
                 Effect::Close { link, code, come_back } => {
                     self.close_link(link, code, come_back);
                 }
@@ -70,16 +75,30 @@ impl<M: Machine, R: Reader> Driver<M, R> {
     }
 
     /// Copies a record's body from the mapped log, behind a header, into what quinn-proto
-    /// encrypts from.
-    pub(super) fn push(&mut self, link: LinkId, shard: ShardId, at: Offset, order: Order) {
+    /// encrypts from. `by_stream` says what it is called if it does not leave by datagram.
+    pub(super) fn push(
+        &mut self,
+        link: LinkId,
+        (shard, at): (ShardId, Offset),
+        order: Order,
+        by_stream: Carrier,
+    ) {
         let pool = &mut self.pool;
         let read = self.reader.with_record(shard, at, |record| {
             let header = header(Kind::Push, Flags::NONE, record.body.len());
-            pool.join([header.as_bytes(), record.body])
+            (pool.join([header.as_bytes(), record.body]), named(record.body))
         });
         match read {
-            Ok(bytes) if order == Order::Free => self.write_free(link, bytes, (shard, at)),
-            Ok(bytes) => self.write(link, bytes),
+            Ok((bytes, named)) => {
+                let carrier = match order {
+                    Order::Free => self.write_free(link, bytes, (shard, at)),
+                    Order::Kept => {
+                        self.write(link, bytes);
+                        by_stream
+                    }
+                };
+                self.record_push(link, named, carrier);
+            }
             // The machine read the same record just before, so this is a segment that retention
             // or the kernel took in between. The connection ends: with the next one the machine
             // reads again, and asks for it or says that it is lost.
@@ -90,16 +109,21 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         }
     }
 
-    fn write_free(&mut self, id: LinkId, bytes: Bytes, record: (ShardId, Offset)) {
+    /// Writes a push whose order need not be kept; says how it left.
+    fn write_free(&mut self, id: LinkId, bytes: Bytes, record: (ShardId, Offset)) -> Carrier {
         let Some(link) = self.links.get(id).filter(|link| link.state == State::Open) else {
-            return; // see `write`
+            return Carrier::Stream; // it did not; see `write`
         };
         match link.write_free(bytes, record) {
             Ok(()) => {
                 self.counts.pushes_free += 1;
                 self.queue_send(index_of(id));
+                Carrier::Datagram
             }
-            Err(bytes) => self.write(id, bytes),
+            Err(bytes) => {
+                self.write(id, bytes);
+                Carrier::Stream
+            }
         }
     }
 

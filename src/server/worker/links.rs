@@ -16,6 +16,7 @@ use quinn_proto::{Connection, ConnectionId, StreamId};
 use tern_core::io::LinkId;
 use tern_core::limiter::Limiter;
 use tern_core::log::Offset;
+use tern_core::mail::Device;
 use tern_core::placement::{ShardId, WorkerId};
 use tern_core::time::Mono;
 use tern_protocol::Code;
@@ -73,6 +74,8 @@ pub(super) struct Link {
     spill_bytes: usize,
     /// Pushes that left by datagram, from the first one on.
     pub(super) free: Option<Box<Free>>,
+    /// Whose session it is, for the flight recorder; looked up with the first push.
+    pub(super) device: Option<Device>,
     /// The client, as the list of live connections knows it.
     pub(super) peer: Peer,
     pub(super) slot: Option<Slot>,
@@ -243,6 +246,7 @@ impl Links {
             spill: VecDeque::new(),
             spill_bytes: 0,
             free: None,
+            device: None,
             peer,
             slot: None,
             moves: Limiter::default(),

@@ -4,7 +4,8 @@ use tern_core::counters::Counters;
 use tern_core::dedup::DedupTable;
 use tern_core::io::{ColdRecord, Effect, Input, LinkId, Query, Waiter};
 use tern_core::log::{Log, Reader};
-use tern_core::mail::{Address, Mail};
+use tern_core::mail::{Address, Device, Mail};
+use tern_core::moments::Moment;
 use tern_core::placement::WorkerId;
 use tern_core::sight::{DeviceSight, SessionSight};
 use tern_core::time::{Mono, Now};
@@ -30,6 +31,12 @@ pub trait Machine {
     fn sessions(&self) -> (usize, usize);
     /// How many of those sessions are on which network.
     fn networks(&self) -> [usize; Network::COUNT];
+    /// From now on its moments are drained.
+    fn want_moments(&mut self);
+    /// What happened to messages since the last time, in order; nothing unless wanted.
+    fn drain_moments(&mut self) -> impl Iterator<Item = Moment>;
+    /// Whose session a connection is, once it is logged in.
+    fn device_of(&self, link: LinkId) -> Option<Device>;
     /// The devices of a user whose home shard is this worker's.
     fn see_user(&self, now: Now, uin: Uin) -> Vec<DeviceSight>;
     /// A session of this worker that is logged in.
@@ -67,6 +74,18 @@ impl<L: Log, T: DedupTable, R: Reader> Machine for tern_core::Worker<L, T, R> {
 
     fn networks(&self) -> [usize; Network::COUNT] {
         self.networks()
+    }
+
+    fn want_moments(&mut self) {
+        self.want_moments();
+    }
+
+    fn drain_moments(&mut self) -> impl Iterator<Item = Moment> {
+        self.drain_moments()
+    }
+
+    fn device_of(&self, link: LinkId) -> Option<Device> {
+        self.device_of(link)
     }
 
     fn see_user(&self, now: Now, uin: Uin) -> Vec<DeviceSight> {

@@ -8,7 +8,8 @@
 //! 2. `serve`: the connection's events; bytes of the control stream, cut by `tern_quic::frames` into
 //!    frames, each of which is one `Input` to the machine.
 //! 3. `effects`: what the machine wants done: frames and pushes written to streams (`links`),
-//!    closes, questions. Pushes that need not keep their order go by datagram (`free`).
+//!    closes, questions. Pushes that need not keep their order go by datagram (`free`). What
+//!    happened to messages goes into the flight recorder (`moments`).
 //! 4. `inbox`: mail, proofs, answers, commands, each an `Input` again.
 //! 5. `commit`, mail to other workers, `transmit`, and sleep.
 //!
@@ -32,6 +33,7 @@ mod transmit;
 
 mod free;
 mod links;
+mod moments;
 mod pool;
 mod timers;
 
@@ -55,6 +57,7 @@ use std::time::{Duration, Instant};
 
 use quinn_proto::Endpoint;
 use tern_core::log::Reader;
+use tern_storage::Recorder;
 
 use self::driver::{Driver, Parts};
 use self::resets::{PeerList, ResetSender};
@@ -82,6 +85,8 @@ pub struct Setup<M, R> {
     /// The folder, best in shared memory, for the lists of live connections, and the clients that
     /// [`take_peers`] found there at this start; `None` keeps no lists.
     pub peers: Option<(PathBuf, Vec<Peer>)>,
+    /// For each worker its part of the flight recorder, or none for any.
+    pub recorders: Vec<Recorder>,
     /// How long a worker looks for work before it sleeps. It saves a wake-up of about 35 µs and
     /// costs a core; zero sleeps at once.
     pub spin: Duration,
@@ -126,6 +131,7 @@ where
     let server = Arc::new(settings::server(&settings, &keys, Arc::new(tls)));
     let settings = Arc::new(settings);
     let (folder, peers) = setup.peers.map_or((None, Vec::new()), |(f, p)| (Some(f), p));
+    let mut recorders = setup.recorders.into_iter();
     let (epoch, mut drivers) = (Instant::now(), Vec::with_capacity(count));
     for ((socket, seat), (machine, reader)) in sockets.into_iter().zip(seats).zip(machines) {
         let id = seat.id;
@@ -142,6 +148,7 @@ where
             directory: Arc::clone(&directory),
             warmer: Arc::clone(&warmer),
             peer_list,
+            recorder: recorders.next(),
             resets: ResetSender::new(share, keys.reset_key(), epoch),
             spin: setup.spin,
             epoch,

@@ -6,6 +6,7 @@ use quinn_proto::{Chunks, ConnectionHandle, Dir, Event, ReadError, StreamEvent, 
 use tern_core::io::{Input, Order};
 use tern_core::log::Reader;
 use tern_protocol::{Code, Header, Kind};
+use tern_storage::Carrier;
 
 use super::driver::Driver;
 use super::links::{Link, State, index_of};
@@ -309,7 +310,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         {
             let id = link.id;
             self.counts.pushes_repaired += 1;
-            self.push(id, shard, at, Order::Kept);
+            self.push(id, (shard, at), Order::Kept, Carrier::Repair);
             self.tell_lost();
         }
     }

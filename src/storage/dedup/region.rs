@@ -1,5 +1,5 @@
-//! A table's file as memory: a header of words and an array of slots. One of the two files of
-//! this crate with `unsafe` in it.
+//! A table's file as memory: a header of words and an array of slots. One of the three files of
+//! this crate with `unsafe` in it that map one.
 //!
 //! Everything in the mapping is an atomic integer, so whatever another process does to it, a
 //! value read here is some integer and never undefined.

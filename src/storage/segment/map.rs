@@ -1,5 +1,5 @@
-//! Segment files as memory: written by calls, read through a mapping. One of the two files of
-//! this crate with `unsafe` in it.
+//! Segment files as memory: written by calls, read through a mapping. One of the three files of
+//! this crate with `unsafe` in it that map one.
 //!
 //! A [`SettledFile`] has a *settled end*: bytes before it never change again, bytes behind it are
 //! written by [`SettledFile::write`] only. References are handed out to settled bytes alone, so

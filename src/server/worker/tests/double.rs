@@ -11,7 +11,8 @@ use tern_core::io::{
     Answer, ColdRecord, ComeBack, Effect, Input, LinkId, Order, Outgoing, Query, Waiter,
 };
 use tern_core::log::{Links, Offset, ReadError, Reader, Record, RecordKind};
-use tern_core::mail::{Address, Mail, SessionRef};
+use tern_core::mail::{Address, Device, Mail, SessionRef};
+use tern_core::moments::Moment;
 use tern_core::placement::{ShardId, WorkerId};
 use tern_core::sight::{DeviceSight, SessionSight};
 use tern_core::time::{Mono, Now};
@@ -272,6 +273,16 @@ impl Machine for Double {
 
     fn see_user(&self, _: Now, _: Uin) -> Vec<DeviceSight> {
         Vec::new()
+    }
+
+    fn want_moments(&mut self) {}
+
+    fn drain_moments(&mut self) -> impl Iterator<Item = Moment> {
+        std::iter::empty()
+    }
+
+    fn device_of(&self, _: LinkId) -> Option<Device> {
+        None
     }
 
     fn see_session(&self, now: Now, link: LinkId) -> Option<SessionSight> {

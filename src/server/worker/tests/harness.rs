@@ -85,6 +85,7 @@ impl Server {
             directory: Arc::clone(&elsewhere) as _,
             warmer: elsewhere,
             peers: found,
+            recorders: Vec::new(),
             spin: plan.spin,
             pin: true,
         })
