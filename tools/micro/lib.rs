@@ -37,7 +37,7 @@ pub trait Operation {
 pub type Make = fn() -> Box<dyn Operation>;
 
 /// Every operation by its name.
-pub const ALL: [(&str, Make); 7] = [
+pub const ALL: [(&str, Make); 8] = [
     ("encode", || Box::new(codec::Encode(Codec::new()))),
     ("decode", || Box::new(Codec::new())),
     ("dedup", || Box::new(Dedup::new())),
@@ -45,4 +45,5 @@ pub const ALL: [(&str, Make); 7] = [
     ("mailbox", || Box::new(Mailbox::new())),
     ("timers", || Box::new(Timing::new())),
     ("message", || Box::new(Message::new())),
+    ("traced", || Box::new(Message::traced())),
 ];

@@ -1,7 +1,8 @@
 //! The hot path of `core`: a SEND of 100 bytes comes in as a frame, is checked, deduplicated,
 //! counted, appended to a log in memory, committed, acked, told to the recipient's home shard, and
 //! read for the pushes to both sides. Every sixteenth message both sides say RECEIVE_ACK, as the
-//! SDK does. QUIC, the disk and the threads are not part of it.
+//! SDK does. QUIC, the disk and the threads are not part of it. `traced` is the same with the flight
+//! recorder: the difference is what that costs.
 
 use std::hint::black_box;
 
@@ -12,7 +13,8 @@ use tern_core::log::Reader;
 use tern_core::memory::MemoryReader;
 use tern_protocol::frame::{encode, frame_bytes};
 use tern_protocol::frames::Send;
-use tern_protocol::{ChannelId, Flags, Kind};
+use tern_protocol::{ChannelId, Flags, Kind, MessageId};
+use tern_storage::{Carrier, Recorder, Stamp, What};
 
 use super::Operation;
 use super::codec::{CONTENT_BYTES, send};
@@ -24,6 +26,9 @@ const SENDS: u32 = u32::MAX / 2;
 /// After so many messages a device acknowledges.
 const ACK_EVERY: u32 = 16;
 
+/// Room of the recorder in bytes: the default of the server.
+const RECORDER_BYTES: u64 = 8 << 20;
+
 /// Two users on one worker with one shard.
 pub struct Message {
     world: World,
@@ -31,6 +36,7 @@ pub struct Message {
     bob: Client,
     channel: ChannelId,
     counter: u32,
+    recorder: Option<Recorder>,
 }
 
 impl Message {
@@ -44,21 +50,44 @@ impl Message {
         let counter = alice.send(&mut world, channel, b"the first one opens the channel");
         let pushes = world.pushes(&bob);
         assert_eq!(pushes.len(), 1, "the channel is open");
-        let mut message = Self { world, alice, bob, channel, counter };
+        let mut message = Self { world, alice, bob, channel, counter, recorder: None };
         message.acknowledge();
         message
+    }
+
+    /// The same, and what happens is recorded.
+    pub fn traced() -> Self {
+        let folder = tempfile::tempdir_in("/dev/shm").expect("there is shared memory");
+        let places = [folder.path().to_owned()];
+        let opened = Recorder::open_all(&places, &[1; 16], 1, RECORDER_BYTES, 0);
+        let (_, recorders) = opened.expect("there is room");
+        let mut message = Self::new();
+        message.world.workers[0].want_moments();
+        message.recorder = recorders.into_iter().next();
+        message // the file's name is gone, its memory stays as long as it is mapped
     }
 
     /// Takes all that leaves: pushes are read from the log as the server does. How many there were.
     fn drain(&mut self) -> u32 {
         let (worker, mut pushes) = (&mut self.world.workers[0], 0);
         worker.commit(self.world.now);
+        let stamp = Stamp::default();
+        if let Some(recorder) = &mut self.recorder {
+            for moment in worker.drain_moments() {
+                let what = What::Happened(moment.happened);
+                recorder.record(stamp, moment.channel, moment.device, what);
+            }
+        }
         while let Some(effect) = worker.poll_effect() {
-            if let Effect::Push { shard, at, .. } = effect {
+            if let Effect::Push { link, shard, at, .. } = effect {
                 let read = self.world.reader.with_record(shard, at, |record| {
                     black_box(record.body.len());
                 });
                 read.expect("what is pushed can be read");
+                if let Some(recorder) = &mut self.recorder {
+                    let what = What::Pushed(MessageId(u64::from(self.counter)), Carrier::Stream);
+                    recorder.record(stamp, self.channel, worker.device_of(link), what);
+                }
                 pushes += 1;
             }
         }

@@ -37,7 +37,7 @@ fn link(data: &DataFolder, place: &Path, id: &Id) -> io::Result<()> {
         return Ok(());
     }
     match std::fs::remove_file(&link) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => symlink(target, link),
     }
 }

@@ -15,8 +15,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use tern_core::moments::Happened;
 use tern_protocol::{ChannelId, MessageId, Uin};
-use tern_storage::{RecordingError, inspect, recording_path};
+use tern_storage::{RecordingError, What, inspect, recording_path};
 
 use crate::folder::DataFolder;
 
@@ -63,6 +64,13 @@ pub fn look(
 }
 
 impl Trace {
+    /// Whether the recorder saw the message proven durable.
+    pub fn is_committed(&self) -> bool {
+        let mut moments = self.recorded.iter().flat_map(|recorded| &recorded.moments);
+        let committed = What::Happened(Happened::Committed(self.id));
+        moments.any(|moment| moment.entry.what == committed)
+    }
+
     /// The users concerned: the members of a direct channel, the sender, and whoever had moments.
     pub fn users(&self) -> BTreeSet<Uin> {
         let members = self.channel.members().map(|(low, high)| [low, high]);

@@ -78,6 +78,9 @@ fn standing(told: &Told, found: &Logged) -> String {
     let proof = match found.proof {
         Proof::Mark(at) => format!("durable, proven by the mark at offset {at}"),
         Proof::LaterSegment => "durable, proven by a later segment".to_owned(),
+        Proof::None if told.trace.is_committed() => {
+            "durable, as the recorder says; the log itself proves it with its next batch".to_owned()
+        }
         Proof::None => {
             "not proven by the log yet: the newest batch, acked a moment ago or never".to_owned()
         }
