@@ -2,9 +2,9 @@
 //! `kill -9`, across runs, when the recorder has overwritten it, and where the log is damaged.
 #![expect(
     clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test may stop at the first thing that is wrong, and tells what it counted"
+    reason = "a test may stop at the first thing that is not as it should be"
 )]
+#![allow(clippy::print_stdout, reason = "a test tells its figures")]
 
 mod support;
 
@@ -44,7 +44,8 @@ fn happened(trace: &Value) -> Vec<&str> {
 /// What one device has of it.
 fn device(trace: &Value, uin: u64, device: u32) -> Option<&Value> {
     let devices = trace["recorder"]["devices"].as_array()?;
-    devices.iter().find(|one| one["uin"] == uin.to_string() && one["device"] == device)
+    let uin = Value::from(uin.to_string());
+    devices.iter().find(|one| one["uin"] == uin && one["device"] == device)
 }
 
 /// Ann sends these lines to bob.
