@@ -39,6 +39,8 @@ pub(crate) struct Channel {
     shown: MessageId,
     /// What the server was told on this connection.
     told: MessageId,
+    /// Whether this connection has spoken of the channel.
+    is_heard: bool,
     /// What was stepped over between `consumed` and `received`: first and last ids.
     steps: VecDeque<(MessageId, MessageId)>,
     /// What came from behind a hole, by its first id.
@@ -107,6 +109,7 @@ impl Channel {
     /// A connection begins, and the server is told the cursor.
     pub(crate) fn logged_in(&mut self) {
         (self.shown, self.told) = (self.consumed, self.consumed);
+        self.is_heard = false;
     }
 
     /// The cursor is on the disk.
@@ -141,6 +144,7 @@ impl Channel {
     pub(crate) fn take(&mut self, item: Item, held_max: usize) -> Taken {
         let (first, last) = (item.first(), item.last());
         self.shown = self.shown.max(last);
+        self.is_heard = true;
         if last <= self.received {
             return Taken::Repeat { stored: last <= self.stored };
         }
@@ -270,8 +274,11 @@ impl Channel {
         if was != incarnation {
             self.begin_life(restarted.unwrap_or(MessageId(u64::MAX)));
         }
-        // Of a group less may be left to who is in it no longer, since that life.
-        let beyond = (self.received > newest).then(|| newest.next());
+        // Of a group less may be left to who is in it no longer, since that life. A connection
+        // says that first; later, pushes by datagram may have overtaken what it says.
+        let was_heard = std::mem::replace(&mut self.is_heard, true);
+        let is_first = was != incarnation || !was_heard;
+        let beyond = (self.received > newest && is_first).then(|| newest.next());
         if was == incarnation && beyond.is_none() {
             self.newest = self.newest.max(newest);
         }

@@ -217,6 +217,14 @@ fn a_key_that_a_loss_tore_out_is_doubtful_in_every_process() {
     must_hold(&Plan::everyday(), "everyday", 910_013);
 }
 
+/// What a heartbeat told of a channel was overtaken by a push by datagram, which the application had
+/// consumed by then; the device took its history for restarted, and showed a message twice.
+#[test]
+fn a_word_that_pushes_have_overtaken_takes_nothing_back() {
+    let slow = Plan::parse(include_str!("../plans/slow.toml")).unwrap();
+    must_hold(&slow, "slow", 21_000_698);
+}
+
 /// A server that has just started let a user in by the last word of an exchange, of which the first
 /// was lost: a channel of his was not known yet, and he was told that he may not look back in it.
 #[test]

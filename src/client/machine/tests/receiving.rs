@@ -256,12 +256,31 @@ fn a_cursor_beyond_the_newest_message_comes_back() {
     for id in 1..=8 {
         rig.push(2, id);
     }
+    rig.lose();
+    rig.log_in(2);
     rig.events.clear();
     rig.history(2, 1, 5, 1);
     assert_eq!(rig.events, [Event::HistoryRestarted { channel: channel(2), at: MessageId(6) }]);
     rig.events.clear();
     rig.push(2, 6);
     assert_eq!(rig.ids(), [6]);
+}
+
+/// What the server says beside pushes travels in order, and they may come by datagram before it.
+#[test]
+fn a_word_that_pushes_have_overtaken_takes_nothing_back() {
+    let mut rig = Rig::online(1);
+    rig.history(2, 1, 0, 1);
+    for id in 1..=6 {
+        rig.push(2, id);
+    }
+    rig.consume(2, 6, 1);
+    rig.history(2, 1, 5, 1);
+    rig.push(2, 6);
+    rig.push(2, 7);
+    assert_eq!(rig.ids(), [1, 2, 3, 4, 5, 6, 7]);
+    let is_restart = |event: &Event| matches!(event, Event::HistoryRestarted { .. });
+    assert!(!rig.events.iter().any(is_restart), "{:?}", rig.events);
 }
 
 #[test]
