@@ -11,6 +11,7 @@ use cli::Arguments;
 use tern_wirecat::capture::{Live, Reader};
 use tern_wirecat::keylog::KeyLog;
 use tern_wirecat::lua;
+use tern_wirecat::show::extract::Extract;
 use tern_wirecat::show::life::Life;
 use tern_wirecat::show::{Filter, filter, json, svg, table, text};
 use tern_wirecat::{Decoder, Event};
@@ -58,6 +59,7 @@ fn run(arguments: &Arguments, out: &mut impl Write) -> Result<(), Failure> {
     let mut decoder = Decoder::new(key_log(arguments)?);
     let (_live, mut reader) = open(arguments)?;
     let mut wanted = arguments.filter();
+    let mut extract = Extract::new(arguments.secrets);
     let mut events = Vec::new();
     let broken = loop {
         let new = match reader.next_item() {
@@ -69,7 +71,10 @@ fn run(arguments: &Arguments, out: &mut impl Write) -> Result<(), Failure> {
             events.extend(new);
             continue;
         }
-        show(arguments, &mut wanted, &new, out)?;
+        match arguments.extract {
+            true => write_frames(arguments, (&mut wanted, &mut extract), &new, out)?,
+            false => show(arguments, &mut wanted, &new, out)?,
+        }
         if arguments.interface.is_some() {
             out.flush()?;
         }
@@ -78,6 +83,7 @@ fn run(arguments: &Arguments, out: &mut impl Write) -> Result<(), Failure> {
     events.iter().for_each(|event| wanted.learn(event));
     match arguments.life {
         Some(_) => show_life(arguments, &events, out)?,
+        None if arguments.extract => {} // at its end a capture has no frame more
         None => show(arguments, &mut wanted, &events, out)?,
     }
     conclude(arguments, &decoder, out)?;
@@ -120,6 +126,24 @@ fn show(
             writeln!(out, "{}", json::object(event, arguments.secrets))?;
         } else {
             writeln!(out, "{}", text::line(event, arguments.secrets))?;
+        }
+    }
+    Ok(())
+}
+
+/// The lines of the frames that are wanted.
+fn write_frames(
+    arguments: &Arguments,
+    (wanted, extract): (&mut Filter, &mut Extract),
+    events: &[Event],
+    out: &mut impl Write,
+) -> io::Result<()> {
+    for event in events {
+        wanted.learn(event);
+        let line = extract.line(event);
+        let is_wanted = wanted.wants(event) && filter::is_on(event, arguments.connection());
+        if let Some(line) = line.filter(|_| is_wanted) {
+            writeln!(out, "{line}")?;
         }
     }
     Ok(())

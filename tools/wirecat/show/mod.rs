@@ -3,6 +3,7 @@
 //! - [`fields`]: what a frame's bytes say, field by field, by the registry.
 //! - [`filter`]: which events are wanted.
 //! - [`text`], [`json`]: a line for each.
+//! - [`extract`]: what clients said, to be said again.
 //! - [`table`]: the statistics.
 //! - [`life`]: what became of one message, as a sequence; [`svg`] draws it.
 
@@ -12,6 +13,8 @@ pub mod filter;
 
 pub mod json;
 pub mod text;
+
+pub mod extract;
 
 pub mod table;
 

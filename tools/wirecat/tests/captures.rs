@@ -9,6 +9,7 @@ use support::{Setup, Talk, frame, talk};
 use tern_protocol::Kind;
 use tern_wirecat::event::{Carrier, Event, What};
 use tern_wirecat::quic::Way;
+use tern_wirecat::show::extract::Extract;
 use tern_wirecat::show::{json, table, text};
 
 /// The frames of one side by one carrier, in order.
@@ -126,6 +127,35 @@ fn messages_said_again_are_marked() {
     let login = objects.iter().find(|object| object["kind"] == "LOGIN").unwrap();
     assert_eq!(login["fields"]["secret"]["secret_bytes"], 32, "{login}");
     assert_eq!(frame(Kind::Hello, 7).len(), 36);
+}
+
+/// What a client said can be taken out whole, and its secret only when that is asked for.
+#[test]
+fn frames_of_clients_are_extracted_as_they_were_said() {
+    let keys = include_str!("../testdata/hello.keys");
+    let (_, events) = decode(include_bytes!("../testdata/hello.pcap"), keys);
+    let said = events.iter().filter_map(|event| match &event.what {
+        What::Frame { way: Way::ToServer, bytes, .. } => Some(bytes.as_slice()),
+        _ => None,
+    });
+    let said: Vec<&[u8]> = said.collect();
+    for with_secrets in [true, false] {
+        let mut extract = Extract::new(with_secrets);
+        let lines: Vec<_> = events.iter().filter_map(|event| extract.line(event)).collect();
+        assert_eq!(lines.len(), said.len());
+        assert!(lines.iter().any(|line| line["kind"] == "SEND" && line["epoch"].is_u64()));
+        let times = lines.iter().map(|line| line["at_us"].as_str().unwrap().parse::<u64>());
+        assert!(times.map(Result::unwrap).is_sorted());
+        for (line, bytes) in lines.iter().zip(&said) {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            let is_login = line["kind"] == "LOGIN";
+            match with_secrets || !is_login {
+                true => assert_eq!(line["hex"], hex),
+                false => assert!(line["hex"].is_null() && line["secret_bytes"] == bytes.len()),
+            }
+        }
+        assert_eq!(lines[0]["kind"], "HELLO");
+    }
 }
 
 /// A conversation that was really held, as it was captured, and what it says.
