@@ -6,7 +6,7 @@
 //! `SPEC.md`; `testdata/` holds the bytes of one frame of each kind.
 //!
 //! Reading order: [`ids`], [`limits`], [`registry`], [`header`], [`frames`], [`frame`],
-//! [`group`], [`history`], [`digest`].
+//! [`group`], [`history`], [`digest`], [`doubling`].
 #![forbid(unsafe_code)]
 #![no_std]
 
@@ -19,6 +19,7 @@ pub mod header;
 pub mod frames;
 
 pub mod digest;
+pub mod doubling;
 pub mod frame;
 pub mod group;
 pub mod history;

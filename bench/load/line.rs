@@ -1,11 +1,15 @@
 //! One device's connection: what QUIC has to say goes to the device and back.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use quinn_proto::{
     Connection, ConnectionHandle, Dir, Endpoint, EndpointEvent, Event as QuicEvent, ReadError,
     ReadableError, StreamEvent, StreamId, VarInt, WriteError,
 };
+use serde::{Deserialize, Serialize};
+use tern_protocol::doubling::{COPY_AFTER, Doubling};
 use tern_protocol::{Class, Code, Kind};
 use tern_random::Stream;
 
@@ -22,6 +26,18 @@ const RETURN_BASE: Duration = Duration::from_millis(500);
 
 /// No attempt waits longer, as in the SDK.
 const RETURN_MAX: Duration = Duration::from_secs(30);
+
+/// How single messages travel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Datagrams {
+    /// By stream, as all else.
+    Off,
+    /// By one datagram.
+    Single,
+    /// By two, where the path may lose packets.
+    Doubled,
+}
 
 /// One device's connection.
 pub struct Line {
@@ -54,6 +70,9 @@ pub struct Line {
     pub to_server: Way,
     /// Its path from the server.
     pub to_device: Way,
+    doubling: Doubling,
+    /// Frames that leave by a second datagram, and when.
+    copies: VecDeque<(Instant, Bytes)>,
 }
 
 impl Line {
@@ -62,7 +81,7 @@ impl Line {
         (handle, connection): (ConnectionHandle, Connection),
         device: Device,
         socket: usize,
-        returns: bool,
+        (returns, doubling): (bool, Doubling),
     ) -> Self {
         Self {
             handle,
@@ -80,6 +99,8 @@ impl Line {
             is_drained: false,
             to_server: Way::default(),
             to_device: Way::default(),
+            doubling,
+            copies: VecDeque::new(),
         }
     }
 
@@ -96,12 +117,15 @@ impl Line {
         &mut self,
         (handle, connection): (ConnectionHandle, Connection),
         resume: bool,
+        doubling: Doubling,
     ) {
         self.handle = handle;
         self.is_drained = false;
         *self.connection = connection;
         (self.stream, self.is_gone) = (None, false);
         (self.return_at, self.armed) = (None, None);
+        self.doubling = doubling;
+        self.copies.clear();
         self.attempts += 1;
         self.device.reconnect(resume);
     }
@@ -124,9 +148,10 @@ impl Line {
         if self.is_gone {
             return self.return_at;
         }
-        let own = self.stalled.byte_at();
-        let timeouts = [self.connection.poll_timeout(), self.device.poll_timeout(), own];
-        timeouts.into_iter().flatten().min()
+        let copy = self.copies.front().map(|(due, _)| *due);
+        let own = [self.stalled.byte_at(), copy];
+        let timeouts = [self.connection.poll_timeout(), self.device.poll_timeout()];
+        timeouts.into_iter().chain(own).flatten().min()
     }
 
     /// Says what is due.
@@ -268,13 +293,9 @@ impl Line {
     }
 
     /// Writes what the device has to say.
-    pub fn write(&mut self, tell: &mut impl FnMut(Event)) {
+    pub fn write(&mut self, now: Instant, tell: &mut impl FnMut(Event)) {
         let Some(id) = self.stream.filter(|_| !self.is_gone) else { return };
-        while let Some(frame) = self.device.poll_datagram() {
-            if self.connection.datagrams().send(frame.clone(), false).is_err() {
-                self.device.outbox().extend_from_slice(&frame); // it fits none
-            }
-        }
+        self.write_datagrams(now);
         let outbox = self.device.outbox();
         if outbox.is_empty() {
             return;
@@ -287,6 +308,23 @@ impl Line {
                 if !self.returns {
                     tell(Event::Failed(Kind::Close, Code::Offline));
                 }
+            }
+        }
+    }
+
+    /// Gives QUIC what leaves by datagram now, first copies and second ones.
+    fn write_datagrams(&mut self, now: Instant) {
+        while let Some((_, copy)) = self.copies.pop_front_if(|(due, _)| *due <= now) {
+            let _ = self.connection.datagrams().send(copy, false); // the first copy may do
+        }
+        while let Some(frame) = self.device.poll_datagram() {
+            if self.connection.datagrams().send(frame.clone(), false).is_err() {
+                self.device.outbox().extend_from_slice(&frame); // it fits none
+                continue;
+            }
+            let lost = self.connection.stats().path.lost_packets;
+            if self.doubling.is_due(frame.len(), self.connection.rtt(), lost) {
+                self.copies.push_back((now + COPY_AFTER, frame));
             }
         }
     }

@@ -11,12 +11,13 @@ use bytes::BytesMut;
 use quinn_proto::{
     ClientConfig, Connection, ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig,
 };
+use tern_protocol::doubling::Doubling;
 use tern_protocol::frames::Network;
 use tern_protocol::{ChannelId, Uin};
 use tern_random::Stream;
 
 use super::device::{Device, Event, Identity, Message, Rhythm};
-use super::line::Line;
+use super::line::{Datagrams, Line};
 use super::path::{Path, Weather};
 use super::socket::{Datagram, Socket};
 use super::stall::{Stall, Stalled};
@@ -44,8 +45,8 @@ pub struct Approach {
     pub sources: Vec<SocketAddr>,
     /// What the path does to packets, if it is bad.
     pub weather: Option<Weather>,
-    /// Whether they say that they can do datagrams.
-    pub datagrams: bool,
+    /// How single messages travel.
+    pub datagrams: Datagrams,
     /// Whether they come back by themselves when their connection is lost.
     pub returns: bool,
     /// Whether TLS keeps tickets to resume by.
@@ -114,11 +115,20 @@ impl Swarm {
     pub fn connect(&mut self, identity: Identity, network: Network) -> Result<usize, BenchError> {
         let index = self.lines.len();
         let connected = self.open(index)?;
-        let device = Device::new(identity, network, self.approach.datagrams);
+        let device = Device::new(identity, network, self.approach.datagrams != Datagrams::Off);
         let socket = index % self.sockets.len();
-        self.lines.push(Line::new(connected, device, socket, self.approach.returns));
+        let ways = (self.approach.returns, self.doubling());
+        self.lines.push(Line::new(connected, device, socket, ways));
         self.mark_busy(index);
         Ok(index)
+    }
+
+    /// What a device knows of a path that is new to it.
+    fn doubling(&self) -> Doubling {
+        match self.approach.datagrams {
+            Datagrams::Doubled => Doubling::default(),
+            Datagrams::Single | Datagrams::Off => Doubling::never(),
+        }
     }
 
     /// Connects a device once more; it resumes its session if it is asked to and can, else it logs
@@ -134,7 +144,8 @@ impl Swarm {
         }
         self.lines[index].forget(&mut self.endpoint);
         let connected = self.open(index)?;
-        self.lines[index].reconnect(connected, resume);
+        let doubling = self.doubling();
+        self.lines[index].reconnect(connected, resume, doubling);
         self.mark_busy(index);
         Ok(())
     }
@@ -350,7 +361,7 @@ impl Swarm {
         loop {
             line.take_endpoint_events(endpoint);
             let took = line.take_events(now, random, &mut tell);
-            line.write(&mut tell);
+            line.write(now, &mut tell);
             let sent = match path {
                 Some(path) => line.take_off(now, path),
                 None => line.transmit(now, &sockets[line.socket], scratch),

@@ -24,7 +24,7 @@ use tern_protocol::limits::SECRET_BYTES;
 use tern_protocol::{DeviceId, Uin};
 
 use crate::error::{BenchError, Tried};
-use crate::load::{Approach, Crowd, Identity, Swarm, Tickets, Weather};
+use crate::load::{Approach, Crowd, Datagrams, Identity, Swarm, Tickets, Weather};
 
 pub use back::ComeBack;
 pub use day::Day;
@@ -47,8 +47,8 @@ pub struct Order {
     pub devices: Vec<(u64, u32, [u8; SECRET_BYTES])>,
     /// The path's weather, if it is bad.
     pub weather: Option<Weather>,
-    /// Whether single messages may go by datagram.
-    pub datagrams: bool,
+    /// How single messages travel.
+    pub datagrams: Datagrams,
     /// For all that is random in this process.
     pub seed: u64,
     /// What the devices do.

@@ -13,7 +13,7 @@ use super::parse_seconds;
 use super::talking::{LIMITLESS, sources};
 use crate::error::BenchError;
 use crate::load::{
-    Approach, CONTENT_BYTES_MIN, Crowd, Event, Message, Swarm, Tickets, Wait, check,
+    Approach, CONTENT_BYTES_MIN, Crowd, Datagrams, Event, Message, Swarm, Tickets, Wait, check,
 };
 use crate::report::{Figure, Run};
 use crate::system::{Server, Status};
@@ -105,7 +105,7 @@ impl Beats {
             pin: server.pin(),
             sources: sources(server.address(), 0, 1),
             weather: None,
-            datagrams: true,
+            datagrams: Datagrams::Doubled,
             returns: false,
             tickets: Tickets::None,
             seed: 1,

@@ -13,8 +13,8 @@ use super::parse_seconds;
 use super::talking::{LIMITLESS, sources};
 use crate::error::BenchError;
 use crate::load::{
-    Approach, Arrivals, CONTENT_BYTES_MIN, Crowd, Event, Message, Schedule, Swarm, Tickets, Wait,
-    check,
+    Approach, Arrivals, CONTENT_BYTES_MIN, Crowd, Datagrams, Event, Message, Schedule, Swarm,
+    Tickets, Wait, check,
 };
 use crate::measure::curves::Curves;
 use crate::measure::latency::Latency;
@@ -145,7 +145,7 @@ impl Catchup {
             pin: server.pin(),
             sources: sources(server.address(), 0, 1),
             weather: None,
-            datagrams: true,
+            datagrams: Datagrams::Doubled,
             returns: false,
             tickets: Tickets::None,
             seed: 1,

@@ -9,7 +9,7 @@ use super::books::Books;
 use super::talking::{LIMITLESS, divide, sources};
 use super::{on_fresh_server, parse_seconds};
 use crate::error::BenchError;
-use crate::load::CONTENT_BYTES_MIN;
+use crate::load::{CONTENT_BYTES_MIN, Datagrams};
 use crate::loader::{FanOut, Fleet, Order, Task};
 use crate::measure::curves::Curves;
 use crate::report::{Figure, Run};
@@ -118,7 +118,7 @@ impl Fanout {
             sources: sources(server.address(), 0, 1),
             devices: divide(present, 1, 1).remove(0),
             weather: None,
-            datagrams: true,
+            datagrams: Datagrams::Doubled,
             seed: self.seed,
             task: Task::FanOut(task.clone()),
         };

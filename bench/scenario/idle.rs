@@ -10,7 +10,7 @@ use super::books::Books;
 use super::parse_seconds;
 use super::talking::sources;
 use crate::error::BenchError;
-use crate::load::{Approach, Crowd, Event, Swarm, Tickets};
+use crate::load::{Approach, Crowd, Datagrams, Event, Swarm, Tickets};
 use crate::progress::Progress;
 use crate::report::{Figure, Run};
 use crate::system::Server;
@@ -44,7 +44,7 @@ impl Idle {
             pin: server.pin(),
             sources: sources(server.address(), 0, 1),
             weather: None,
-            datagrams: false,
+            datagrams: Datagrams::Off,
             returns: false,
             tickets: Tickets::None,
             seed: SEED,

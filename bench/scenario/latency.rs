@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::talking::{LIMITLESS, Party, TAIL};
 use super::{parse_count, parse_seconds};
 use crate::error::BenchError;
-use crate::load::{Arrivals, CONTENT_BYTES_MIN};
+use crate::load::{Arrivals, CONTENT_BYTES_MIN, Datagrams};
 use crate::loader::Talk;
 use crate::report::Run;
 use crate::system::Server;
@@ -84,7 +84,7 @@ impl Latency {
             loaders: self.loaders,
             sources: self.sources,
             weather: None,
-            datagrams: false,
+            datagrams: Datagrams::Off,
         }
     }
 

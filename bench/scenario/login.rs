@@ -9,6 +9,7 @@ use super::books::Books;
 use super::parse_count;
 use super::talking::{divide, sources};
 use crate::error::BenchError;
+use crate::load::Datagrams;
 use crate::loader::{Fleet, LogIn, Order, Task};
 use crate::report::{Figure, Run};
 use crate::system::Server;
@@ -74,7 +75,7 @@ impl Login {
             sources: sources(server.address(), loader, 1),
             devices,
             weather: None,
-            datagrams: false,
+            datagrams: Datagrams::Off,
             seed: loader as u64,
             task: Task::LogIn(LogIn { at_once: self.at_once }),
         });

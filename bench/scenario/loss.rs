@@ -12,7 +12,7 @@ use super::latency::Latency;
 use super::parse_seconds;
 use super::talking::Party;
 use crate::error::BenchError;
-use crate::load::{Arrivals, Weather};
+use crate::load::{Arrivals, Datagrams, Weather};
 use crate::report::Run;
 use crate::system::Server;
 
@@ -24,6 +24,28 @@ pub enum Carrier {
     Streams,
     /// By datagram, repaired by stream.
     Datagrams,
+    /// By two datagrams while packets are lost, repaired by stream.
+    Doubled,
+}
+
+impl Carrier {
+    /// What the server is told.
+    fn server_option(self) -> &'static str {
+        match self {
+            Self::Streams => "off",
+            Self::Datagrams => "single",
+            Self::Doubled => "on",
+        }
+    }
+
+    /// What the devices do.
+    fn datagrams(self) -> Datagrams {
+        match self {
+            Self::Streams => Datagrams::Off,
+            Self::Datagrams => Datagrams::Single,
+            Self::Doubled => Datagrams::Doubled,
+        }
+    }
 }
 
 /// The command line of this scenario.
@@ -38,7 +60,7 @@ pub struct Loss {
     /// Of 100 packets, how many are lost, in each direction
     #[arg(long, value_name = "PERCENT", default_value_t = 3.5)]
     pub(super) loss: f64,
-    /// Mean number of packets in a row that are lost
+    /// Mean number of packets in a row that are lost; up to 1 / (1 - loss) each by itself
     #[arg(long, value_name = "PACKETS", default_value_t = 1.0)]
     pub(super) burst: f64,
     /// Pairs of devices, each device of a user of its own
@@ -70,9 +92,8 @@ impl Loss {
     }
 
     pub(super) fn server_options(&self) -> Vec<(String, String)> {
-        let switch = if self.carrier == Carrier::Datagrams { "on" } else { "off" };
         let mut options = self.talk().server_options();
-        options.push(("datagrams".to_owned(), switch.to_owned()));
+        options.push(("datagrams".to_owned(), self.carrier.server_option().to_owned()));
         options
     }
 
@@ -83,7 +104,7 @@ impl Loss {
             burst: self.burst,
         };
         let talk = self.talk();
-        let datagrams = self.carrier == Carrier::Datagrams;
+        let datagrams = self.carrier.datagrams();
         let party = Party { weather: Some(weather), datagrams, ..talk.party() };
         Ok(party.talk(server, &talk.talk())?.into_run())
     }

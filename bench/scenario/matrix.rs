@@ -1,5 +1,5 @@
 //! All of [`loss`](super::loss): each share of loss over each round trip, single and in bursts, by
-//! stream and by datagram, each cell on a server of its own. Some named cells get messages enough
+//! stream, by datagram and by two, each cell on a server of its own. Some named cells get messages enough
 //! for their tail; the rest says how the tail grows.
 
 use serde::Serialize;
@@ -98,7 +98,8 @@ impl Matrix {
             for burst in [1.0, BURST] {
                 for loss in LOSSES.into_iter().filter(|loss| burst == 1.0 || *loss > 0.0) {
                     let is_named = NAMED.contains(&(rtt, loss, burst));
-                    let carriers = [Carrier::Streams, Carrier::Datagrams].into_iter();
+                    let carriers =
+                        [Carrier::Streams, Carrier::Datagrams, Carrier::Doubled].into_iter();
                     let carriers = carriers.filter(|one| self.carrier.is_none_or(|c| c == *one));
                     cells.extend(carriers.map(|carrier| Cell {
                         carrier,
@@ -142,6 +143,7 @@ impl Cell {
         match self.carrier {
             Carrier::Streams => "streams",
             Carrier::Datagrams => "datagrams",
+            Carrier::Doubled => "doubled",
         }
     }
 
@@ -152,12 +154,16 @@ impl Cell {
     /// What the matrix keeps of a cell.
     fn figures(&self, run: &Run) -> Vec<Figure> {
         let group = self.name();
-        let by_datagram = f64::from(u8::from(self.carrier == Carrier::Datagrams));
+        let by_datagram = match self.carrier {
+            Carrier::Streams => 0.0,
+            Carrier::Datagrams => 1.0,
+            Carrier::Doubled => 2.0,
+        };
         let mut figures = vec![
             Figure::new(&group, "round trip", "ms", self.rtt as f64),
             Figure::new(&group, "loss", "%", self.loss),
             Figure::new(&group, "burst", "packets", self.burst),
-            Figure::new(&group, "by datagram", "1: yes", by_datagram),
+            Figure::new(&group, "by datagram", "copies", by_datagram),
         ];
         let kept = [
             ("send to receive", "p50"),
@@ -169,6 +175,8 @@ impl Cell {
             ("path", "packets lost"),
             ("counts per acked message", "datagrams_in"),
             ("counts per acked message", "datagrams_out"),
+            ("counts per acked message", "bytes_out"),
+            ("counts per acked message", "pushes_doubled"),
             ("disturbance", super::OTHERS),
         ];
         for (from, name) in kept {
@@ -202,8 +210,8 @@ mod tests {
             seed: 1,
         };
         let cells = matrix.cells();
-        assert_eq!(cells.len(), 2 * (3 * 7 + 3 * 6), "two carriers, single and in bursts");
-        assert_eq!(cells.iter().filter(|cell| cell.is_named).count(), 2 * NAMED.len());
+        assert_eq!(cells.len(), 3 * (3 * 7 + 3 * 6), "three carriers, single and in bursts");
+        assert_eq!(cells.iter().filter(|cell| cell.is_named).count(), 3 * NAMED.len());
         let only = Matrix { only_named: true, carrier: Some(Carrier::Streams), ..matrix };
         assert_eq!(only.cells().len(), NAMED.len());
     }

@@ -9,7 +9,7 @@ use super::books::Books;
 use super::talking::{LIMITLESS, divide, sources};
 use super::{parse_count, parse_seconds};
 use crate::error::BenchError;
-use crate::load::CONTENT_BYTES_MIN;
+use crate::load::{CONTENT_BYTES_MIN, Datagrams};
 use crate::loader::{Day, Fleet, Order, Task};
 use crate::report::{Figure, Run};
 use crate::system::Server;
@@ -112,7 +112,7 @@ impl Mixed {
             }),
             devices,
             weather: None,
-            datagrams: true,
+            datagrams: Datagrams::Doubled,
             seed: self.seed.wrapping_add(loader as u64),
         });
         Ok(orders.collect())

@@ -11,7 +11,8 @@ use tern_protocol::{ChannelId, Uin};
 use super::talking::{LIMITLESS, sources};
 use crate::error::BenchError;
 use crate::load::{
-    Approach, CONTENT_BYTES_MIN, Crowd, Event, Identity, Message, Swarm, Tickets, Wait, check,
+    Approach, CONTENT_BYTES_MIN, Crowd, Datagrams, Event, Identity, Message, Swarm, Tickets, Wait,
+    check,
 };
 use crate::measure::machine::Usage;
 use crate::measure::process::Process;
@@ -211,7 +212,7 @@ fn log_in(server: &Server, identities: Vec<Identity>) -> Result<Crowd, BenchErro
         pin: server.pin(),
         sources: sources(server.address(), 0, 1),
         weather: None,
-        datagrams: false,
+        datagrams: Datagrams::Off,
         returns: false,
         tickets: Tickets::None,
         seed: 1,

@@ -9,7 +9,7 @@ use super::latency::Latency;
 use super::parse_seconds;
 use super::talking::Party;
 use crate::error::BenchError;
-use crate::load::{Arrivals, Weather};
+use crate::load::{Arrivals, Datagrams, Weather};
 use crate::loader::Talk;
 use crate::report::Run;
 use crate::system::Server;
@@ -55,7 +55,7 @@ impl Roam {
     pub(super) fn measure(&self, server: &Server) -> Result<Run, BenchError> {
         let weather = Weather { rtt: Duration::from_millis(self.rtt), loss: 0.0, burst: 1.0 };
         let talk = self.talk();
-        let party = Party { weather: Some(weather), datagrams: true, ..talk.party() };
+        let party = Party { weather: Some(weather), datagrams: Datagrams::Doubled, ..talk.party() };
         let change = Some(Duration::from_secs_f64(self.change));
         Ok(party.talk(server, &Talk { roam_every: change, ..talk.talk() })?.into_run())
     }

@@ -9,7 +9,7 @@ use super::books::Books;
 use super::parse_seconds;
 use super::talking::{LIMITLESS, divide, sources};
 use crate::error::BenchError;
-use crate::load::{CONTENT_BYTES_MIN, Stall};
+use crate::load::{CONTENT_BYTES_MIN, Datagrams, Stall};
 use crate::loader::{Fleet, Order, Slow as SlowTask, Task};
 use crate::measure::curves::Curves;
 use crate::measure::latency::Latency;
@@ -150,7 +150,7 @@ impl Slow {
             sources: sources(server.address(), 0, 1),
             devices: divide(&identities, 1, 1).remove(0),
             weather: None,
-            datagrams: true,
+            datagrams: Datagrams::Doubled,
             seed: self.seed,
             task: Task::Slow(task.clone()),
         };

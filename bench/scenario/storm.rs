@@ -11,6 +11,7 @@ use super::books::Books;
 use super::parse_count;
 use super::talking::{divide, sources};
 use crate::error::BenchError;
+use crate::load::Datagrams;
 use crate::loader::{ComeBack, Fleet, Order, Task};
 use crate::measure::process::Process;
 use crate::report::{Figure, Run};
@@ -91,7 +92,7 @@ impl Storm {
             sources: sources(server.address(), loader, 1),
             devices,
             weather: None,
-            datagrams: false,
+            datagrams: Datagrams::Off,
             seed: loader as u64,
             task: Task::ComeBack(ComeBack { patience: Duration::from_secs_f64(self.patience) }),
         });

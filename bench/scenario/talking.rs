@@ -8,7 +8,7 @@ use super::books::Books;
 use tern_protocol::limits::SECRET_BYTES;
 
 use crate::error::BenchError;
-use crate::load::{Identity, Weather};
+use crate::load::{Datagrams, Identity, Weather};
 use crate::loader::{Done, Fleet, Order, Talk, Task};
 use crate::measure::curves::Curves;
 use crate::measure::process::Thread;
@@ -43,8 +43,8 @@ pub struct Party {
     pub sources: usize,
     /// The path's weather, if it is bad.
     pub weather: Option<Weather>,
-    /// Whether single messages may go by datagram.
-    pub datagrams: bool,
+    /// How single messages travel.
+    pub datagrams: Datagrams,
 }
 
 /// A talk that is over.
@@ -254,14 +254,15 @@ fn commits(before: &Status, after: &Status) -> Vec<Figure> {
     figures
 }
 
-/// Every count of the server, per message that it acked.
+/// Every count of the server, per message that it acked: each is appended once, however often it is
+/// acked because its send came again.
 fn per_message(before: &Status, after: &Status) -> Vec<Figure> {
     let grown = after.since(before);
-    let acks = grown.get("acks").map_or(0, |growth| growth.by).max(1) as f64;
+    let acked = grown.get("sends_appended").map_or(0, |growth| growth.by).max(1) as f64;
     let counts = grown.iter().filter(|(_, growth)| growth.by > 0);
     counts
         .map(|(name, growth)| {
-            Figure::new("counts per acked message", name, &growth.unit, growth.by as f64 / acks)
+            Figure::new("counts per acked message", name, &growth.unit, growth.by as f64 / acked)
         })
         .collect()
 }

@@ -122,6 +122,9 @@ pub struct TransportSettings {
     /// Whether clients may send by QUIC datagram, and be pushed so; see
     /// `tern_core::config::Config::datagrams`.
     pub datagrams: bool,
+    /// Whether a push by datagram leaves twice where the path may lose packets; see
+    /// `tern_protocol::doubling`.
+    pub doubles: bool,
 }
 
 impl Default for TransportSettings {
@@ -135,6 +138,7 @@ impl Default for TransportSettings {
             connections_max: machine.sessions_max,
             window_bytes: machine.window_bytes,
             datagrams: machine.datagrams,
+            doubles: machine.datagrams,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use tern_bench::error::BenchError;
-use tern_bench::load::{self, Approach, Identity, Swarm, Tickets, Wait};
+use tern_bench::load::{self, Approach, Datagrams, Identity, Swarm, Tickets, Wait};
 use tern_protocol::frames::Network;
 use tern_protocol::{ChannelId, Uin};
 
@@ -42,7 +42,7 @@ impl Tern {
             pin,
             sources: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
             weather: None,
-            datagrams: true,
+            datagrams: Datagrams::Doubled,
             returns: true,
             tickets: Tickets::None,
             seed,

@@ -22,6 +22,9 @@ const TOP: i32 = 44;
 /// Tail by round trip at which a cell is darkest: worse is lost to a person anyway.
 const DARKEST: f64 = 32.0;
 
+/// By how many datagrams a message goes, in words.
+const CARRIERS: [&str; 3] = ["streams", "datagrams", "doubled"];
+
 /// One cell as it was measured, medians of the runs.
 struct Cell {
     carrier: &'static str,
@@ -37,7 +40,7 @@ pub fn plots(reports: &[Stored]) -> Result<Vec<Plot>, BenchError> {
     let mut plots = Vec::new();
     for report in reports {
         let cells: Vec<Cell> = report.groups().iter().filter_map(|g| cell(report, g)).collect();
-        for carrier in ["streams", "datagrams"] {
+        for carrier in CARRIERS {
             let of: Vec<&Cell> = cells.iter().filter(|cell| cell.carrier == carrier).collect();
             if of.len() > 1 {
                 plots.push(map(report, carrier, &of)?);
@@ -50,7 +53,7 @@ pub fn plots(reports: &[Stored]) -> Result<Vec<Plot>, BenchError> {
 fn cell(report: &Stored, group: &str) -> Option<Cell> {
     let value = |name: &str| Some(report.spread(group, name)?.median);
     Some(Cell {
-        carrier: if value("by datagram")? > 0.0 { "datagrams" } else { "streams" },
+        carrier: CARRIERS.get(value("by datagram")? as usize)?,
         rtt: value("round trip")?,
         burst: value("burst")?,
         loss: value("loss")?,

@@ -10,6 +10,7 @@ use tern_protocol::Code;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::datagrams::Datagrams;
 use super::framing::Cutter;
 use super::race::{self, Opened, Target, Via};
 
@@ -218,32 +219,30 @@ async fn read(
     LinkEvent::Closed { code: server_code(&error), problem: error.into() }
 }
 
-/// Sends a frame by datagram; gives it back if it fits none, or if there is no room for one: a
-/// full buffer would drop an older one.
-fn send_datagram(connection: &Connection, frame: Bytes) -> Result<(), Bytes> {
-    let fits = connection.max_datagram_size().is_some_and(|most| frame.len() <= most);
-    if !fits || connection.datagram_send_buffer_space() < frame.len() {
-        return Err(frame);
-    }
-    connection.send_datagram(frame.clone()).map_err(|_| frame)
-}
-
 /// Writes until it is told to close. A lost connection is noticed by who reads.
 async fn write(
     mut send: SendStream,
     connection: &Connection,
     writes: &mut mpsc::UnboundedReceiver<Write>,
 ) {
+    let mut datagrams = Datagrams::new(connection);
     let mut batch = Vec::with_capacity(WRITES_MAX);
     let code = loop {
-        if writes.recv_many(&mut batch, WRITES_MAX).await == 0 {
+        let taken = tokio::select! {
+            taken = writes.recv_many(&mut batch, WRITES_MAX) => taken,
+            () = datagrams.copy_due() => {
+                datagrams.send_copies();
+                continue;
+            }
+        };
+        if taken == 0 {
             break ASLEEP;
         }
         let (mut frames, mut close) = (Vec::with_capacity(batch.len()), None);
         for write in batch.drain(..) {
             match write {
                 Write::Frame(frame) => frames.push(frame),
-                Write::Free(frame) => frames.extend(send_datagram(connection, frame).err()),
+                Write::Free(frame) => frames.extend(datagrams.send(frame).err()),
                 Write::Close(code) => close = Some(code),
             }
         }

@@ -7,6 +7,7 @@
 
 mod asks;
 mod blocks;
+mod datagrams;
 mod framing;
 mod groups;
 mod history;

@@ -224,6 +224,15 @@ words! {
         /// No.
         Off "off"
     }
+    /// How single messages may travel.
+    Datagrams {
+        /// By datagram, and by two on a path that loses packets.
+        On "on"
+        /// By one datagram, whatever is lost.
+        Single "single"
+        /// By stream, like all else.
+        Off "off"
+    }
     /// A set of other defaults.
     Preset {
         /// The defaults of the table.

@@ -5,7 +5,7 @@ use std::num::NonZero;
 use tern_core::config::Config;
 
 use crate::directory::token::{Adds, Rules};
-use crate::options::{Options, Switch, TokenAdds};
+use crate::options::{Datagrams, Options, TokenAdds};
 use crate::transport::settings::TransportSettings;
 
 /// Workers if the system does not tell its cores.
@@ -54,7 +54,7 @@ pub(super) fn machine(options: &Options) -> Config {
         heartbeat_wifi_ms: options.heartbeat_wifi_ms,
         heartbeat_cellular_ms: options.heartbeat_cellular_ms,
         heartbeat_ms_max: options.heartbeat_ms_max,
-        datagrams: options.datagrams == Switch::On,
+        datagrams: options.datagrams != Datagrams::Off,
         tokens: options.token_keys.path().is_some(),
     }
 }
@@ -85,7 +85,8 @@ pub(super) fn transport(options: &Options) -> TransportSettings {
         handshake_ms_max: options.login_ms_max,
         connections_max: options.sessions_max.saturating_add(TOLD_AT_ONCE),
         window_bytes: options.window_bytes,
-        datagrams: options.datagrams == Switch::On,
+        datagrams: options.datagrams != Datagrams::Off,
+        doubles: options.datagrams == Datagrams::On,
         ..TransportSettings::default()
     }
 }

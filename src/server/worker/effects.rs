@@ -8,8 +8,7 @@
 
 use bytes::Bytes;
 use tern_core::io::{ComeBack, Effect, Input, LinkId, Order, Outgoing};
-use tern_core::log::{Offset, Reader};
-use tern_core::placement::ShardId;
+use tern_core::log::{ReadError, Reader};
 use tern_protocol::frame::{encode, frame_bytes, header};
 use tern_protocol::frames::{Close, ErrorHead, LoggedIn};
 use tern_protocol::header::HEADER_BYTES;
@@ -19,9 +18,10 @@ use tern_storage::Carrier;
 use zerocopy::IntoBytes as _;
 
 use super::driver::Driver;
+use super::flight::Place;
 use super::links::{State, index_of};
 use super::machine::Machine;
-use super::moments::named;
+use super::moments::{Named, named};
 
 /// Bytes of the longest frame that stands in an effect: an error with its text.
 const FRAME_BYTES: usize = frame_bytes::<ErrorHead>(ERROR_TEXT_BYTES_MAX);
@@ -76,22 +76,11 @@ impl<M: Machine, R: Reader> Driver<M, R> {
 
     /// Copies a record's body from the mapped log, behind a header, into what quinn-proto
     /// encrypts from. `by_stream` says what it is called if it does not leave by datagram.
-    pub(super) fn push(
-        &mut self,
-        link: LinkId,
-        (shard, at): (ShardId, Offset),
-        order: Order,
-        by_stream: Carrier,
-    ) {
-        let pool = &mut self.pool;
-        let read = self.reader.with_record(shard, at, |record| {
-            let header = header(Kind::Push, Flags::NONE, record.body.len());
-            (pool.join([header.as_bytes(), record.body]), named(record.body))
-        });
-        match read {
+    pub(super) fn push(&mut self, link: LinkId, place: Place, order: Order, by_stream: Carrier) {
+        match self.read_push(place) {
             Ok((bytes, named)) => {
                 let carrier = match order {
-                    Order::Free => self.write_free(link, bytes, (shard, at)),
+                    Order::Free => self.write_free(link, bytes, place),
                     Order::Kept => {
                         self.write(link, bytes);
                         by_stream
@@ -109,12 +98,31 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         }
     }
 
+    fn read_push(&mut self, (shard, at): Place) -> Result<(Bytes, Option<Named>), ReadError> {
+        let pool = &mut self.pool;
+        self.reader.with_record(shard, at, |record| {
+            let header = header(Kind::Push, Flags::NONE, record.body.len());
+            (pool.join([header.as_bytes(), record.body]), named(record.body))
+        })
+    }
+
+    /// The second copy of a push that left by datagram. Where it can't be had, the first may have
+    /// come; if not, it is repaired.
+    pub(super) fn push_copy(&mut self, id: LinkId, place: Place) {
+        let Ok((bytes, named)) = self.read_push(place) else { return };
+        if self.links.get(id).is_some_and(|link| link.write_copy(bytes, place)) {
+            self.counts.pushes_doubled += 1;
+            self.queue_send(index_of(id));
+            self.record_push(id, named, Carrier::Copy);
+        }
+    }
+
     /// Writes a push whose order need not be kept; says how it left.
-    fn write_free(&mut self, id: LinkId, bytes: Bytes, record: (ShardId, Offset)) -> Carrier {
+    fn write_free(&mut self, id: LinkId, bytes: Bytes, place: Place) -> Carrier {
         let Some(link) = self.links.get(id).filter(|link| link.state == State::Open) else {
             return Carrier::Stream; // it did not; see `write`
         };
-        match link.write_free(bytes, record) {
+        match link.write_free(bytes, place, self.settings.doubles) {
             Ok(()) => {
                 self.counts.pushes_free += 1;
                 self.queue_send(index_of(id));

@@ -1,20 +1,16 @@
 //! Pushes that travel by datagram: each for itself, so that a lost one holds up no other. QUIC
 //! does not repeat a datagram; a push that is not acknowledged in time is read from the log once
-//! more and goes by stream, which QUIC repeats until it comes.
-//!
-//! Invariants: an entry stands for a datagram that quinn-proto holds or has sent, in that order;
-//! it leaves when its packet has arrived, or when the push goes by stream. A packet is known by
-//! the moment of its sending, which no other packet of the connection has.
+//! more and goes by stream, which QUIC repeats until it comes. On a path that may lose packets a
+//! push leaves by two datagrams, a moment apart.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn_proto::Connection;
-use tern_core::log::Offset;
-use tern_core::placement::ShardId;
+use tern_protocol::doubling::Doubling;
 
+use super::flight::{Flight, Place};
 use crate::alloc::{Scope, enter};
 use crate::transport::arrivals::Arrivals;
 
@@ -23,31 +19,51 @@ use crate::transport::arrivals::Arrivals;
 const REPAIR_SLACK: Duration = Duration::from_millis(30);
 
 /// The pushes of one connection that left by datagram and may not have come.
-#[derive(Default)]
 pub(super) struct Free {
     /// What has arrived on the present path; `None` before the first push on it.
     arrivals: Option<Arc<Arrivals>>,
-    pushes: VecDeque<FreePush>,
-}
-
-/// One of them.
-#[derive(Clone, Copy)]
-struct FreePush {
-    shard: ShardId,
-    at: Offset,
-    /// When its packet left; `None` while quinn-proto holds it.
-    sent: Option<Instant>,
+    flight: Flight,
+    doubling: Doubling,
 }
 
 impl Free {
+    /// None yet. `doubles`: whether they may leave twice.
+    pub(super) fn new(doubles: bool) -> Self {
+        let doubling = if doubles { Doubling::default() } else { Doubling::never() };
+        Self { arrivals: None, flight: Flight::default(), doubling }
+    }
+
     /// Gives a push to quinn-proto; the bytes come back if it fits no datagram, if there is no
     /// room for one now, or if the client takes none.
     pub(super) fn send(
         &mut self,
         connection: &mut Connection,
         bytes: Bytes,
-        (shard, at): (ShardId, Offset),
+        place: Place,
     ) -> Result<(), Bytes> {
+        let length = bytes.len();
+        self.give(connection, bytes)?;
+        let lost = connection.stats().path.lost_packets;
+        let doubles = self.doubling.is_due(length, connection.rtt(), lost);
+        self.flight.add(place, doubles);
+        Ok(())
+    }
+
+    /// Gives the second copy of a push to quinn-proto, if there is room for it.
+    pub(super) fn send_copy(
+        &mut self,
+        connection: &mut Connection,
+        bytes: Bytes,
+        place: Place,
+    ) -> bool {
+        let is_given = self.give(connection, bytes).is_ok();
+        if is_given {
+            self.flight.add(place, false);
+        }
+        is_given
+    }
+
+    fn give(&mut self, connection: &mut Connection, bytes: Bytes) -> Result<(), Bytes> {
         let _quic = enter(Scope::Quic);
         let mut datagrams = connection.datagrams();
         if datagrams.max_size().is_none_or(|most| bytes.len() > most) {
@@ -56,10 +72,9 @@ impl Free {
         if datagrams.send(bytes.clone(), false).is_err() {
             return Err(bytes);
         }
-        if self.pushes.is_empty() {
+        if self.flight.is_empty() {
             self.listen(connection);
         }
-        self.pushes.push_back(FreePush { shard, at, sent: None });
         Ok(())
     }
 
@@ -76,50 +91,56 @@ impl Free {
     /// The connection is on another path, which has arrivals of its own.
     pub(super) fn moved(&mut self, connection: &Connection) {
         self.arrivals = None;
-        if !self.pushes.is_empty() {
+        self.doubling.moved();
+        if !self.flight.is_empty() {
             self.listen(connection);
         }
     }
 
     /// Whether quinn-proto holds any.
     pub(super) fn is_held(&self) -> bool {
-        self.pushes.back().is_some_and(|push| push.sent.is_none())
+        self.flight.is_held()
     }
 
     /// The next `count` of those that quinn-proto held are in a packet of this moment.
     pub(super) fn left(&mut self, count: u64, at: Instant) {
-        let held = self.pushes.iter_mut().filter(|push| push.sent.is_none());
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
-        held.take(count).for_each(|push| push.sent = Some(at));
+        self.flight.left(count, at);
     }
 
     /// Forgets those that have arrived.
     pub(super) fn take_arrivals(&mut self) {
-        let (Some(arrivals), false) = (&self.arrivals, self.pushes.is_empty()) else { return };
-        let pushes = &mut self.pushes;
-        arrivals.take(|sent| pushes.retain(|push| push.sent != Some(sent)));
-        if pushes.is_empty() {
+        let (Some(arrivals), false) = (&self.arrivals, self.flight.is_empty()) else { return };
+        let flight = &mut self.flight;
+        arrivals.take(|sent| flight.arrived(sent));
+        if flight.is_empty() {
             arrivals.watch(false);
         }
     }
 
-    /// When the oldest counts as lost.
+    /// When the oldest counts as lost, or the next second copy is to leave.
     pub(super) fn deadline(&self, connection: &Connection) -> Option<Instant> {
-        Some(self.pushes.front()?.sent? + repair_after(connection))
+        self.flight.deadline(repair_after(connection))
     }
 
-    /// Takes the oldest if it counts as lost; it must go by stream.
-    pub(super) fn take_lost(
-        &mut self,
-        connection: &Connection,
-        now: Instant,
-    ) -> Option<(ShardId, Offset)> {
-        self.deadline(connection).filter(|deadline| *deadline <= now)?;
-        // Should the path have changed back without a word, its own arrivals are listened to.
-        self.arrivals = None;
-        let push = self.pushes.pop_front()?;
-        self.listen(connection);
-        Some((push.shard, push.at))
+    /// Takes a push of which a second copy must leave now.
+    pub(super) fn take_copy(&mut self, now: Instant) -> Option<Place> {
+        self.flight.take_copy(now)
+    }
+
+    /// Takes the oldest push that counts as lost; it must go by stream.
+    pub(super) fn take_lost(&mut self, connection: &Connection, now: Instant) -> Option<Place> {
+        let mut lost = None;
+        while let (None, Some(one)) = (lost, self.flight.take_lost(now, repair_after(connection))) {
+            lost = one;
+        }
+        if self.flight.is_empty() {
+            self.arrivals.take().inspect(|arrivals| arrivals.watch(false));
+        } else if lost.is_some() {
+            // Should the path have changed back without a word, its own arrivals are listened to.
+            self.arrivals = None;
+            self.listen(connection);
+        }
+        lost
     }
 }
 

@@ -15,13 +15,13 @@ use bytes::Bytes;
 use quinn_proto::{Connection, ConnectionId, StreamId};
 use tern_core::io::LinkId;
 use tern_core::limiter::Limiter;
-use tern_core::log::Offset;
 use tern_core::mail::Device;
-use tern_core::placement::{ShardId, WorkerId};
+use tern_core::placement::WorkerId;
 use tern_core::time::Mono;
 use tern_protocol::Code;
 use tern_quic::frames::Cutter;
 
+use super::flight::Place as LogPlace;
 use super::free::Free;
 use super::resets::{Peer, Slot};
 use crate::alloc::{Scope, enter};
@@ -146,9 +146,11 @@ impl Link {
     pub(super) fn write_free(
         &mut self,
         bytes: Bytes,
-        record: (ShardId, Offset),
+        place: LogPlace,
+        doubles: bool,
     ) -> Result<(), Bytes> {
-        self.free.get_or_insert_default().send(&mut self.connection, bytes, record)
+        let free = self.free.get_or_insert_with(|| Box::new(Free::new(doubles)));
+        free.send(&mut self.connection, bytes, place)
     }
 
     /// Forgets the pushes by datagram that have arrived.
@@ -159,8 +161,19 @@ impl Link {
     }
 
     /// Takes a push by datagram that counts as lost.
-    pub(super) fn take_lost(&mut self, now: Instant) -> Option<(ShardId, Offset)> {
+    pub(super) fn take_lost(&mut self, now: Instant) -> Option<LogPlace> {
         self.free.as_mut()?.take_lost(&self.connection, now)
+    }
+
+    /// Takes a push by datagram that must leave a second time.
+    pub(super) fn take_copy(&mut self, now: Instant) -> Option<LogPlace> {
+        self.free.as_mut()?.take_copy(now)
+    }
+
+    /// Gives the second copy of a push to quinn-proto, if there is room for it.
+    pub(super) fn write_copy(&mut self, bytes: Bytes, place: LogPlace) -> bool {
+        let free = self.free.as_mut();
+        free.is_some_and(|free| free.send_copy(&mut self.connection, bytes, place))
     }
 
     /// Closes the connection; the text goes with it for people.

@@ -31,6 +31,7 @@ mod receive;
 mod serve;
 mod transmit;
 
+mod flight;
 mod free;
 mod links;
 mod moments;

@@ -297,10 +297,23 @@ impl<M: Machine, R: Reader> Driver<M, R> {
             State::Lingering { until, code } if until <= self.now => {
                 self.go_on(index, Next::Told(code));
             }
-            State::Open => self.repair(index),
+            State::Open => {
+                self.double(index);
+                self.repair(index);
+            }
             _ => {}
         }
         self.queue_serve(index);
+    }
+
+    /// What leaves by two datagrams leaves a second time.
+    fn double(&mut self, index: u32) {
+        while let Some(link) = self.links.at(index)
+            && let Some(place) = link.take_copy(self.now)
+        {
+            let id = link.id;
+            self.push_copy(id, place);
+        }
     }
 
     /// What left by datagram and counts as lost goes by stream.

@@ -38,6 +38,8 @@ pub enum Carrier {
     Datagram,
     /// On the control stream, since a datagram with it was not acknowledged in time.
     Repair,
+    /// By a second datagram, a moment behind the first.
+    Copy,
 }
 
 /// What happened to a message.
@@ -117,6 +119,7 @@ impl What {
             Self::Pushed(id, Carrier::Stream) => (7, 1, 0, id.0),
             Self::Pushed(id, Carrier::Datagram) => (7, 2, 0, id.0),
             Self::Pushed(id, Carrier::Repair) => (7, 3, 0, id.0),
+            Self::Pushed(id, Carrier::Copy) => (7, 4, 0, id.0),
             Self::Happened(Happened::Acked(id)) => (8, 0, 0, id.0),
         }
     }
@@ -134,6 +137,7 @@ impl What {
             (7, 1) => return Some(Self::Pushed(id, Carrier::Stream)),
             (7, 2) => return Some(Self::Pushed(id, Carrier::Datagram)),
             (7, 3) => return Some(Self::Pushed(id, Carrier::Repair)),
+            (7, 4) => return Some(Self::Pushed(id, Carrier::Copy)),
             (8, _) => Happened::Acked(id),
             _ => return None,
         }))

@@ -33,7 +33,7 @@ fn read(place: &TempDir) -> (Recording, Vec<(u16, Entry)>) {
 fn entry(number: u64) -> (Stamp, ChannelId, Option<Device>, What) {
     let id = MessageId(number + 1);
     let key = SendKey { epoch: Epoch(number as u32), counter: SendCounter(9) };
-    let what = match number % 10 {
+    let what = match number % 11 {
         0 => What::Happened(Happened::Received(key)),
         1 => What::Happened(Happened::Refused(key, Code::DiskFull)),
         2 => What::Happened(Happened::Repeated(id)),
@@ -43,6 +43,7 @@ fn entry(number: u64) -> (Stamp, ChannelId, Option<Device>, What) {
         6 => What::Pushed(id, Carrier::Stream),
         7 => What::Pushed(id, Carrier::Datagram),
         8 => What::Pushed(id, Carrier::Repair),
+        9 => What::Pushed(id, Carrier::Copy),
         _ => What::Happened(Happened::Acked(id)),
     };
     let stamp = Stamp { wall_us: 1_000_000 + number, mono_us: number };

@@ -159,5 +159,6 @@ fn carrier(carrier: Carrier) -> &'static str {
         Carrier::Stream => "stream",
         Carrier::Datagram => "datagram",
         Carrier::Repair => "repair",
+        Carrier::Copy => "copy",
     }
 }

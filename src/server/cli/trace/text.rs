@@ -152,6 +152,7 @@ pub(super) fn by(carrier: Carrier) -> &'static str {
         Carrier::Stream => "by stream",
         Carrier::Datagram => "by datagram",
         Carrier::Repair => "by stream, after a lost datagram",
+        Carrier::Copy => "by a second datagram",
     }
 }
 

@@ -176,5 +176,9 @@ async fn with_10_to_30_percent_loss_every_acked_message_is_shown_once_in_order_e
             }
         }
     }
+    let figures = server.figures();
+    let (doubled, repaired) = (figures.get("pushes_doubled"), figures.get("pushes_repaired"));
+    println!("TEST loss pushes={} doubled={doubled} repaired={repaired}", figures.get("pushes"));
+    assert!(doubled > 0 && repaired > 0, "both ways to bring a lost push were taken");
     server.stop();
 }
