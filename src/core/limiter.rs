@@ -44,9 +44,19 @@ impl Limiter {
     /// # Errors
     /// The wait in ms, at least 1.
     pub fn take(&mut self, now: Mono, rate: Rate) -> Result<(), u32> {
+        self.take_ahead(now, rate, 0)
+    }
+
+    /// The same, where up to `ahead` that are not there yet may be taken too. Until they are there
+    /// [`take`](Self::take) gives none.
+    ///
+    /// # Errors
+    /// The wait in ms, at least 1.
+    pub fn take_ahead(&mut self, now: Mono, rate: Rate, ahead: u32) -> Result<(), u32> {
         let now_us = now.0 * 1_000;
         let earned_us = self.earned_us.max(now_us) + rate.interval_us;
-        let over_us = earned_us.saturating_sub(now_us + rate.burst_us);
+        let ahead_us = rate.interval_us.saturating_mul(u64::from(ahead));
+        let over_us = earned_us.saturating_sub((now_us + rate.burst_us).saturating_add(ahead_us));
         if over_us > 0 {
             return Err(u32::try_from(over_us.div_ceil(1_000)).unwrap_or(u32::MAX));
         }
@@ -96,6 +106,19 @@ mod tests {
         assert_eq!(limiter.take(start.after_ms(100), rate), Ok(()));
         limiter.refund(rate);
         assert_eq!(limiter.take(start.after_ms(100), rate), Ok(()));
+    }
+
+    #[test]
+    fn what_is_taken_ahead_is_waited_for() {
+        let (rate, mut limiter) = (Rate::new(10, 1_000, 3), Limiter::default());
+        let start = Mono(5_000);
+        let ahead = (0..10).filter(|_| limiter.take_ahead(start, rate, 2).is_ok()).count();
+        assert_eq!(ahead, 5, "the burst, and two of what comes");
+        assert_eq!(limiter.take(start.after_ms(200), rate), Err(100));
+        assert_eq!(limiter.take(start.after_ms(300), rate), Ok(()));
+        assert_eq!(limiter.take_ahead(start.after_ms(300), rate, 1), Ok(()));
+        limiter.refund(rate);
+        assert_eq!(limiter.take(start.after_ms(400), rate), Ok(()), "as if it had not been");
     }
 
     #[test]

@@ -146,7 +146,7 @@ impl<R: Reader> Front<R> {
         session.state = State::Live(Live {
             device,
             epoch,
-            sending: Sending::new(rates),
+            sending: Sending::new(rates, epoch),
             asks: Limiter::default(),
             cursors: Cursors::default(),
             asks_group: false,

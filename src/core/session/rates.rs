@@ -6,8 +6,14 @@
 //! what was sent a batch at a time, and tells all sessions of the user to wait when it is used up.
 //! So a user's devices overstep it by a batch each at most, and what they overstepped is waited
 //! for: over time the rate holds.
+//!
+//! A repeat costs nothing, which only the channel's shard can tell. What may be one, since its key
+//! is no younger than those that were let through before, is let through where nothing is left,
+//! at most [`REPEATS_AHEAD_MAX`] on credit: an answer that it was one gives that back, and what
+//! was none after all is waited for before the next.
 
-use tern_protocol::{Code, Flags, Kind};
+use tern_protocol::limits::UNACKED_SENDS_MAX;
+use tern_protocol::{Code, Epoch, Flags, Kind, SendCounter, SendKey};
 
 use super::State;
 use super::front::Front;
@@ -18,6 +24,9 @@ use crate::log::Reader;
 use crate::mail::{Address, Mail, Rates, SessionRef};
 use crate::time::Mono;
 
+/// Repeats that may be under way on credit: as many messages as a device may have unanswered.
+const REPEATS_AHEAD_MAX: u32 = UNACKED_SENDS_MAX;
+
 /// What a session knows of how much its device, and its user, have sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sending {
@@ -27,22 +36,29 @@ pub(super) struct Sending {
     user_waits_until: Mono,
     /// Messages that the home shard was not told of yet.
     untold: i32,
+    /// The youngest key that was let through, or that older logins may have used.
+    youngest: SendKey,
 }
 
 impl Sending {
-    pub(super) fn new(rates: Rates) -> Self {
-        Self { used: rates.used, user_waits_until: rates.user_waits_until, untold: 0 }
+    /// In a session of this epoch.
+    pub(super) fn new(rates: Rates, epoch: Epoch) -> Self {
+        let youngest = SendKey { epoch, counter: SendCounter(0) };
+        Self { used: rates.used, user_waits_until: rates.user_waits_until, untold: 0, youngest }
     }
 
     /// Takes one message, or says with which code it is refused and for how many milliseconds.
-    pub(super) fn take(&mut self, context: &Context<'_>) -> Result<(), (Code, u32)> {
+    pub(super) fn take(&mut self, context: &Context<'_>, key: SendKey) -> Result<(), (Code, u32)> {
         let now = context.now.mono;
+        let may_be_repeat = key <= self.youngest;
         let wait_ms = self.user_waits_until.since_ms(now);
-        if wait_ms > 0 {
+        if wait_ms > 0 && !may_be_repeat {
             return Err((Code::UserRateLimited, u32::try_from(wait_ms).unwrap_or(u32::MAX)));
         }
-        let taken = self.used.take(now, context.config.device_rate());
+        let ahead = if may_be_repeat { REPEATS_AHEAD_MAX } else { 0 };
+        let taken = self.used.take_ahead(now, context.config.device_rate(), ahead);
         taken.map_err(|wait_ms| (Code::RateLimited, wait_ms))?;
+        self.youngest = self.youngest.max(key);
         self.untold += 1;
         Ok(())
     }
@@ -60,7 +76,7 @@ impl Sending {
 }
 
 impl<R: Reader> Front<R> {
-    /// Tells the home shard what was sent, if it is a batch.
+    /// Tells the home shard what was sent, or given back, if it is a batch.
     pub(super) fn tell_sent(&mut self, context: &mut Context<'_>, link: LinkId) {
         let Some(session) = self.sessions.get_mut(&link) else { return };
         let State::Live(live) = &mut session.state else { return };

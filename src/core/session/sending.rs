@@ -77,6 +77,7 @@ impl<R: Reader> Front<R> {
             live.sending.refund(context);
             let (channel, id) = (ack.frame().channel, ack.frame().id.into());
             context.moments.note(channel, live.device, Happened::Repeated(id));
+            self.tell_sent(context, to.link);
         }
         context.counters.acks += 1;
         context.effect(Effect::Frame(to.link, Outgoing::SendAck(ack.frame())));
@@ -146,7 +147,7 @@ impl Live {
         if !is_reference_valid(head, content) {
             return Err((Code::ReferenceInvalid, 0));
         }
-        self.sending.take(context)
+        self.sending.take(context, key)
     }
 
     /// Whether the content is a change that makes sense, and if it makes a group, of the one that

@@ -78,10 +78,16 @@ impl User {
         self.sent.settle(now, rate, 0).unwrap_or_default()
     }
 
-    /// Counts what was sent. If that was too much, all sessions wait.
+    /// Counts what was sent. If that was too much, all sessions wait; if it was given back, they
+    /// need not any more.
     fn settle(&mut self, context: &mut Context<'_>, sent: i32) {
         let (now, rate) = (context.now.mono, context.config.user_rate());
-        let Some(user_waits_until) = self.sent.settle(now, rate, sent) else { return };
+        let waited = self.sent.settle(now, rate, 0).is_some();
+        let waits_until = self.sent.settle(now, rate, sent);
+        if waits_until.is_none() && !waited {
+            return;
+        }
+        let user_waits_until = waits_until.unwrap_or_default();
         for state in &self.devices {
             if let Some(to) = state.session() {
                 let mail = Mail::Rates { to, rates: Rates { used: state.used, user_waits_until } };

@@ -7,7 +7,7 @@ use super::folder::strange;
 use super::output::columns;
 use super::{Exit, FolderArgs, print};
 use crate::control::protocol::{Reply, Request};
-use crate::control::status::{Figure, Sort, Status, Table};
+use crate::control::status::{Descriptors, Figure, Sort, Status, Table};
 
 /// The command line of `tern status`.
 #[derive(Debug, clap::Args)]
@@ -57,20 +57,27 @@ fn text(first: &Status, second: &Status, all: bool) -> String {
         listen,
         pin,
         troubles,
+        descriptors,
         disk,
         workers,
         shards,
     } = second;
     let troubles: String = troubles.iter().map(|trouble| format!("TROUBLE {trouble}\n")).collect();
     let words = disk.iter().flat_map(|disk| &disk.words);
+    let files = descriptors.map(open_files).unwrap_or_default();
     let disk: String = words.map(|words| format!("{words}\n")).collect();
     format!(
-        "tern {version}, process {pid}, {phase}, up {} s, {} MiB of memory, on {listen}\npin {pin}\n{disk}{troubles}\n{}\n{}",
+        "tern {version}, process {pid}, {phase}, up {} s, {} MiB of memory, on {listen}\npin {pin}\n{files}{disk}{troubles}\n{}\n{}",
         uptime_ms / 1_000,
         rss_bytes >> 20,
         table(&first.workers, workers, elapsed_ms, all),
         table(&first.shards, shards, elapsed_ms, all),
     )
+}
+
+fn open_files(Descriptors { open, limit }: Descriptors) -> String {
+    let limit = limit.map_or_else(|| "as many as it wants".to_owned(), |limit| limit.to_string());
+    format!("open files {open}, may be {limit}\n")
 }
 
 /// A row per figure: its total, its rate if it counts, each column if there are several, its unit
@@ -126,6 +133,7 @@ mod tests {
             listen: "127.0.0.1:1".to_owned(),
             pin: "ab".to_owned(),
             troubles: vec!["the disk is gone".to_owned()],
+            descriptors: Some(Descriptors { open: 70, limit: Some(4_096) }),
             disk: None,
             workers,
             shards: Table::default(),
@@ -141,6 +149,7 @@ mod tests {
         let worst = text.lines().find(|line| line.starts_with("worst")).expect("a row");
         assert_eq!(worst.split_whitespace().nth(1), Some("9"), "{text}");
         assert!(!text.contains("nothing"), "{text}");
+        assert!(text.contains("open files 70, may be 4096\n"), "{text}");
         assert!(text.contains("TROUBLE the disk is gone\n"), "{text}");
     }
 }

@@ -10,12 +10,14 @@ use super::socket::SocketPath;
 use crate::folder::DataFolder;
 
 /// How long a command waits for the server's word, in seconds: far above any request's time.
-const ANSWER_SECONDS_MAX: u64 = 30;
+const ANSWER_SECONDS_MAX: u64 = 10;
 
 /// A connection to the server of a data folder.
 #[derive(Debug)]
 pub struct Client {
     stream: BufReader<UnixStream>,
+    /// The server's process, if the system tells.
+    pid: Option<i32>,
 }
 
 /// Why a request was not done.
@@ -23,6 +25,9 @@ pub struct Client {
 pub enum ClientError {
     /// The server says why.
     Refused(String),
+    /// The server, of this process, took the connection and says nothing; whether the request was
+    /// done is not known.
+    Silent(Option<i32>),
     /// The connection broke; whether it was done is not known.
     Broken(io::Error),
     /// The server speaks another version.
@@ -33,6 +38,15 @@ impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(reason) => f.write_str(reason),
+            Self::Silent(pid) => {
+                let pid = pid.map_or_else(|| "PID".to_owned(), |pid| pid.to_string());
+                write!(
+                    f,
+                    "the server, process {pid}, says nothing for {ANSWER_SECONDS_MAX} s, and may \
+                     or may not have done it: it is stopped (`kill -CONT {pid}` lets it go on), or \
+                     its machine is too busy (look at it by `top -p {pid}`)"
+                )
+            }
             Self::Broken(error) => write!(
                 f,
                 "the server did not answer ({error}), and may or may not have done it; look, then \
@@ -69,7 +83,9 @@ impl Client {
         let patience = Some(Duration::from_secs(ANSWER_SECONDS_MAX));
         stream.set_read_timeout(patience)?;
         stream.set_write_timeout(patience)?;
-        Ok(Some(Self { stream: BufReader::new(stream) }))
+        let peer = rustix::net::sockopt::socket_peercred(&stream);
+        let pid = peer.ok().map(|peer| peer.pid.as_raw_nonzero().get());
+        Ok(Some(Self { stream: BufReader::new(stream), pid }))
     }
 
     /// Asks, and waits for the answer.
@@ -79,10 +95,16 @@ impl Client {
     pub fn ask(&mut self, request: &Request) -> Result<Reply, ClientError> {
         let mut line = serde_json::to_vec(request).expect("a request is always JSON");
         line.push(b'\n');
-        self.stream.get_mut().write_all(&line).map_err(ClientError::Broken)?;
+        let pid = self.pid;
+        let failed = |error: io::Error| match error.kind() {
+            // What a read or write says when its time is over.
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Silent(pid),
+            _ => ClientError::Broken(error),
+        };
+        self.stream.get_mut().write_all(&line).map_err(failed)?;
         let mut answer = Vec::new();
         let mut limited = (&mut self.stream).take(RESPONSE_BYTES_MAX);
-        limited.read_until(b'\n', &mut answer).map_err(ClientError::Broken)?;
+        limited.read_until(b'\n', &mut answer).map_err(failed)?;
         if answer.last() != Some(&b'\n') {
             return Err(ClientError::Broken(io::ErrorKind::UnexpectedEof.into()));
         }

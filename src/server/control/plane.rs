@@ -302,6 +302,7 @@ mod tests {
                 listen: String::new(),
                 pin: String::new(),
                 troubles: Vec::new(),
+                descriptors: None,
                 disk: None,
                 workers: Table::default(),
                 shards: Table::default(),

@@ -22,12 +22,23 @@ pub struct Status {
     pub pin: String,
     /// What the operator must see to, a sentence each.
     pub troubles: Vec<String>,
+    /// Its open files; `None` if the system does not tell.
+    pub descriptors: Option<Descriptors>,
     /// What its logs do with the disk; `None` while they are being read.
     pub disk: Option<DiskStatus>,
     /// What its workers count.
     pub workers: Table,
     /// What its logs count.
     pub shards: Table,
+}
+
+/// The open files of a process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Descriptors {
+    /// How many are open: about one for each kept file of a log, and some for each worker.
+    pub open: u64,
+    /// How many may be; `None` without a limit.
+    pub limit: Option<u64>,
 }
 
 /// What the logs do with the disk.

@@ -14,6 +14,7 @@ use tern_protocol::{Code, DeviceId, Uin};
 use tern_storage::IoHandle;
 
 use super::backups::Backups;
+use super::descriptors;
 use super::figures;
 use super::logs::OpenLogs;
 use super::sights;
@@ -99,6 +100,9 @@ impl Server for Live {
     }
 
     fn status(&self) -> Status {
+        let descriptors = descriptors::look();
+        let mut troubles = self.logs.get().map(OpenLogs::troubles).unwrap_or_default();
+        troubles.extend(descriptors.and_then(descriptors::trouble));
         Status {
             phase: self.phase(),
             pid: std::process::id(),
@@ -107,7 +111,8 @@ impl Server for Live {
             rss_bytes: rss_bytes().unwrap_or(0),
             listen: self.listen.to_string(),
             pin: self.pin.clone(),
-            troubles: self.logs.get().map(OpenLogs::troubles).unwrap_or_default(),
+            troubles,
+            descriptors,
             disk: self.logs.get().and_then(OpenLogs::disk),
             workers: figures::of_workers(&self.doors),
             shards: self.logs.get().map_or_else(Table::default, figures::of_logs),

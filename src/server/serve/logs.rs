@@ -24,8 +24,8 @@ use tern_storage::{
     Opened, Raised, ReadFault, RecoverError, SpaceReport, Storage, StorageConfig, Visitor,
 };
 
-use super::space;
 use super::table::{CountedTable, TableCounts};
+use super::{descriptors, space};
 use crate::control::status::{DiskStatus, Sort};
 use crate::options::{Durability, Options, WhenFull};
 use crate::worker::Doors;
@@ -60,6 +60,11 @@ impl fmt::Display for LogsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Folder(error) => error.fmt(f),
+            Self::Shard(shard, error @ RecoverError::Io(IoError { source, .. })) => {
+                let advice = descriptors::advice(source);
+                let advice = advice.map(|words| format!("; {words}")).unwrap_or_default();
+                write!(f, "shard {shard}: {error}{advice}")
+            }
             Self::Shard(shard, error) => write!(f, "shard {shard}: {error}"),
             Self::System(error) => write!(f, "the logs can't be opened: {error}"),
             Self::Interrupted => f.write_str("recovery was interrupted; the next start does it"),

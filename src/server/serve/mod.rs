@@ -14,6 +14,7 @@
 //! none, and the logs recover.
 
 mod backups;
+mod descriptors;
 mod figures;
 mod live;
 mod logs;
@@ -190,6 +191,7 @@ from! {
 pub fn run(options: &Options, mut tell: impl FnMut(Event)) -> Result<(), ServeError> {
     abort_on_panic();
     tern_storage::guard_mappings()?;
+    descriptors::raise()?;
     let ground = Ground::take(options)?;
     tell(Event::Plan(ground.plan()));
     let server = match Running::start(ground, options, &mut tell) {
@@ -283,7 +285,8 @@ impl Running {
         let recorders = recorders::open(options, &data, &log_folder.id(), placement.workers());
         let tls = tls::server_config(identity.chain, identity.key, options.keylog.path())?;
         let logs = recover(log_folder, options, &doors, &stops, tell)?;
-        let (notes, records, took) = (logs.0.notes.clone(), logs.0.records, logs.1);
+        let (mut notes, records, took) = (logs.0.notes.clone(), logs.0.records, logs.1);
+        notes.extend(descriptors::look().and_then(descriptors::trouble));
         let (machines, logs) = logs.0.machines(&settings::machine(options), placement);
         let bytes_reserved = logs.bytes_reserved();
         tell(Event::Recovered(Recovered { records, bytes_reserved, notes, took }));

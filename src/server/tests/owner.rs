@@ -54,6 +54,11 @@ fn a_server_that_goes_on_after_a_takeover_does_no_harm() {
     let reason = String::from_utf8(refused.stderr).unwrap();
     assert!(reason.contains(&format!("process {}", old.pid())), "{reason}");
 
+    let silent = run(&data, &["status"]);
+    assert_eq!(silent.status.code(), Some(1), "{silent:?}");
+    let reason = String::from_utf8(silent.stderr).unwrap();
+    assert!(reason.contains(&format!("`kill -CONT {}`", old.pid())), "{reason}");
+
     // What an operator can force, by removing the locks.
     for lock in ["tern.lock", "lock"] {
         std::fs::remove_file(data.join(lock)).unwrap();

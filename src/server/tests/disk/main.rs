@@ -22,6 +22,7 @@ mod writer;
 
 mod bound;
 mod cold;
+mod descriptors;
 mod full;
 mod inject;
 mod power;
