@@ -197,12 +197,16 @@ fn read_all(
     let watch = Watch::default();
     let (done, results) = sync_channel(usize::from(placement.shards()));
     std::thread::scope(|scope| {
+        let (mut found, mut failed) = (Vec::new(), None);
         for worker in 0..placement.workers() {
             let (watch, done) = (&watch, done.clone());
-            scope.spawn(move || read_share(storage, placement, WorkerId(worker), watch, &done));
+            let read = move || read_share(storage, placement, WorkerId(worker), watch, &done);
+            if let Err(error) = std::thread::Builder::new().spawn_scoped(scope, read) {
+                watch.stop.store(true, Ordering::Relaxed);
+                failed.get_or_insert(LogsError::System(error));
+            }
         }
         drop(done);
-        let (mut found, mut failed) = (Vec::new(), None);
         loop {
             match results.recv_timeout(Duration::from_millis(PROGRESS_MS)) {
                 Ok(Ok(shard)) => found.push(shard),
