@@ -225,6 +225,12 @@ fn a_word_that_pushes_have_overtaken_takes_nothing_back() {
     must_hold(&slow, "slow", 21_000_698);
 }
 
+/// A message was taken back in a group that somebody had left, and still counts as unread for him.
+#[test]
+fn who_left_a_group_need_not_hear_of_what_is_taken_back_later() {
+    must_hold(&Plan::everyday(), "everyday", 31_001_105);
+}
+
 /// A server that has just started let a user in by the last word of an exchange, of which the first
 /// was lost: a channel of his was not known yet, and he was told that he may not look back in it.
 #[test]

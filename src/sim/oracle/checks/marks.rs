@@ -229,8 +229,12 @@ pub fn unread(
     let counts = |fact: &Fact| fact.kind == message_kind::CONTENT && fact.sender.uin != uin;
     let all =
         || truth.channel(told.channel).iter().filter(|(fact, _)| is_behind(fact) && counts(fact));
-    let is_there = |(fact, place): &&(Fact, Place)| {
-        fact.id >= first && truth.recall_of(fact.channel, fact.id).is_none() && !is_gone(*place)
+    let can_be_read = |(fact, place): &&(Fact, Place)| fact.id >= first && !is_gone(*place);
+    let recall = |fact: &Fact| truth.recall_of(fact.channel, fact.id);
+    let is_there = |one: &&(Fact, Place)| can_be_read(one) && recall(&one.0).is_none();
+    // Who left a group need not hear of what is taken back behind what he may read.
+    let may_be_there = |one: &&(Fact, Place)| {
+        can_be_read(one) && recall(&one.0).is_none_or(|by| by > told.newest.0)
     };
     // Who came into a group once more may still be answered by what he could read before.
     let is_of_before = told.channel.is_group() && told.newest.0 < truth.newest(told.channel);
@@ -238,7 +242,10 @@ pub fn unread(
         true => 0,
         false => all().filter(is_there).count() as u64,
     };
-    let most = if is_exact { least } else { all().count() as u64 };
+    let most = match is_exact {
+        true => all().filter(may_be_there).count() as u64,
+        false => all().count() as u64,
+    };
     let top = u64::from(UNREAD_COUNT_MAX);
     let count = u64::from(told.count);
     let is_so = least.min(top) <= count && count <= most.min(top);
@@ -360,19 +367,24 @@ mod tests {
 
     #[test]
     fn a_wrong_count_is_noticed() {
-        let truth = truth(&[fact(1, 1), fact(2, 2), fact(3, 3)]);
-        let told = |uin: u64, count| {
+        let recall = Fact { kind: message_kind::RECALL, refers_to: 2, ..fact(4, 4) };
+        let (before, after) = ([fact(1, 1), fact(2, 2), fact(3, 3)], recall);
+        let (truth, recalled) = (truth(&before), truth(&[&before[..], &[after]].concat()));
+        let of = |truth: &Truth, (uin, newest): (u64, u64), count| {
             let unread = Unread {
                 channel: fact(1, 1).channel,
                 after: MessageId(1),
-                newest: MessageId(3),
+                newest: MessageId(newest),
                 count,
                 more: false,
                 refused: None,
             };
-            super::unread(&truth, Uin(uin), &unread, (1, true), |_| false)
+            super::unread(truth, Uin(uin), &unread, (1, true), |_| false)
         };
+        let told = |uin, count| of(&truth, (uin, 3), count);
         assert_eq!((told(2, 2), told(1, 0)), (Ok(()), Ok(())));
         assert!(told(2, 3).is_err() && told(2, 1).is_err() && told(1, 1).is_err());
+        assert_eq!((of(&recalled, (2, 4), 1), of(&recalled, (2, 3), 2)), (Ok(()), Ok(())));
+        assert!(of(&recalled, (2, 4), 2).is_err() && of(&recalled, (2, 4), 0).is_err());
     }
 }
