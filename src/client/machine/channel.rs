@@ -123,6 +123,11 @@ impl Channel {
         (untold > self.told).then_some(untold)
     }
 
+    /// Whether this would be the first that the connection says of this life of the channel.
+    pub(crate) fn is_first(&self, state: &ChannelState) -> bool {
+        self.incarnation != Incarnation::from(state.incarnation) || !self.is_heard
+    }
+
     /// What the server was told.
     pub(crate) fn told(&self) -> MessageId {
         self.told
@@ -266,6 +271,8 @@ impl Channel {
 
     /// The server says what there is. Returns the first id that is void, if what was known is.
     pub(crate) fn handle_state(&mut self, state: &ChannelState) -> Option<MessageId> {
+        let is_first = self.is_first(state);
+        self.is_heard = true;
         let incarnation = Incarnation::from(state.incarnation);
         let was = std::mem::replace(&mut self.incarnation, incarnation);
         let newest = MessageId::from(state.newest);
@@ -276,8 +283,6 @@ impl Channel {
         }
         // Of a group less may be left to who is in it no longer, since that life. A connection
         // says that first; later, pushes by datagram may have overtaken what it says.
-        let was_heard = std::mem::replace(&mut self.is_heard, true);
-        let is_first = was != incarnation || !was_heard;
         let beyond = (self.received > newest && is_first).then(|| newest.next());
         if was == incarnation && beyond.is_none() {
             self.newest = self.newest.max(newest);

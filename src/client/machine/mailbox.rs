@@ -223,6 +223,12 @@ impl Mailbox {
         Ok(())
     }
 
+    /// Whether this would be the first that the connection says of this life of the channel. Later
+    /// ones may have been overtaken by pushes.
+    pub(crate) fn is_first(&self, state: &ChannelState) -> bool {
+        self.channels.get(&state.channel).is_none_or(|channel| channel.is_first(state))
+    }
+
     /// What of a channel the application was given, at most up to `id`.
     pub(crate) fn given(&self, channel: ChannelId, id: MessageId) -> Option<Position> {
         let state = self.channels.get(&channel)?;

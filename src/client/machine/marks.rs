@@ -292,11 +292,12 @@ impl Marks {
 
     /// A CHANNEL: of another life of the history, what came from where it restarted is void, and
     /// so is what the user may not read any more: that life may have ended his membership before.
-    pub(crate) fn handle_state(&mut self, state: &ChannelState, out: &mut Out) {
+    /// Of the same life only the first word of a connection counts.
+    pub(crate) fn handle_state(&mut self, state: &ChannelState, is_first: bool, out: &mut Out) {
         let incarnation = Incarnation::from(state.incarnation);
         let Some(own) = self.own.get_mut(&state.channel) else { return };
         let last = MessageId(state.newest.get());
-        if own.incarnation == incarnation && own.read <= last {
+        if own.incarnation == incarnation && (own.read <= last || !is_first) {
             return;
         }
         let read = match own.incarnation == incarnation {

@@ -301,7 +301,7 @@ impl Machine {
                 blocks.handle_answer(now, answer, wait_ms, out)
             }
             Frame::Channel(state) => {
-                marks.handle_state(state, out);
+                marks.handle_state(state, mailbox.is_first(state), out);
                 mailbox.handle_state(now, state, out)
             }
             Frame::Receipts(counts) => marks.handle_receipts(counts, out),

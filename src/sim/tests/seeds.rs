@@ -222,7 +222,9 @@ fn a_key_that_a_loss_tore_out_is_doubtful_in_every_process() {
 #[test]
 fn a_word_that_pushes_have_overtaken_takes_nothing_back() {
     let slow = Plan::parse(include_str!("../plans/slow.toml")).unwrap();
-    must_hold(&slow, "slow", 21_000_698);
+    for seed in [21_000_698, 41_001_457] {
+        must_hold(&slow, "slow", seed);
+    }
 }
 
 /// A message was taken back in a group that somebody had left, and still counts as unread for him.

@@ -4,6 +4,7 @@ use tern_protocol::{Code, Frame, Kind, MessageId};
 
 use super::rig::{Rig, channel, logged_in, pong, welcome};
 use crate::machine::{Event, Input};
+use crate::store::Store;
 
 #[test]
 fn messages_come_once_and_in_order() {
@@ -275,7 +276,10 @@ fn a_word_that_pushes_have_overtaken_takes_nothing_back() {
         rig.push(2, id);
     }
     rig.consume(2, 6, 1);
+    rig.say(Input::Read { channel: channel(2), id: MessageId(6) });
     rig.history(2, 1, 5, 1);
+    let reads = rig.store.load().expect("memory does not fail").reads;
+    assert_eq!(reads.iter().map(|at| at.id.0).collect::<Vec<_>>(), [6]);
     rig.push(2, 6);
     rig.push(2, 7);
     assert_eq!(rig.ids(), [1, 2, 3, 4, 5, 6, 7]);
