@@ -5,7 +5,7 @@ use tern_protocol::frames::{Blocked, block};
 use tern_protocol::{Class, Code, Uin};
 
 use super::Oracle;
-use super::checks::demand;
+use super::checks::{demand, survives};
 use crate::disk::Disk;
 
 impl Oracle {
@@ -21,9 +21,7 @@ impl Oracle {
         }
         let begins = answer.action == block::BEGIN;
         let of = (uin, Uin::from(answer.uin), begins);
-        let verdict = self.blocks.done(&self.truth, link, of, |(shard, index)| {
-            disk.is_synced(shard, index) || disk.is_gone(shard, index).1
-        });
+        let verdict = self.blocks.done(&self.truth, link, of, |place| survives(disk, place));
         self.judge("blocks", verdict);
     }
 

@@ -10,7 +10,7 @@ use tern_protocol::frames::SendRefused;
 use tern_protocol::{ChannelId, Code, SendKey};
 
 use super::Oracle;
-use super::checks::{blocks as block_checks, demand, groups, recalls as recall_checks};
+use super::checks::{blocks as block_checks, demand, groups, recalls as recall_checks, survives};
 use crate::disk::Disk;
 
 /// The questions about groups that are under way, and the newest answers.
@@ -66,9 +66,7 @@ impl Oracle {
         let verdict = self.keys.refused(&self.truth, (sender, key), refusal.code, by_rules_at);
         self.judge("keys", verdict);
         let Some(asked) = self.sends.get(sender, key).filter(|_| by_rules) else { return };
-        // What has expired was durable, and its file may be gone.
-        let is_durable =
-            |(shard, index)| disk.is_synced(shard, index) || disk.is_gone(shard, index).1;
+        let is_durable = |place| survives(disk, place);
         let of = (sender, asked);
         let (check, verdict) = if recall_checks::is_by_original(refusal.code) {
             let known = self.known_of(disk, asked, wall_ms);

@@ -1,14 +1,20 @@
 //! Nothing is shown before it is durable: whatever leaves the server survives a power cut in the
-//! same moment.
+//! same moment, or did until it was past its retention.
 
 use super::{Verdict, demand};
 use crate::disk::Disk;
 use crate::oracle::truth::Place;
 
+/// Whether the record at `place` survives a power cut now. What has expired was durable, and its
+/// file may be gone.
+pub fn survives(disk: &Disk, (shard, index): Place) -> bool {
+    disk.is_synced(shard, index) || disk.is_gone(shard, index).1
+}
+
 /// Something that speaks of the record at `place` leaves the server.
 pub fn is_durable(disk: &Disk, place: Place, what: &str) -> Verdict {
     let (shard, index) = place;
-    demand(disk.is_synced(shard, index), || {
+    demand(survives(disk, place), || {
         format!("{what} is shown, and record {index} of shard {} is not synced", shard.0)
     })
 }

@@ -25,7 +25,7 @@ pub use blocks::Blocks;
 pub use bounds::Bounds;
 pub use cursors::Cursors;
 pub use delivery::Delivery;
-pub use durable::is_durable;
+pub use durable::{is_durable, survives};
 pub use epochs::Epochs;
 pub use fenced::Fenced;
 pub use histories::Histories;
