@@ -19,14 +19,29 @@ impl Oracle {
     }
 
     /// Marks leave the server for this user.
-    pub fn marks_leave(&mut self, (viewer, link): (Uin, u64), list: &[Mark]) {
+    pub fn marks_leave(&mut self, disk: &Disk, (viewer, link): (Uin, u64), list: &[Mark]) {
         for mark in list {
             let far = (mark.delivered.get(), mark.read.get());
             let (channel, uin) = (mark.channel, mark.uin.into());
             let told = Told { channel, uin, far, incarnation: mark.incarnation.get() };
+            self.step_over_expired(disk, (uin, channel), far.0);
             let newest = self.truth.newest(channel);
             let verdict = self.marks.told(link, viewer, told, newest);
             self.judge("marks", verdict);
+        }
+    }
+
+    /// The server steps over what has expired for a session whose connection may be gone by then,
+    /// so that no GAP is seen to leave.
+    fn step_over_expired(&mut self, disk: &Disk, of: (Uin, ChannelId), to: u64) {
+        let (uin, channel) = of;
+        let mut between = self.marks.said(uin, channel).0 + 1..=to;
+        let is_expired = |id| {
+            let place = self.truth.get(channel, id).map(|(_, place)| *place);
+            place.is_some_and(|(shard, index)| disk.is_gone(shard, index).1)
+        };
+        if !between.is_empty() && between.all(is_expired) {
+            self.marks.delivered(&self.truth, uin, channel, to);
         }
     }
 

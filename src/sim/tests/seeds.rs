@@ -269,6 +269,13 @@ fn a_restored_phone_has_the_messages_of_its_backup() {
     must_hold(&Plan::everyday(), "everyday", 20_002_426);
 }
 
+/// The server stepped over what had expired for a session whose connection was gone, and the judge
+/// took the mark for invented.
+#[test]
+fn what_expired_is_stepped_over_without_a_connection_too() {
+    must_hold(&Plan::everyday(), "everyday", 50_006_468);
+}
+
 fn with_packets() -> Plan {
     Plan { depth: Depth::Quic, ..Plan::everyday() }
 }

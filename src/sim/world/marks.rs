@@ -95,7 +95,7 @@ impl World {
     pub(super) fn marks_leave(&mut self, link: u64, rest: &[u8]) {
         let Some(device) = self.device_of(link) else { return };
         if let Ok(list) = <[Mark]>::ref_from_bytes(rest) {
-            self.oracle.marks_leave((device.uin, link), list);
+            self.oracle.marks_leave(&self.disk.borrow(), (device.uin, link), list);
         }
     }
 
