@@ -431,7 +431,8 @@ fn without_two_good_checkpoints_nothing_is_deleted() {
     for bad in 1..=2 {
         running.storage.maintain();
         let upkeep = running.storage.upkeep(SHARD);
-        assert_eq!(rig.segments(), before, "attempt {bad}");
+        // A spare one may have come meanwhile.
+        assert!(before.iter().all(|path| path.exists()), "attempt {bad}");
         assert!(upkeep.suspended.unwrap().contains(".ckpt"), "the file is named");
         assert_eq!(upkeep.checkpoints_failed, bad);
     }

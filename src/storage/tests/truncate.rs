@@ -89,6 +89,8 @@ const RETENTION_MS: u64 = 8 * 60 * 60 * 1000;
 
 /// Has the log go on in the next segment.
 fn roll(running: &support::Running, hands: &Hands) {
+    // Without a spare segment there is nothing to go on in.
+    running.until(|| running.storage.stats(SHARD).segments >= 2);
     running.storage.maintain();
     for _ in 0..3 {
         hands.pass(RETENTION_MS / 16);
