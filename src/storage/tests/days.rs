@@ -49,7 +49,7 @@ const BURST_MAX: u64 = 6;
 
 /// Milliseconds for which messages are kept, and of one step of the clock.
 const RETENTION_MS: u64 = 4 * 60 * 60 * 1000;
-const STEP_MS: u64 = 30 * 60 * 1000;
+const STEP_MS: u64 = 60 * 60 * 1000;
 
 /// The disk, as the rig and the test have it.
 #[derive(Debug)]
