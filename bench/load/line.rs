@@ -39,6 +39,15 @@ pub enum Datagrams {
     Doubled,
 }
 
+/// Within what time a device whose connection was lost connects again, after this many attempts
+/// that failed.
+pub fn return_within(attempts: u32) -> Duration {
+    match attempts.checked_sub(1) {
+        None => RETURN_FIRST,
+        Some(doublings) => RETURN_BASE.saturating_mul(1 << doublings.min(16)).min(RETURN_MAX),
+    }
+}
+
 /// One device's connection.
 pub struct Line {
     /// Its number in the endpoint.
@@ -232,11 +241,7 @@ impl Line {
             return tell(Event::Failed(Kind::Close, Code::Offline));
         }
         tell(Event::Lost);
-        let bound = match self.attempts.checked_sub(1) {
-            None => RETURN_FIRST,
-            Some(doublings) => RETURN_BASE.saturating_mul(1 << doublings.min(16)).min(RETURN_MAX),
-        };
-        self.return_at = Some(now + bound.mul_f64(random.fraction()));
+        self.return_at = Some(now + return_within(self.attempts).mul_f64(random.fraction()));
     }
 
     /// Reads what has come, or a piece of at most so many bytes.

@@ -15,7 +15,7 @@ mod tls;
 
 pub use crowd::{Crowd, check};
 pub use device::{CONTENT_BYTES_MIN, Event, Identity, Message};
-pub use line::Datagrams;
+pub use line::{Datagrams, return_within};
 pub use pacing::{Arrivals, Schedule};
 pub use path::Weather;
 pub use socket::{punctual, wait_for};

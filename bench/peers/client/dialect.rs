@@ -25,11 +25,37 @@ pub trait Dialect {
     /// Sends a message, at once or when it can.
     fn send(&mut self, message: Message);
 
+    /// Bytes that came and are no whole piece yet.
+    fn inbox(&mut self) -> &mut Vec<u8>;
+
+    /// How long the first whole piece of what came is, if there is one.
+    ///
+    /// # Errors
+    /// When there never will be.
+    fn cut(&self, bytes: &[u8]) -> Result<Option<usize>, String>;
+
+    /// Takes a whole piece.
+    ///
+    /// # Errors
+    /// When the connection is of no use any more; says why.
+    fn hear(&mut self, piece: &[u8], tell: Tell<'_>) -> Result<(), String>;
+
     /// Takes bytes that came.
     ///
     /// # Errors
     /// When the connection is of no use any more; says why.
-    fn take(&mut self, bytes: &[u8], tell: Tell<'_>) -> Result<(), String>;
+    fn take(&mut self, bytes: &[u8], tell: Tell<'_>) -> Result<(), String> {
+        let mut inbox = std::mem::take(self.inbox());
+        inbox.extend_from_slice(bytes);
+        let mut at = 0;
+        while let Some(bytes) = self.cut(&inbox[at..])? {
+            self.hear(&inbox[at..at + bytes], tell)?;
+            at += bytes;
+        }
+        inbox.drain(..at);
+        *self.inbox() = inbox;
+        Ok(())
+    }
 
     /// Says that it is there; called every half minute.
     fn beat(&mut self);
@@ -97,21 +123,6 @@ impl Window {
     }
 }
 
-/// Takes whole pieces off the front of what came; `cut` says how long the first one is.
-pub fn pieces(
-    inbox: &mut Vec<u8>,
-    cut: impl Fn(&[u8]) -> Result<Option<usize>, String>,
-    mut take: impl FnMut(&[u8]) -> Result<(), String>,
-) -> Result<(), String> {
-    let mut at = 0;
-    while let Some(bytes) = cut(&inbox[at..])? {
-        take(&inbox[at..at + bytes])?;
-        at += bytes;
-    }
-    inbox.drain(..at);
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,15 +157,46 @@ mod tests {
         assert_eq!(window.poll().map(|(key, message)| (key, message.tag)), Some((65, 64)));
     }
 
+    /// Pieces end with a dot.
+    #[derive(Default)]
+    struct Dots {
+        inbox: Vec<u8>,
+        outbox: Vec<u8>,
+        seen: Vec<Vec<u8>>,
+    }
+
+    impl Dialect for Dots {
+        fn begin(&mut self) {}
+
+        fn outbox(&mut self) -> &mut Vec<u8> {
+            &mut self.outbox
+        }
+
+        fn send(&mut self, _message: Message) {}
+
+        fn inbox(&mut self) -> &mut Vec<u8> {
+            &mut self.inbox
+        }
+
+        fn cut(&self, bytes: &[u8]) -> Result<Option<usize>, String> {
+            Ok(bytes.iter().position(|byte| *byte == b'.').map(|at| at + 1))
+        }
+
+        fn hear(&mut self, piece: &[u8], _tell: Tell<'_>) -> Result<(), String> {
+            self.seen.push(piece.to_vec());
+            Ok(())
+        }
+
+        fn beat(&mut self) {}
+    }
+
     #[test]
     fn pieces_wait_for_their_end() {
-        let (mut inbox, mut seen) = (b"ab.c.d".to_vec(), Vec::new());
-        let cut = |bytes: &[u8]| Ok(bytes.iter().position(|byte| *byte == b'.').map(|at| at + 1));
-        let taken = pieces(&mut inbox, cut, |piece| {
-            seen.push(piece.to_vec());
-            Ok(())
-        });
-        assert_eq!((taken, inbox.as_slice()), (Ok(()), &b"d"[..]));
-        assert_eq!(seen, [b"ab.".to_vec(), b"c.".to_vec()]);
+        let mut dots = Dots::default();
+        assert_eq!(dots.take(b"ab.c.d", &mut |_| {}), Ok(()));
+        assert_eq!(dots.inbox, b"d");
+        assert_eq!(dots.take(b"e.", &mut |_| {}), Ok(()));
+        assert_eq!(dots.seen, [&b"ab."[..], b"c.", b"de."]);
+        assert!(dots.inbox.is_empty());
     }
 }

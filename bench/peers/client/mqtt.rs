@@ -1,7 +1,7 @@
 //! MQTT 3.1.1 at QoS 1: a device publishes to the topic of another, whose session the server keeps
 //! while it is away. PUBACK is the answer, in both directions.
 
-use super::dialect::{Dialect, Tell, Window, content, pieces, tag_of};
+use super::dialect::{Dialect, Tell, Window, content, tag_of};
 use super::{Event, Message};
 
 /// Seconds of silence after which the server may hang up.
@@ -50,7 +50,7 @@ impl Mqtt {
         }
     }
 
-    fn hear(&mut self, kind: u8, body: &[u8], tell: Tell<'_>) -> Result<(), String> {
+    fn hear_packet(&mut self, kind: u8, body: &[u8], tell: Tell<'_>) -> Result<(), String> {
         match kind & 0xf0 {
             CONNACK if body.get(1) == Some(&0) => {
                 let mut subscribe = SUBSCRIPTION.to_be_bytes().to_vec();
@@ -107,19 +107,17 @@ impl Dialect for Mqtt {
         self.fill();
     }
 
-    fn take(&mut self, bytes: &[u8], tell: Tell<'_>) -> Result<(), String> {
-        self.inbox.extend_from_slice(bytes);
-        let mut inbox = std::mem::take(&mut self.inbox);
-        pieces(
-            &mut inbox,
-            |bytes| Ok(length(bytes)?.map(|(head, body)| head + body)),
-            |whole| {
-                let (head, _) = length(whole)?.ok_or("a cut packet")?;
-                self.hear(whole[0], &whole[head..], tell)
-            },
-        )?;
-        self.inbox = inbox;
-        Ok(())
+    fn inbox(&mut self) -> &mut Vec<u8> {
+        &mut self.inbox
+    }
+
+    fn cut(&self, bytes: &[u8]) -> Result<Option<usize>, String> {
+        Ok(length(bytes)?.map(|(head, body)| head + body))
+    }
+
+    fn hear(&mut self, piece: &[u8], tell: Tell<'_>) -> Result<(), String> {
+        let (head, _) = length(piece)?.ok_or("a cut packet")?;
+        self.hear_packet(piece[0], &piece[head..], tell)
     }
 
     fn beat(&mut self) {

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use super::dialect::{Dialect, Tell, Window, content, pieces, tag_of};
+use super::dialect::{Dialect, Tell, Window, content, tag_of};
 use super::{Event, Message};
 
 /// The name of the stream.
@@ -77,35 +77,6 @@ impl Nats {
         }
     }
 
-    fn hear(&mut self, piece: &[u8], tell: Tell<'_>) -> Result<(), String> {
-        let (line, body) = split(piece);
-        let words: Vec<&str> = line.split(' ').collect();
-        match words[..] {
-            ["INFO", ..] => {
-                let device = self.device;
-                self.say(&format!(
-                    "CONNECT {{\"verbose\":false,\"pedantic\":false,\"headers\":true,\
-                     \"no_responders\":true,\"lang\":\"rust\",\"version\":\"1\",\"protocol\":1}}\r\n\
-                     SUB reply.{device}.* 1\r\nSUB push.{device} 2\r\n"
-                ));
-                self.prepare_stream();
-            }
-            ["PING"] => self.say("PONG\r\n"),
-            ["PONG" | "+OK"] => {}
-            ["MSG", _, "2", reply, _] => self.handle_push(reply, body, tell)?,
-            ["HMSG", _, "2", reply, head, _] => {
-                let head: usize = head.parse().map_err(|_| "a length that is none")?;
-                self.handle_push(reply, body.get(head..).unwrap_or_default(), tell)?;
-            }
-            ["MSG", subject, "1", ..] => self.handle_reply(subject, body, tell)?,
-            // Nobody answers: JetStream is not up yet. The next connection asks again.
-            ["HMSG", _, "1", ..] => return Err("JetStream does not answer yet".to_owned()),
-            _ => return Err(format!("the server says: {line}")),
-        }
-        self.fill();
-        Ok(())
-    }
-
     /// `$JS.ACK.<stream>.<consumer>.<times>.<place in the stream>.…` is where the answer goes.
     fn handle_push(&mut self, reply: &str, body: &[u8], tell: Tell<'_>) -> Result<(), String> {
         self.say(&format!("PUB {reply} 4\r\n+ACK\r\n"));
@@ -155,11 +126,40 @@ impl Dialect for Nats {
         self.fill();
     }
 
-    fn take(&mut self, bytes: &[u8], tell: Tell<'_>) -> Result<(), String> {
-        self.inbox.extend_from_slice(bytes);
-        let mut inbox = std::mem::take(&mut self.inbox);
-        pieces(&mut inbox, cut, |piece| self.hear(piece, tell))?;
-        self.inbox = inbox;
+    fn inbox(&mut self) -> &mut Vec<u8> {
+        &mut self.inbox
+    }
+
+    fn cut(&self, bytes: &[u8]) -> Result<Option<usize>, String> {
+        cut(bytes)
+    }
+
+    fn hear(&mut self, piece: &[u8], tell: Tell<'_>) -> Result<(), String> {
+        let (line, body) = split(piece);
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            ["INFO", ..] => {
+                let device = self.device;
+                self.say(&format!(
+                    "CONNECT {{\"verbose\":false,\"pedantic\":false,\"headers\":true,\
+                     \"no_responders\":true,\"lang\":\"rust\",\"version\":\"1\",\"protocol\":1}}\r\n\
+                     SUB reply.{device}.* 1\r\nSUB push.{device} 2\r\n"
+                ));
+                self.prepare_stream();
+            }
+            ["PING"] => self.say("PONG\r\n"),
+            ["PONG" | "+OK"] => {}
+            ["MSG", _, "2", reply, _] => self.handle_push(reply, body, tell)?,
+            ["HMSG", _, "2", reply, head, _] => {
+                let head: usize = head.parse().map_err(|_| "a length that is none")?;
+                self.handle_push(reply, body.get(head..).unwrap_or_default(), tell)?;
+            }
+            ["MSG", subject, "1", ..] => self.handle_reply(subject, body, tell)?,
+            // Nobody answers: JetStream is not up yet. The next connection asks again.
+            ["HMSG", _, "1", ..] => return Err("JetStream does not answer yet".to_owned()),
+            _ => return Err(format!("the server says: {line}")),
+        }
+        self.fill();
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 //! place by itself, which spares the server a write for each message; a message that is sent again
 //! is a second one, since XADD knows no ids of the sender.
 
-use super::dialect::{Dialect, Tell, Window, content, pieces, tag_of};
+use super::dialect::{Dialect, Tell, Window, content, tag_of};
 use super::{Event, Message};
 
 /// The connection that sends.
@@ -32,26 +32,6 @@ impl Writer {
             self.add(&message);
         }
     }
-
-    fn hear(&mut self, piece: &[u8], tell: Tell<'_>) -> Result<(), String> {
-        match piece {
-            [b'-', rest @ ..] => return Err(String::from_utf8_lossy(rest).trim().to_owned()),
-            // The answer to PING.
-            [b'+', ..] if !std::mem::replace(&mut self.is_greeted, true) => {
-                for (_, message) in self.window.open() {
-                    self.add(&message);
-                }
-                tell(Event::Online);
-            }
-            [b'+', ..] => {}
-            _ => {
-                let tag = self.window.answer_first().ok_or("an answer to nothing")?;
-                tell(Event::Acked(tag));
-            }
-        }
-        self.fill();
-        Ok(())
-    }
 }
 
 impl Dialect for Writer {
@@ -72,11 +52,31 @@ impl Dialect for Writer {
         self.fill();
     }
 
-    fn take(&mut self, bytes: &[u8], tell: Tell<'_>) -> Result<(), String> {
-        self.inbox.extend_from_slice(bytes);
-        let mut inbox = std::mem::take(&mut self.inbox);
-        pieces(&mut inbox, whole, |piece| self.hear(piece, tell))?;
-        self.inbox = inbox;
+    fn inbox(&mut self) -> &mut Vec<u8> {
+        &mut self.inbox
+    }
+
+    fn cut(&self, bytes: &[u8]) -> Result<Option<usize>, String> {
+        whole(bytes)
+    }
+
+    fn hear(&mut self, piece: &[u8], tell: Tell<'_>) -> Result<(), String> {
+        match piece {
+            [b'-', rest @ ..] => return Err(String::from_utf8_lossy(rest).trim().to_owned()),
+            // The answer to PING.
+            [b'+', ..] if !std::mem::replace(&mut self.is_greeted, true) => {
+                for (_, message) in self.window.open() {
+                    self.add(&message);
+                }
+                tell(Event::Online);
+            }
+            [b'+', ..] => {}
+            _ => {
+                let tag = self.window.answer_first().ok_or("an answer to nothing")?;
+                tell(Event::Acked(tag));
+            }
+        }
+        self.fill();
         Ok(())
     }
 
@@ -110,23 +110,6 @@ impl Reader {
         let words = ["XREAD", "COUNT", Self::COUNT, "BLOCK", "0", "STREAMS", &stream, &newest];
         command(&mut self.outbox, &words.map(str::as_bytes));
     }
-
-    fn hear(&mut self, piece: &[u8], tell: Tell<'_>) -> Result<(), String> {
-        match piece {
-            [b'-', rest @ ..] => return Err(String::from_utf8_lossy(rest).trim().to_owned()),
-            [b'+', ..] if !std::mem::replace(&mut self.is_greeted, true) => tell(Event::Online),
-            _ => {
-                // [[stream, [[id, [field, content]], …]]]: every fourth text from the second on.
-                let texts = texts(piece);
-                for entry in texts.get(1..).unwrap_or_default().chunks_exact(3) {
-                    self.newest = String::from_utf8_lossy(entry[0]).into_owned();
-                    tell(Event::Received(tag_of(entry[2]).ok_or("an entry without a tag")?));
-                }
-            }
-        }
-        self.read();
-        Ok(())
-    }
 }
 
 impl Dialect for Reader {
@@ -145,11 +128,28 @@ impl Dialect for Reader {
         unreachable!("messages leave by the other connection");
     }
 
-    fn take(&mut self, bytes: &[u8], tell: Tell<'_>) -> Result<(), String> {
-        self.inbox.extend_from_slice(bytes);
-        let mut inbox = std::mem::take(&mut self.inbox);
-        pieces(&mut inbox, whole, |piece| self.hear(piece, tell))?;
-        self.inbox = inbox;
+    fn inbox(&mut self) -> &mut Vec<u8> {
+        &mut self.inbox
+    }
+
+    fn cut(&self, bytes: &[u8]) -> Result<Option<usize>, String> {
+        whole(bytes)
+    }
+
+    fn hear(&mut self, piece: &[u8], tell: Tell<'_>) -> Result<(), String> {
+        match piece {
+            [b'-', rest @ ..] => return Err(String::from_utf8_lossy(rest).trim().to_owned()),
+            [b'+', ..] if !std::mem::replace(&mut self.is_greeted, true) => tell(Event::Online),
+            _ => {
+                // [[stream, [[id, [field, content]], …]]]: every fourth text from the second on.
+                let texts = texts(piece);
+                for entry in texts.get(1..).unwrap_or_default().chunks_exact(3) {
+                    self.newest = String::from_utf8_lossy(entry[0]).into_owned();
+                    tell(Event::Received(tag_of(entry[2]).ok_or("an entry without a tag")?));
+                }
+            }
+        }
+        self.read();
         Ok(())
     }
 

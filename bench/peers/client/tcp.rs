@@ -14,7 +14,7 @@ use mio::{Events, Interest, Poll, Token};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CipherSuite, ClientConfig, ClientConnection, RootCertStore};
 use tern_bench::error::{BenchError, Tried};
-use tern_bench::load::{punctual, wait_for};
+use tern_bench::load::{punctual, return_within, wait_for};
 use tern_random::Stream;
 
 use super::dialect::Dialect;
@@ -22,15 +22,6 @@ use super::{Event, Load, Message};
 
 /// The name in the servers' certificate.
 pub const SERVER_NAME: &str = "localhost";
-
-/// The first attempt after a loss comes at a random time within this, as with Tern.
-const RETURN_FIRST: Duration = Duration::from_millis(50);
-
-/// The second within this, and each further one within twice as much, as with Tern.
-const RETURN_BASE: Duration = Duration::from_millis(500);
-
-/// No attempt waits longer, as with Tern.
-const RETURN_MAX: Duration = Duration::from_secs(30);
 
 /// Time between two signs of life of a connection: the heartbeat that Tern begins with.
 const BEAT: Duration = Duration::from_secs(25);
@@ -162,11 +153,7 @@ impl Tcp {
             let what = format!("it can't connect: {why}");
             return self.events.push_back((line.device, now, Event::Failed(what)));
         }
-        let bound = match line.attempts.checked_sub(1) {
-            None => RETURN_FIRST,
-            Some(doublings) => RETURN_BASE.saturating_mul(1 << doublings.min(16)).min(RETURN_MAX),
-        };
-        let at = now + bound.mul_f64(self.random.fraction());
+        let at = now + return_within(line.attempts).mul_f64(self.random.fraction());
         line.return_at = Some(at);
         self.timers.push(Reverse((at, index)));
     }

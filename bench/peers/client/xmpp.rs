@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::dialect::{Dialect, Tell, Window, content, pieces, tag_of};
+use super::dialect::{Dialect, Tell, Window, content, tag_of};
 use super::{Event, Message};
 
 /// The host that the server serves.
@@ -94,7 +94,7 @@ impl Xmpp {
         }
     }
 
-    fn hear(&mut self, element: &str, tell: Tell<'_>) -> Result<(), String> {
+    fn hear_element(&mut self, element: &str, tell: Tell<'_>) -> Result<(), String> {
         let end = element.find([' ', '>', '/', '\t', '\n']).unwrap_or(element.len());
         match (&element[1..end.max(1)], self.stage) {
             ("?xml" | "stream:stream", _) => {}
@@ -186,15 +186,17 @@ impl Dialect for Xmpp {
         self.fill();
     }
 
-    fn take(&mut self, bytes: &[u8], tell: Tell<'_>) -> Result<(), String> {
-        self.inbox.extend_from_slice(bytes);
-        let mut inbox = std::mem::take(&mut self.inbox);
-        pieces(&mut inbox, element, |piece| {
-            let text = std::str::from_utf8(piece).map_err(|_| "no UTF-8")?;
-            self.hear(text.trim_start(), tell)
-        })?;
-        self.inbox = inbox;
-        Ok(())
+    fn inbox(&mut self) -> &mut Vec<u8> {
+        &mut self.inbox
+    }
+
+    fn cut(&self, bytes: &[u8]) -> Result<Option<usize>, String> {
+        element(bytes)
+    }
+
+    fn hear(&mut self, piece: &[u8], tell: Tell<'_>) -> Result<(), String> {
+        let text = std::str::from_utf8(piece).map_err(|_| "no UTF-8")?;
+        self.hear_element(text.trim_start(), tell)
     }
 
     fn beat(&mut self) {

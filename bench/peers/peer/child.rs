@@ -17,6 +17,7 @@ use tern_bench::system::{Plan, on_cores};
 
 use super::{Server, Site};
 use crate::client::Load;
+use crate::client::dialect::Dialect;
 use crate::client::tcp::{SERVER_NAME, Speak, Tcp};
 
 /// How long a server may take until it can be connected to.
@@ -78,7 +79,22 @@ pub struct Recipe {
     /// Its environment, beside that of this process.
     pub environment: Vec<(&'static str, String)>,
     /// Makes the connections of a device.
-    pub speak: fn(usize) -> Vec<Box<dyn crate::client::dialect::Dialect>>,
+    pub speak: Connections,
+}
+
+/// Makes the connections of the device of a number.
+pub type Connections = fn(usize) -> Vec<Box<dyn Dialect>>;
+
+impl Recipe {
+    /// A program with its arguments and nothing else.
+    pub fn plain(program: &Path, arguments: &[&str], speak: Connections) -> Self {
+        Self {
+            program: program.to_owned(),
+            arguments: arguments.iter().copied().map(str::to_owned).collect(),
+            environment: Vec::new(),
+            speak,
+        }
+    }
 }
 
 /// The folder that a server is started in, and its port.

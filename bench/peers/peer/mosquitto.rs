@@ -53,13 +53,7 @@ impl Peer for Mosquitto {
              log_type error\nlog_type warning\n"
         );
         let config = home.write("mosquitto.conf", &text)?;
-        let recipe = Recipe {
-            program: program.to_owned(),
-            arguments: vec!["-c".to_owned(), config],
-            environment: Vec::new(),
-            speak,
-        };
-        Ok(Box::new(Running::start(home, recipe, site)?))
+        Ok(Box::new(Running::start(home, Recipe::plain(program, &["-c", &config], speak), site)?))
     }
 }
 

@@ -75,13 +75,7 @@ impl Peer for Nats {
              jetstream {{ store_dir: \"{folder}/store\", sync_interval: {sync} }}\n"
         );
         let config = home.write("nats.conf", &text)?;
-        let recipe = Recipe {
-            program: program.to_owned(),
-            arguments: vec!["-c".to_owned(), config],
-            environment: Vec::new(),
-            speak,
-        };
-        Ok(Box::new(Running::start(home, recipe, site)?))
+        Ok(Box::new(Running::start(home, Recipe::plain(program, &["-c", &config], speak), site)?))
     }
 }
 

@@ -50,13 +50,7 @@ impl Peer for Redis {
              appendfsync always\nsave \"\"\nmaxclients 20000\n"
         );
         let config = home.write("redis.conf", &text)?;
-        let recipe = Recipe {
-            program: program.to_owned(),
-            arguments: vec![config],
-            environment: Vec::new(),
-            speak,
-        };
-        Ok(Box::new(Running::start(home, recipe, site)?))
+        Ok(Box::new(Running::start(home, Recipe::plain(program, &[&config], speak), site)?))
     }
 }
 

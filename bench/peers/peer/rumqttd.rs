@@ -51,12 +51,6 @@ impl Peer for Rumqttd {
              max_inflight_count = 200\ndynamic_filters = true\n"
         );
         let config = home.write("rumqttd.toml", &text)?;
-        let recipe = Recipe {
-            program: program.to_owned(),
-            arguments: vec!["-c".to_owned(), config],
-            environment: Vec::new(),
-            speak,
-        };
-        Ok(Box::new(Running::start(home, recipe, site)?))
+        Ok(Box::new(Running::start(home, Recipe::plain(program, &["-c", &config], speak), site)?))
     }
 }

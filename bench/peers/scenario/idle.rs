@@ -40,13 +40,9 @@ impl Idle {
         rest(&mut *load, Instant::now() + SETTLE)?;
         let full = server.process()?.memory;
         let kernel = kernel_bytes() as f64 - kernel as f64;
-        let used = std::thread::scope(|scope| {
-            let (from, end) = (Instant::now(), Instant::now());
-            let end = end + Duration::from_secs_f64(self.seconds);
-            let books = scope.spawn(move || watch::between(server, from, end));
-            rest(&mut *load, end)?;
-            books.join().expect("it does not panic")
-        })?;
+        let from = Instant::now();
+        let to = from + Duration::from_secs_f64(self.seconds);
+        let ((), used) = watch::during(server, from, to, || rest(&mut *load, to))?;
         let sessions = self.sessions as f64;
         let each = |name: &str, full: u64, empty: u64| {
             let bytes = (full as f64 - empty as f64) / sessions;

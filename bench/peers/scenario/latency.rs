@@ -74,11 +74,7 @@ impl Latency {
         let mut load = server.load(server.address(), 2 * self.pairs, seed)?;
         connect(&mut *load, 2 * self.pairs)?;
         let start = Instant::now();
-        std::thread::scope(|scope| {
-            let (from, to) = (start + talk.from, start + talk.to);
-            let books = scope.spawn(move || watch::between(server, from, to));
-            let talked = talk.run(&mut *load, start, || None)?;
-            Ok((talked, books.join().expect("it does not panic")?))
-        })
+        let (from, to) = (start + talk.from, start + talk.to);
+        watch::during(server, from, to, || talk.run(&mut *load, start, || None))
     }
 }

@@ -71,12 +71,9 @@ impl Loss {
         let mut load = server.load(link.address(), 2 * self.pairs, seed)?;
         connect(&mut *load, 2 * self.pairs)?;
         let (talk, start) = (self.talk(seed), Instant::now());
-        let (talked, used) = std::thread::scope(|scope| {
-            let (from, to) = (start + talk.from, start + talk.to);
-            let books = scope.spawn(move || watch::between(server, from, to));
-            let talked = talk.run(&mut *load, start, || None)?;
-            Ok((talked, books.join().expect("it does not panic")?))
-        })?;
+        let (from, to) = (start + talk.from, start + talk.to);
+        let (talked, used) =
+            watch::during(server, from, to, || talk.run(&mut *load, start, || None))?;
         let mut figures = talked.to_ack.figures("send to ack");
         figures.extend(talked.to_receive.figures("send to receive"));
         figures.extend(talked.ledger.figures());

@@ -45,11 +45,25 @@ impl Books {
     }
 }
 
-/// Waits for both moments and tells what was used between them.
+/// Acts, and tells what was used between two moments meanwhile.
 ///
 /// # Errors
-/// When the server is gone.
-pub fn between(server: &dyn Server, from: Instant, to: Instant) -> Result<Used, BenchError> {
+/// When it can't act, or the server is gone.
+pub fn during<T>(
+    server: &dyn Server,
+    from: Instant,
+    to: Instant,
+    act: impl FnOnce() -> Result<T, BenchError>,
+) -> Result<(T, Used), BenchError> {
+    std::thread::scope(|scope| {
+        let books = scope.spawn(move || between(server, from, to));
+        let done = act()?;
+        Ok((done, books.join().expect("it does not panic")?))
+    })
+}
+
+/// Waits for both moments and tells what was used between them.
+fn between(server: &dyn Server, from: Instant, to: Instant) -> Result<Used, BenchError> {
     std::thread::sleep(from.saturating_duration_since(Instant::now()));
     let before = Books::read(server)?;
     std::thread::sleep(to.saturating_duration_since(Instant::now()));
