@@ -1,20 +1,18 @@
 //! Users with a device each, all logged in.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tern_protocol::Uin;
 use tern_protocol::frames::Network;
 
 use super::device::{Event, Identity};
+use super::muster::Muster;
 use super::swarm::{Swarm, Wait};
 use crate::error::BenchError;
 
 /// Logins under way at once: below the number of handshakes from which the server asks strangers
 /// to prove their address first.
 const LOGINS_AT_ONCE: usize = 64;
-
-/// How long nobody may be answered before something is wrong.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Devices that are logged in, each of a user of its own; device `n` of the swarm is `uins[n]`.
 pub struct Crowd {
@@ -28,40 +26,51 @@ impl Crowd {
     /// Logs them in; only then does a bad path lose packets. `seen` hears how many are online.
     ///
     /// # Errors
-    /// When one of them can't.
+    /// When one of them can't, or none further for [`LOGIN_PATIENCE`](super::muster::LOGIN_PATIENCE).
     pub fn log_in(
-        mut swarm: Swarm,
+        swarm: Swarm,
+        identities: Vec<Identity>,
+        network: Network,
+        seen: impl FnMut(usize) -> Result<(), BenchError>,
+    ) -> Result<Self, BenchError> {
+        let mut crowd = Self { swarm, uins: Vec::new() };
+        crowd.grow(identities, network, seen)?;
+        crowd.swarm.begin_to_lose();
+        Ok(crowd)
+    }
+
+    /// Logs in more of them. What others hear meanwhile is told to nobody.
+    ///
+    /// # Errors
+    /// As [`log_in`](Self::log_in).
+    pub fn grow(
+        &mut self,
         identities: Vec<Identity>,
         network: Network,
         mut seen: impl FnMut(usize) -> Result<(), BenchError>,
-    ) -> Result<Self, BenchError> {
-        let uins = identities.iter().map(|identity| identity.uin).collect();
-        let (total, mut asked, mut online) = (identities.len(), 0, 0);
-        let mut heard = Instant::now();
+    ) -> Result<(), BenchError> {
+        let Self { swarm, uins } = self;
+        uins.extend(identities.iter().map(|identity| identity.uin));
+        let (mut muster, mut asked) = (Muster::new(Instant::now(), identities.len()), 0);
         let mut rest = identities.into_iter();
-        while online < total {
-            while asked - online < LOGINS_AT_ONCE
+        while !muster.is_over() {
+            while asked - muster.online() < LOGINS_AT_ONCE
                 && let Some(identity) = rest.next()
             {
                 swarm.connect(identity, network)?;
                 asked += 1;
             }
             swarm.turn()?;
-            while let Some((device, _, event)) = swarm.poll_event() {
-                heard = Instant::now();
+            while let Some((device, at, event)) = swarm.poll_event() {
                 check(device, event)?;
-                if let Event::Online { .. } = event {
-                    online += 1;
-                    seen(online)?;
+                if muster.hear(at, event) {
+                    seen(muster.online())?;
                 }
             }
-            if heard.elapsed() > PATIENCE {
-                return Err(BenchError::Load(format!("{online} of {total} could log in")));
-            }
-            swarm.wait(heard + PATIENCE, Wait::Sleep)?;
+            muster.check(Instant::now())?;
+            swarm.wait(muster.deadline(), Wait::Sleep)?;
         }
-        swarm.begin_to_lose();
-        Ok(Self { swarm, uins })
+        Ok(())
     }
 
     /// Lets them live until `until`, and gives their events to `hear`.

@@ -6,6 +6,7 @@
 mod crowd;
 mod device;
 mod line;
+mod muster;
 mod pacing;
 mod path;
 mod socket;
@@ -16,6 +17,7 @@ mod tls;
 pub use crowd::{Crowd, check};
 pub use device::{CONTENT_BYTES_MIN, Event, Identity, Message};
 pub use line::{Datagrams, return_within};
+pub use muster::Muster;
 pub use pacing::{Arrivals, Schedule};
 pub use path::Weather;
 pub use socket::{punctual, wait_for};

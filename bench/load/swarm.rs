@@ -69,6 +69,8 @@ pub struct Swarm {
     random: Stream,
     scratch: Vec<u8>,
     events: VecDeque<(usize, Instant, Event)>,
+    /// What devices that are new to their channels want of them; `None`: all.
+    newest_wanted: Option<u32>,
     /// The bad path, if there is one.
     path: Option<Path>,
 }
@@ -91,6 +93,7 @@ impl Swarm {
             random: Stream::of(approach.seed, "swarm"),
             scratch: Vec::new(),
             events: VecDeque::new(),
+            newest_wanted: None,
             path: approach.weather.map(|weather| Path::new(weather, approach.seed)),
             approach,
         })
@@ -108,6 +111,12 @@ impl Swarm {
         self.path.as_ref().map(Path::lost)
     }
 
+    /// Devices that connect for the first time from now on want at most so many of the newest
+    /// messages of each channel that they do not know.
+    pub fn want_newest(&mut self, newest: u32) {
+        self.newest_wanted = Some(newest);
+    }
+
     /// Connects one more device and has it log in; its number.
     ///
     /// # Errors
@@ -115,7 +124,11 @@ impl Swarm {
     pub fn connect(&mut self, identity: Identity, network: Network) -> Result<usize, BenchError> {
         let index = self.lines.len();
         let connected = self.open(index)?;
-        let device = Device::new(identity, network, self.approach.datagrams != Datagrams::Off);
+        let offers_datagrams = self.approach.datagrams != Datagrams::Off;
+        let mut device = Device::new(identity, network, offers_datagrams);
+        if let Some(newest) = self.newest_wanted {
+            device.want_newest(newest);
+        }
         let socket = index % self.sockets.len();
         let ways = (self.approach.returns, self.doubling());
         self.lines.push(Line::new(connected, device, socket, ways));

@@ -5,12 +5,15 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use tern_protocol::frames::Network;
 use tern_protocol::limits::CHANGE_MEMBERS_MAX;
 use tern_protocol::{ChannelId, Uin};
 
 use super::{Done, progress};
 use crate::error::BenchError;
-use crate::load::{Arrivals, CONTENT_BYTES_MIN, Crowd, Event, Message, Schedule, Wait, check};
+use crate::load::{
+    Arrivals, CONTENT_BYTES_MIN, Crowd, Event, Identity, Message, Schedule, Swarm, Wait, check,
+};
 use crate::measure::curves::Curves;
 use crate::measure::latency::Latency;
 
@@ -18,6 +21,9 @@ use crate::measure::latency::Latency;
 const CHANGE: u64 = u64::MAX;
 /// See [`CHANGE`].
 const FIRST: u64 = u64::MAX - 1;
+
+/// Where members are: on phones, which beat seldom enough that 100,000 of them leave room for talk.
+const NETWORK: Network = Network::Wifi;
 
 /// How long the group may take to be there, and the last answers.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -58,11 +64,30 @@ struct Run<'a> {
 }
 
 impl FanOut {
-    /// The first device makes a group of all, and says something that everybody gets.
-    pub(super) fn gather(&self, crowd: &mut Crowd) -> Result<ChannelId, BenchError> {
-        let present = crowd.uins[1..].to_vec();
+    /// The first device makes a group of all; then the others come, who want none of the messages
+    /// that made it, and it says something that everybody gets.
+    pub(super) fn gather(
+        &self,
+        mut swarm: Swarm,
+        mut identities: Vec<Identity>,
+    ) -> Result<(Crowd, ChannelId), BenchError> {
+        swarm.want_newest(0);
+        let present = identities.split_off(1);
+        let mut crowd = Crowd::log_in(swarm, identities, NETWORK, |_| Ok(()))?;
+        let group = self.make_group(&mut crowd, &present)?;
+        let others = present.len();
+        crowd.grow(present, NETWORK, progress)?;
+        let message = Message { channel: group, tag: FIRST, content_bytes: CONTENT_BYTES_MIN };
+        crowd.swarm.send(0, message);
+        until(&mut crowd, others, Event::Received(FIRST))?;
+        Ok((crowd, group))
+    }
+
+    /// Makes the group of those who will be present, and of those who stay away.
+    fn make_group(&self, crowd: &mut Crowd, present: &[Identity]) -> Result<ChannelId, BenchError> {
         let absent = self.absent.iter().map(|uin| Uin(*uin));
-        let mut others: Vec<Uin> = present.iter().copied().chain(absent).collect();
+        let mut others: Vec<Uin> =
+            present.iter().map(|identity| identity.uin).chain(absent).collect();
         others.sort_unstable();
         let mut chunks = others.chunks(CHANGE_MEMBERS_MAX);
         let first: &[Uin] = chunks.next().unwrap_or_default();
@@ -72,9 +97,6 @@ impl FanOut {
             crowd.swarm.add_members(0, group, members, CHANGE);
             until(crowd, 1, Event::Acked(CHANGE))?;
         }
-        let message = Message { channel: group, tag: FIRST, content_bytes: CONTENT_BYTES_MIN };
-        crowd.swarm.send(0, message);
-        until(crowd, present.len(), Event::Received(FIRST))?;
         Ok(group)
     }
 

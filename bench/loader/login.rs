@@ -1,19 +1,16 @@
 //! Devices log in, one full handshake and one new epoch each; then all go away without a word, and
 //! come back with TLS's ticket and the session's token.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use tern_protocol::frames::Network;
 
 use super::{Conductor, Done, progress};
 use crate::error::BenchError;
-use crate::load::{Crowd, Event, Identity, Swarm, Wait, check};
+use crate::load::{Crowd, Event, Identity, Muster, Swarm, Wait, check};
 use crate::measure::curves::Curves;
 use crate::measure::latency::Latency;
-
-/// How long nobody may be answered before something is wrong.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How they come.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,7 +24,6 @@ struct Arrivals<'a> {
     swarm: &'a mut Swarm,
     at_once: usize,
     began: Vec<Instant>,
-    online: usize,
     resumed: usize,
     latency: Latency,
 }
@@ -66,7 +62,7 @@ impl LogIn {
 impl<'a> Arrivals<'a> {
     fn new(swarm: &'a mut Swarm, at_once: usize) -> Self {
         let latency = Latency::default();
-        Self { swarm, at_once, began: Vec::new(), online: 0, resumed: 0, latency }
+        Self { swarm, at_once, began: Vec::new(), resumed: 0, latency }
     }
 
     /// Has `count` devices come; how long each took, and how many resumed.
@@ -75,9 +71,9 @@ impl<'a> Arrivals<'a> {
         count: usize,
         mut come: impl FnMut(&mut Swarm, usize) -> Result<(), BenchError>,
     ) -> Result<(Latency, usize), BenchError> {
-        let mut heard = Instant::now();
-        while self.online < count {
-            while self.began.len() - self.online < self.at_once && self.began.len() < count {
+        let mut muster = Muster::new(Instant::now(), count);
+        while !muster.is_over() {
+            while self.began.len() - muster.online() < self.at_once && self.began.len() < count {
                 let device = self.began.len();
                 self.began.push(Instant::now());
                 come(self.swarm, device)?;
@@ -85,19 +81,15 @@ impl<'a> Arrivals<'a> {
             self.swarm.turn()?;
             while let Some((device, at, event)) = self.swarm.poll_event() {
                 check(device, event)?;
-                if let Event::Online { resumed } = event {
-                    heard = at;
-                    self.online += 1;
+                if muster.hear(at, event) {
+                    let resumed = event == Event::Online { resumed: true };
                     self.resumed += usize::from(resumed);
                     self.latency.record(at.saturating_duration_since(self.began[device]));
-                    progress(self.online)?;
+                    progress(muster.online())?;
                 }
             }
-            if heard.elapsed() > PATIENCE {
-                let what = format!("{} of {count} could log in", self.online);
-                return Err(BenchError::Load(what));
-            }
-            self.swarm.wait(heard + PATIENCE, Wait::Sleep)?;
+            muster.check(Instant::now())?;
+            self.swarm.wait(muster.deadline(), Wait::Sleep)?;
         }
         Ok((self.latency, self.resumed))
     }

@@ -148,8 +148,7 @@ fn obey(order: Order) -> Result<Done, BenchError> {
             day.run(crowd)
         }
         Task::FanOut(task) => {
-            let mut crowd = Crowd::log_in(swarm, identities, Network::Wired, progress)?;
-            let group = task.gather(&mut crowd)?;
+            let (mut crowd, group) = task.gather(swarm, identities)?;
             conductor.wait(&mut crowd)?;
             task.run(crowd, group)
         }

@@ -148,9 +148,11 @@ impl Restart {
                 asked += 1;
             }
             crowd.swarm.turn()?;
-            while let Some((device, _, event)) = crowd.swarm.poll_event() {
-                heard = Instant::now();
+            while let Some((device, at, event)) = crowd.swarm.poll_event() {
                 check(device, event)?;
+                if matches!(event, Event::Acked(_)) {
+                    heard = at; // a heartbeat is no step
+                }
                 match (event, open[device]) {
                     (Event::Acked(MADE), Some(channel)) => {
                         let content_bytes = CONTENT_BYTES_MIN;

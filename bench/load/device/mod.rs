@@ -10,8 +10,8 @@ use bytes::Bytes;
 use tern_protocol::digest::{CursorDigest, UNSAID};
 use tern_protocol::frame::{encode, frame_bytes};
 use tern_protocol::frames::{
-    Close, Cursor, Hello, LoggedIn, Login, Network, Ping, Pong, PushBody, Resume, Send, SendAck,
-    SendRefused, capabilities, content_type, message_kind,
+    Close, Cursor, Hello, HistoryWanted, LoggedIn, Login, Network, Ping, Pong, PushBody, Resume,
+    Send, SendAck, SendRefused, capabilities, content_type, message_kind,
 };
 use tern_protocol::limits::{MAGIC, SECRET_BYTES, UNACKED_SENDS_MAX, VERSION};
 use tern_protocol::{
@@ -103,6 +103,8 @@ pub struct Device {
     unanswered: VecDeque<Unanswered>,
     /// Whether it says that it can do datagrams, and whether the server can too.
     offers_datagrams: bool,
+    /// How many messages of each channel it wants that it does not know; `None`: all.
+    newest_wanted: Option<u32>,
     uses_datagrams: bool,
     /// Frames that leave by datagram.
     datagrams: VecDeque<Bytes>,
@@ -163,6 +165,7 @@ impl Device {
             predecessors: BTreeMap::new(),
             unanswered: VecDeque::new(),
             offers_datagrams,
+            newest_wanted: None,
             uses_datagrams: false,
             datagrams: VecDeque::new(),
             rtt: Duration::ZERO,
@@ -181,6 +184,12 @@ impl Device {
         device.say_hello();
         device.say_login();
         device
+    }
+
+    /// From its next login on it wants at most so many of the newest messages of each channel that
+    /// it does not know.
+    pub fn want_newest(&mut self, newest: u32) {
+        self.newest_wanted = Some(newest);
     }
 
     /// Begins anew on another connection: resumes its session if it has one and is asked to, else
@@ -340,6 +349,7 @@ impl Device {
                 tell(Event::Beat);
             }
             Frame::AskCursors(_) => self.say_all_cursors(),
+            Frame::ChannelsShown(_) => self.newest_wanted = None,
             Frame::SendRefused(no) if Code(no.code.get()) == Code::Predecessor => {
                 self.send_again(no.counter.get());
             }
@@ -351,8 +361,8 @@ impl Device {
                 self.say_login();
             }
             Frame::Error(head, _) => tell(Event::Failed(Kind(head.kind), Code(head.code.get()))),
-            // What was said before it became a member.
-            Frame::Gap(gap) if Code(gap.code.get()) == Code::NotVisible => {
+            // What was said before it became a member, or is older than what it wants.
+            Frame::Gap(gap) if matches!(Code(gap.code.get()), Code::NotVisible | Code::Skipped) => {
                 let reading = self.cursors.entry(gap.channel).or_default();
                 reading.cursor = reading.cursor.max(MessageId::from(gap.to));
             }
@@ -378,6 +388,10 @@ impl Device {
         (self.epoch, self.ticket) = (Some(epoch), Some((epoch, logged_in.token)));
         self.heartbeat = Duration::from_millis(u64::from(logged_in.heartbeat_ms.get()));
         self.beat_at = Some(now + self.heartbeat.mul_f64(share));
+        if let Some(newest) = self.newest_wanted.filter(|_| logged_in.resumed == 0) {
+            let wanted = HistoryWanted { newest: newest.into(), reserved: 0.into() };
+            self.say(Kind::HistoryWanted, Flags::NONE, &wanted, &[]);
+        }
         self.say_all_cursors();
         for send in &self.unanswered {
             self.outbox.extend_from_slice(&send.frame);
