@@ -29,6 +29,8 @@ mod loader;
 
 mod floor;
 
+pub mod replay;
+
 pub mod system;
 
 pub mod measure;

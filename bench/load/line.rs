@@ -13,9 +13,10 @@ use tern_protocol::doubling::{COPY_AFTER, Doubling};
 use tern_protocol::{Class, Code, Kind};
 use tern_random::Stream;
 
-use super::device::{Device, Event};
+use super::device::Event;
 use super::path::{Path, Way};
 use super::socket::Socket;
+use super::speaker::Speaker;
 use super::stall::Stalled;
 
 /// The first attempt after a loss comes at a random time within this, as in the SDK.
@@ -49,7 +50,7 @@ pub fn return_within(attempts: u32) -> Duration {
 }
 
 /// One device's connection.
-pub struct Line {
+pub struct Line<S> {
     /// Its number in the endpoint.
     pub handle: ConnectionHandle,
     /// QUIC.
@@ -57,7 +58,7 @@ pub struct Line {
     /// The one stream, once it is open.
     stream: Option<StreamId>,
     /// The device.
-    pub device: Device,
+    pub device: S,
     /// Which of the load's sockets it uses.
     pub socket: usize,
     /// Whether it comes back by itself when its connection is lost.
@@ -84,11 +85,11 @@ pub struct Line {
     copies: VecDeque<(Instant, Bytes)>,
 }
 
-impl Line {
+impl<S: Speaker> Line<S> {
     /// A device on a new connection.
     pub fn new(
         (handle, connection): (ConnectionHandle, Connection),
-        device: Device,
+        device: S,
         socket: usize,
         (returns, doubling): (bool, Doubling),
     ) -> Self {

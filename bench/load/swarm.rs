@@ -20,6 +20,7 @@ use super::device::{Device, Event, Identity, Message, Rhythm};
 use super::line::{Datagrams, Line};
 use super::path::{Path, Weather};
 use super::socket::{Datagram, Socket};
+use super::speaker::Speaker;
 use super::stall::{Stall, Stalled};
 use super::tls::{Tickets, client_config};
 use crate::error::BenchError;
@@ -56,12 +57,12 @@ pub struct Approach {
 }
 
 /// Many devices.
-pub struct Swarm {
+pub struct Swarm<S = Device> {
     sockets: Vec<Socket>,
     endpoint: Endpoint,
     config: ClientConfig,
     approach: Approach,
-    lines: Vec<Line>,
+    lines: Vec<Line<S>>,
     by_handle: HashMap<ConnectionHandle, usize>,
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
     /// Lines with something to take or to send, each once.
@@ -75,7 +76,7 @@ pub struct Swarm {
     path: Option<Path>,
 }
 
-impl Swarm {
+impl<S: Speaker> Swarm<S> {
     /// No device yet.
     ///
     /// # Errors
@@ -111,29 +112,34 @@ impl Swarm {
         self.path.as_ref().map(Path::lost)
     }
 
-    /// Devices that connect for the first time from now on want at most so many of the newest
-    /// messages of each channel that they do not know.
-    pub fn want_newest(&mut self, newest: u32) {
-        self.newest_wanted = Some(newest);
-    }
-
-    /// Connects one more device and has it log in; its number.
+    /// Connects one more speaker; its number.
     ///
     /// # Errors
     /// When the address is none that can be connected to.
-    pub fn connect(&mut self, identity: Identity, network: Network) -> Result<usize, BenchError> {
+    pub fn join(&mut self, speaker: S) -> Result<usize, BenchError> {
         let index = self.lines.len();
         let connected = self.open(index)?;
-        let offers_datagrams = self.approach.datagrams != Datagrams::Off;
-        let mut device = Device::new(identity, network, offers_datagrams);
-        if let Some(newest) = self.newest_wanted {
-            device.want_newest(newest);
-        }
         let socket = index % self.sockets.len();
         let ways = (self.approach.returns, self.doubling());
-        self.lines.push(Line::new(connected, device, socket, ways));
+        self.lines.push(Line::new(connected, speaker, socket, ways));
         self.mark_busy(index);
         Ok(index)
+    }
+
+    /// A speaker, to be asked.
+    pub fn speaker(&self, index: usize) -> &S {
+        &self.lines[index].device
+    }
+
+    /// A speaker, to be asked for what it gives once.
+    pub fn speaker_mut(&mut self, index: usize) -> &mut S {
+        &mut self.lines[index].device
+    }
+
+    /// A speaker that is given something to say.
+    pub fn speak(&mut self, index: usize) -> &mut S {
+        self.mark_busy(index);
+        self.speaker_mut(index)
     }
 
     /// What a device knows of a path that is new to it.
@@ -182,36 +188,6 @@ impl Swarm {
         self.mark_busy(index);
     }
 
-    /// From now on a device beats only when it is told to.
-    pub fn hold_beats(&mut self, index: usize) {
-        self.lines[index].device.set_rhythm(Rhythm::Told);
-    }
-
-    /// Has a device beat, with the digest of its cursors or with a wrong one.
-    pub fn beat(&mut self, index: usize, is_wrong: bool) {
-        self.lines[index].device.beat_now(is_wrong);
-        self.mark_busy(index);
-    }
-
-    /// A device no longer keeps up.
-    pub fn stall(&mut self, index: usize, how: Stall) {
-        let line = &mut self.lines[index];
-        line.stalled = Stalled::begin(Instant::now(), how);
-        line.device.set_rhythm(Rhythm::Blind);
-        self.mark_busy(index);
-    }
-
-    /// It keeps up again, over another connection.
-    ///
-    /// # Errors
-    /// When the address is none that can be connected to.
-    pub fn thaw(&mut self, index: usize) -> Result<(), BenchError> {
-        let line = &mut self.lines[index];
-        line.stalled = Stalled::default();
-        line.device.set_rhythm(Rhythm::Answered);
-        self.reconnect(index, true)
-    }
-
     /// A connection for the device of this number, under a name of its own: TLS keeps its tickets
     /// by name.
     fn open(&mut self, index: usize) -> Result<(ConnectionHandle, Connection), BenchError> {
@@ -226,26 +202,6 @@ impl Swarm {
             .map_err(|error| BenchError::Load(format!("a device can't connect: {error}")))?;
         self.by_handle.insert(handle, index);
         Ok((handle, connection))
-    }
-
-    /// Has a device send a message.
-    pub fn send(&mut self, device: usize, message: Message) {
-        self.lines[device].device.send(Instant::now(), message);
-        self.mark_busy(device);
-    }
-
-    /// Has a device, which is online, create a group with these members; the group's channel. The
-    /// tag comes back with the event that it is durable.
-    pub fn create_group(&mut self, device: usize, members: &[Uin], tag: u64) -> ChannelId {
-        let channel = self.lines[device].device.create_group(Instant::now(), members, tag);
-        self.mark_busy(device);
-        channel
-    }
-
-    /// Has a device, which owns a group, add members to it.
-    pub fn add_members(&mut self, device: usize, group: ChannelId, members: &[Uin], tag: u64) {
-        self.lines[device].device.add_members(Instant::now(), group, members, tag);
-        self.mark_busy(device);
     }
 
     /// Takes what has come and is due, and sends what is to be said.
@@ -390,5 +346,77 @@ impl Swarm {
             line.armed = Some(at);
             timers.push(Reverse((at, index)));
         }
+    }
+}
+
+/// What scenarios have their devices do.
+impl Swarm {
+    /// Devices that connect for the first time from now on want at most so many of the newest
+    /// messages of each channel that they do not know.
+    pub fn want_newest(&mut self, newest: u32) {
+        self.newest_wanted = Some(newest);
+    }
+
+    /// Connects one more device and has it log in; its number.
+    ///
+    /// # Errors
+    /// When the address is none that can be connected to.
+    pub fn connect(&mut self, identity: Identity, network: Network) -> Result<usize, BenchError> {
+        let offers_datagrams = self.approach.datagrams != Datagrams::Off;
+        let mut device = Device::new(identity, network, offers_datagrams);
+        if let Some(newest) = self.newest_wanted {
+            device.want_newest(newest);
+        }
+        self.join(device)
+    }
+
+    /// From now on a device beats only when it is told to.
+    pub fn hold_beats(&mut self, index: usize) {
+        self.lines[index].device.set_rhythm(Rhythm::Told);
+    }
+
+    /// Has a device beat, with the digest of its cursors or with a wrong one.
+    pub fn beat(&mut self, index: usize, is_wrong: bool) {
+        self.lines[index].device.beat_now(is_wrong);
+        self.mark_busy(index);
+    }
+
+    /// A device no longer keeps up.
+    pub fn stall(&mut self, index: usize, how: Stall) {
+        let line = &mut self.lines[index];
+        line.stalled = Stalled::begin(Instant::now(), how);
+        line.device.set_rhythm(Rhythm::Blind);
+        self.mark_busy(index);
+    }
+
+    /// It keeps up again, over another connection.
+    ///
+    /// # Errors
+    /// When the address is none that can be connected to.
+    pub fn thaw(&mut self, index: usize) -> Result<(), BenchError> {
+        let line = &mut self.lines[index];
+        line.stalled = Stalled::default();
+        line.device.set_rhythm(Rhythm::Answered);
+        self.reconnect(index, true)
+    }
+
+    /// Has a device send a message.
+    pub fn send(&mut self, device: usize, message: Message) {
+        self.lines[device].device.send(Instant::now(), message);
+        self.mark_busy(device);
+    }
+
+    /// Has a device, which is online, create a group with these members; the group's channel. The
+    /// tag comes back with the event that it is durable.
+    pub fn create_group(&mut self, device: usize, members: &[Uin], tag: u64) -> ChannelId {
+        let channel = self.lines[device].device.create_group(Instant::now(), members, tag);
+        self.mark_busy(device);
+        channel
+    }
+
+    /// Has a device, which owns a group, add members to it.
+    pub fn add_members(&mut self, device: usize, group: ChannelId, members: &[Uin], tag: u64) {
+        self.lines[device].device.add_members(Instant::now(), group, members, tag);
+        self.mark_busy(device);
     }
 }

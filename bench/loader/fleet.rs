@@ -122,6 +122,7 @@ impl Fleet {
             all.received += done.received;
             all.resumed += done.resumed;
             all.acked_within += done.acked_within;
+            all.counts.extend(done.counts);
             let lost = done.lost.map(|lost| lost / count);
             all.lost = lost.map(|lost| lost + all.lost.unwrap_or(0.0));
         }

@@ -9,6 +9,7 @@ mod day;
 mod fan_out;
 mod fleet;
 mod login;
+mod replay;
 mod slow;
 mod talk;
 
@@ -31,6 +32,7 @@ pub use day::Day;
 pub use fan_out::FanOut;
 pub use fleet::{Fleet, SUBCOMMAND};
 pub use login::LogIn;
+pub use replay::Replay;
 pub use slow::Slow;
 pub use talk::Talk;
 
@@ -70,6 +72,8 @@ pub enum Task {
     FanOut(FanOut),
     /// They talk in groups, and some do not keep up.
     Slow(Slow),
+    /// They say what others said in a capture.
+    Replay(Replay),
 }
 
 /// What a process says, a line each.
@@ -100,6 +104,9 @@ pub struct Done {
     pub resumed: u64,
     /// Share of packets that the bad path lost.
     pub lost: Option<f64>,
+    /// What was counted beside these: group, name, and how often.
+    #[serde(default)]
+    pub counts: Vec<(String, String, u64)>,
     /// The histograms, as a log.
     pub log: String,
 }
@@ -134,7 +141,11 @@ fn obey(order: Order) -> Result<Done, BenchError> {
         device: DeviceId(device),
         secret,
     });
-    let (swarm, identities) = (Swarm::new(approach)?, identities.collect());
+    let identities = identities.collect();
+    if let Task::Replay(task) = task {
+        return task.run(approach, identities, &conductor);
+    }
+    let swarm = Swarm::new(approach)?;
     match task {
         Task::LogIn(task) => task.run(swarm, identities, &conductor),
         Task::Talk(talk) => {
@@ -160,6 +171,7 @@ fn obey(order: Order) -> Result<Done, BenchError> {
             let crowd = Crowd::log_in(swarm, identities, Network::Cellular, progress)?;
             task.run(crowd, &conductor)
         }
+        Task::Replay(_) => unreachable!("it was taken above"),
     }
 }
 
@@ -198,6 +210,15 @@ impl Conductor {
             std::process::exit(1); // nobody is left to tell
         });
         Self { is_given }
+    }
+
+    /// Says that all is ready, and waits until the word comes; nobody lives meanwhile.
+    fn wait_alone(&self) -> Result<(), BenchError> {
+        say(&Word::Ready)?;
+        while !self.is_given.swap(false, Ordering::Acquire) {
+            std::thread::sleep(Self::LOOK);
+        }
+        Ok(())
     }
 
     /// Says that all is ready, and lets the devices live until the word comes.

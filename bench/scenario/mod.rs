@@ -11,6 +11,7 @@ mod login;
 mod loss;
 mod matrix;
 mod mixed;
+mod replay;
 mod restart;
 mod roam;
 mod slow;
@@ -62,6 +63,8 @@ pub enum Scenario {
     Roam(roam::Roam),
     /// A day of chat, compressed: devices come and go, write, and catch up
     Mixed(mixed::Mixed),
+    /// What clients said in a capture, said again at its own pace or faster
+    Replay(replay::Replay),
 }
 
 impl Scenario {
@@ -83,6 +86,7 @@ impl Scenario {
             Self::Matrix(_) => "matrix",
             Self::Roam(_) => "roam",
             Self::Mixed(_) => "mixed",
+            Self::Replay(_) => "replay",
         }
     }
 
@@ -104,6 +108,7 @@ impl Scenario {
             Self::Catchup(catchup) => catchup.check(),
             Self::Beats(beats) => beats.check(),
             Self::Mixed(mixed) => mixed.check(),
+            Self::Replay(replay) => replay.check(),
             Self::Login(_) | Self::Idle(_) | Self::Storm(_) => Ok(()),
         }
     }
@@ -122,6 +127,7 @@ impl Scenario {
             Self::Catchup(catchup) => catchup.server_options(),
             Self::Beats(beats) => beats.server_options(),
             Self::Mixed(mixed) => mixed.server_options(),
+            Self::Replay(replay) => replay.server_options(),
             Self::Login(_) | Self::Idle(_) | Self::Storm(_) | Self::Matrix(_) => Vec::new(),
         }
     }
@@ -147,6 +153,7 @@ impl Scenario {
             Self::Matrix(matrix) => matrix.run(plan),
             Self::Roam(roam) => on_fresh_server(plan, |server| roam.measure(server)),
             Self::Mixed(mixed) => on_fresh_server(plan, |server| mixed.measure(server)),
+            Self::Replay(replay) => on_fresh_server(plan, |server| replay.measure(server)),
         }
     }
 }

@@ -212,7 +212,7 @@ impl Talked {
 }
 
 /// What the server's threads cost.
-fn costs(threads: &[Thread], messages: f64, seconds: f64) -> Vec<Figure> {
+pub fn costs(threads: &[Thread], messages: f64, seconds: f64) -> Vec<Figure> {
     const GROUP: &str = "server's CPU time";
     let mut all = Thread::default();
     threads.iter().for_each(|thread| all.add(thread));
@@ -256,7 +256,7 @@ fn commits(before: &Status, after: &Status) -> Vec<Figure> {
 
 /// Every count of the server, per message that it acked: each is appended once, however often it is
 /// acked because its send came again.
-fn per_message(before: &Status, after: &Status) -> Vec<Figure> {
+pub fn per_message(before: &Status, after: &Status) -> Vec<Figure> {
     let grown = after.since(before);
     let acked = grown.get("sends_appended").map_or(0, |growth| growth.by).max(1) as f64;
     let counts = grown.iter().filter(|(_, growth)| growth.by > 0);

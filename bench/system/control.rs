@@ -57,7 +57,7 @@ impl Control {
     pub fn add_users(&mut self, count: usize) -> Result<Vec<Identity>, BenchError> {
         let mut identities = Vec::with_capacity(count);
         for asked in 0..count {
-            self.ask(&json!({"account": {"user-add": {"name": format!("bench{asked}")}}}))?;
+            self.ask(&json!({"account": {"user-add": {"name": name(asked)}}}))?;
             if asked + 1 - identities.len() == PIPELINE {
                 identities.push(self.added()?);
             }
@@ -66,6 +66,15 @@ impl Control {
             identities.push(self.added()?);
         }
         Ok(identities)
+    }
+
+    /// Adds one more device to the user of this number among those that were added.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn add_device(&mut self, user: usize) -> Result<Identity, BenchError> {
+        self.ask(&json!({"account": {"device-add": {"name": name(user), "label": null}}}))?;
+        self.added()
     }
 
     fn added(&mut self) -> Result<Identity, BenchError> {
@@ -89,6 +98,11 @@ impl Control {
             None => Err(BenchError::Server(format!("it refuses: {answer}"))),
         }
     }
+}
+
+/// The name of the user of this number.
+fn name(user: usize) -> String {
+    format!("bench{user}")
 }
 
 fn identity(added: &Value) -> Option<Identity> {

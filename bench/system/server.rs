@@ -165,6 +165,14 @@ impl Server {
         self.control()?.add_users(count)
     }
 
+    /// Adds one more device to the user of this number among those that were added.
+    ///
+    /// # Errors
+    /// When it refuses.
+    pub fn add_device(&self, user: usize) -> Result<Identity, BenchError> {
+        self.control()?.add_device(user)
+    }
+
     /// A new connection each time: one that is silent for long is hung up on.
     fn control(&self) -> Result<Control, BenchError> {
         Control::connect(&socket(self.folder.path())).tried("the control socket")

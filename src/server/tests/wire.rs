@@ -8,6 +8,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -21,12 +22,16 @@ use support::server::{ANY_PORT, Account, Server, tern};
 use support::{scaled, words};
 use tempfile::TempDir;
 use tern_badlink::{Captures, Plan, Protocol, Relay, Sharing};
+use tern_bench::load::{Approach, Datagrams, Tickets};
+use tern_bench::replay::{Played, Recording, play, provide};
+use tern_bench::system;
 use tern_netmodel::{Conditions, Profile};
 use tern_protocol::{ChannelId, Frame, Kind, MessageId};
 use tern_wirecat::capture::Reader;
 use tern_wirecat::event::{Carrier, What};
 use tern_wirecat::keylog::KeyLog;
 use tern_wirecat::quic::Way;
+use tern_wirecat::show::extract::Extract;
 use tern_wirecat::show::life::Life;
 use tern_wirecat::show::svg;
 use tern_wirecat::stats::Stats;
@@ -363,4 +368,78 @@ fn the_sdk_logs_its_secrets_where_the_variable_says() {
     let count = near.events.iter().filter(by_datagram).count();
     println!("TEST wirecat-sdk frames={} by_datagram={count}", near.events.len());
     assert!(count >= 1, "a single send travels by datagram");
+}
+
+/// What clients said in a capture, said again to another server, is answered there in full.
+#[test]
+fn what_a_capture_holds_can_be_said_again() {
+    let bad = Conditions { loss_percent: 3.0, delay_ms: 2, ..Conditions::default() };
+    let keys = tempfile::tempdir().unwrap();
+    let keys = keys.path().join("keys");
+    let stage = Stage::new(bad, &["--keylog", keys.to_str().unwrap()]);
+    let accounts = [stage.server.user("ann"), stage.server.user("bob")];
+    let channel = accounts[0].channel_with(&accounts[1]);
+    let [mut ann, mut bob] = accounts.map(|account| Device::connect(stage.link.address, account));
+    let messages = scaled(MESSAGES);
+    talk(&mut ann, &mut bob, channel, messages);
+    drop((ann, bob));
+    let [near, _] = stage.decode(&keys);
+    let mut extract = Extract::new(false);
+    let lines = near.events.iter().filter_map(|event| extract.line(event));
+    let text: String = lines.map(|line| format!("{line}\n")).collect();
+    let recording = Recording::parse(&text).unwrap();
+    for speed in [Some(10.0), None] {
+        let played = replay(&recording, speed, u64::from(messages));
+        let (said, left_out) = (played.said.values(), played.left_out.values());
+        let (said, left_out) = (said.sum::<u64>(), left_out.sum::<u64>());
+        println!("TEST replay speed={speed:?} n={said} left_out={left_out} lost=0");
+    }
+}
+
+fn replay(recording: &Recording, speed: Option<f64>, messages: u64) -> Played {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = system::Plan {
+        tern: env!("CARGO_BIN_EXE_tern").into(),
+        data: folder.path().to_owned(),
+        options: Vec::new(),
+        cores: None,
+    };
+    let server = system::Server::start(&plan).unwrap();
+    let approach = Approach {
+        server: server.address(),
+        pin: server.pin(),
+        sources: vec![(Ipv4Addr::LOCALHOST, 0).into()],
+        weather: None,
+        datagrams: Datagrams::Single,
+        returns: false,
+        tickets: Tickets::None,
+        seed: 1,
+    };
+    let players = provide(&server, recording).unwrap();
+    let played = play(recording, &players, approach, speed, |_| Ok(())).unwrap();
+    let status = server.status().unwrap();
+    let figures = ["acks", "pushes", "logins"].map(|name| status.figure(name).unwrap());
+    server.stop().unwrap();
+    judge_replay(recording, &played, messages, figures);
+    played
+}
+
+fn judge_replay(recording: &Recording, played: &Played, messages: u64, figures: [u64; 3]) {
+    let count = |counts: &BTreeMap<Kind, u64>, kind| counts.get(&kind).copied().unwrap_or(0);
+    let said: u64 = played.said.values().sum();
+    let left_out: u64 = played.left_out.values().sum();
+    assert_eq!(said + left_out, recording.steps.len() as u64, "{:?}", played.left_out);
+    for kind in [Kind::Hello, Kind::Login, Kind::Cursors, Kind::Send, Kind::Ping] {
+        let there = recording.steps.iter().filter(|step| step.kind == kind).count() as u64;
+        assert_eq!(count(&played.said, kind), there, "{kind}");
+    }
+    let outcome = (played.acked, played.refused, played.unanswered, played.lost);
+    assert_eq!(outcome, (messages, 0, 0, 0), "{:?}", played.codes);
+    let answers = |kind| count(&played.answers, kind);
+    let sends = count(&played.said, Kind::Send) + count(&played.own, Kind::Send);
+    assert_eq!(answers(Kind::SendAck) + answers(Kind::SendRefused), sends);
+    let heard = [answers(Kind::SendAck), answers(Kind::Push), answers(Kind::LoggedIn)];
+    assert_eq!(heard, figures, "as the server counts");
+    assert_eq!(answers(Kind::Push), 2 * messages, "to both devices, once each");
+    assert_eq!(answers(Kind::Pong), 2);
 }

@@ -15,6 +15,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
         "tern-server",
         &[
             "tern-badlink", // the links of `tern demo`
+            "tern-bench",   // says again what its tests have captured
             "tern-client",
             "tern-core",
             "tern-netmodel",
