@@ -1,11 +1,13 @@
 //! The command line: which capture, which keys, what to show of it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
 use tern_protocol::{ChannelId, Kind, MessageId, Uin};
+use tern_wirecat::capture::Wanted;
 use tern_wirecat::event::ConnectionId;
-use tern_wirecat::show::filter::{self, Filter, Wanted};
+use tern_wirecat::show::filter::{self, Filter};
 
 /// Decodes a packet capture of Tern, with the secrets of a TLS key log.
 ///
@@ -17,12 +19,15 @@ pub struct Arguments {
     /// A pcap or pcapng file; - for standard input
     #[arg(value_name = "FILE", required_unless_present_any = ["interface", "lua"])]
     pub file: Option<PathBuf>,
-    /// Instead of a file: listens on this interface, by tcpdump
+    /// Instead of a file: listens on this interface, or on any; it takes the right CAP_NET_RAW
     #[arg(short, long, value_name = "NAME", conflicts_with = "file")]
     pub interface: Option<String>,
-    /// What of the interface is captured, in tcpdump's words
-    #[arg(long, value_name = "FILTER", default_value = "udp", requires = "interface")]
-    pub capture: String,
+    /// With -i: only datagrams from or to this UDP port
+    #[arg(long, value_name = "NUMBER", requires = "interface")]
+    port: Option<u16>,
+    /// With -i: for so many seconds, then it ends
+    #[arg(long, value_name = "S", requires = "interface", value_parser = seconds)]
+    seconds: Option<Duration>,
     /// TLS key logs; read again as they grow
     #[arg(short, long, value_name = "FILE")]
     pub keys: Vec<PathBuf>,
@@ -69,11 +74,17 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// What is to be listened to, if anything is.
+    pub fn live(&self) -> Option<Wanted> {
+        let interface = self.interface.clone()?;
+        Some(Wanted { interface, port: self.port, lasts: self.seconds })
+    }
+
     /// What is wanted.
     pub fn filter(&self) -> Filter {
         let (channel, id) = (self.channel, self.id);
         let uin = self.uin.map(Uin);
-        Filter::new(Wanted { uin, channel, id, kinds: self.kind.clone() })
+        Filter::new(filter::Wanted { uin, channel, id, kinds: self.kind.clone() })
     }
 
     /// The only connection that is wanted.
@@ -86,6 +97,11 @@ impl Arguments {
     pub fn needs_all(&self) -> bool {
         self.life.is_some() || (self.id.is_some() && self.interface.is_none())
     }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().map_err(|_| format!("{text} is no number of seconds"))?;
+    Duration::try_from_secs_f64(seconds).map_err(|wrong| wrong.to_string())
 }
 
 fn message(text: &str) -> Result<(ChannelId, MessageId), String> {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use cli::Arguments;
-use tern_wirecat::capture::{Live, Reader};
+use tern_wirecat::capture::{CaptureError, Item, Live, Reader};
 use tern_wirecat::keylog::KeyLog;
 use tern_wirecat::lua;
 use tern_wirecat::show::extract::Extract;
@@ -57,12 +57,12 @@ fn run(arguments: &Arguments, out: &mut impl Write) -> Result<(), Failure> {
         return Ok(write!(out, "{}", lua::dissector())?);
     }
     let mut decoder = Decoder::new(key_log(arguments)?);
-    let (_live, mut reader) = open(arguments)?;
+    let mut source = open(arguments)?;
     let mut wanted = arguments.filter();
     let mut extract = Extract::new(arguments.secrets);
     let mut events = Vec::new();
     let broken = loop {
-        let new = match reader.next_item() {
+        let new = match source.next_item() {
             Ok(Some(item)) => decoder.handle(&item),
             Ok(None) => break None,
             Err(error) => break Some(error),
@@ -87,6 +87,7 @@ fn run(arguments: &Arguments, out: &mut impl Write) -> Result<(), Failure> {
         None => show(arguments, &mut wanted, &events, out)?,
     }
     conclude(arguments, &decoder, out)?;
+    source.complain();
     broken.map_or(Ok(()), |error| Err(said(error)))
 }
 
@@ -99,15 +100,38 @@ fn key_log(arguments: &Arguments) -> Result<KeyLog, Failure> {
     Ok(log)
 }
 
-fn open(arguments: &Arguments) -> Result<(Option<Live>, Reader), Failure> {
-    if let Some(interface) = &arguments.interface {
-        let (live, reader) = Live::listen(interface, &arguments.capture).map_err(said)?;
-        return Ok((Some(live), reader));
+/// Where packets come from.
+enum Source {
+    File(Reader),
+    Interface(Live),
+}
+
+impl Source {
+    fn next_item(&mut self) -> Result<Option<Item>, CaptureError> {
+        match self {
+            Self::File(reader) => reader.next_item(),
+            Self::Interface(live) => live.next_item(),
+        }
+    }
+
+    /// Says what is missing in a capture that should have all.
+    fn complain(&self) {
+        if let Self::Interface(live) = self
+            && live.lost() > 0
+        {
+            eprintln!("wirecat: {} packets passed too fast and are missing", live.lost());
+        }
+    }
+}
+
+fn open(arguments: &Arguments) -> Result<Source, Failure> {
+    if let Some(wanted) = arguments.live() {
+        return Live::listen(&wanted).map(Source::Interface).map_err(said);
     }
     let path = arguments.file.as_ref().ok_or_else(|| said("which capture?"))?;
     let reader =
         if path.as_os_str() == "-" { Reader::new(io::stdin()) } else { Reader::open(path) };
-    Ok((None, reader.map_err(said)?))
+    reader.map(Source::File).map_err(said)
 }
 
 fn show(

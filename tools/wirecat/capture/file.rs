@@ -70,11 +70,15 @@ impl fmt::Display for CaptureError {
             Self::NotACapture => write!(f, "this is neither a pcap nor a pcapng capture"),
             Self::CutOff => write!(f, "the capture ends inside of a packet"),
             Self::Damaged => write!(f, "the capture is damaged from here on"),
-            Self::Interface(name, error) => write!(
-                f,
-                "cannot start tcpdump for {name}: {error}; install it, or pipe a capture of another \
-                 tool into wirecat -"
-            ),
+            Self::Interface(name, error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                write!(
+                    f,
+                    "cannot listen on {name}: {error}; it takes the right CAP_NET_RAW: run wirecat \
+                     as root, give the right to the program by setcap cap_net_raw+ep, or pipe a \
+                     capture of a tool that has it into wirecat -"
+                )
+            }
+            Self::Interface(name, error) => write!(f, "cannot listen on {name}: {error}"),
         }
     }
 }

@@ -5,7 +5,7 @@ mod live;
 mod packet;
 
 pub use file::{CaptureError, Item, Packet, Reader};
-pub use live::Live;
+pub use live::{Live, Wanted};
 pub use packet::{Datagram, datagram};
 
 /// A moment by the clock of who captured, in nanoseconds since 1970 UTC.

@@ -18,10 +18,10 @@ pub struct Datagram<'a> {
 }
 
 /// Link layers, by the list of tcpdump.org.
-mod link {
+pub(super) mod link {
     pub(super) const NULL: i32 = 0;
     pub(super) const ETHERNET: i32 = 1;
-    pub(super) const RAW: i32 = 101;
+    pub(in crate::capture) const RAW: i32 = 101;
     pub(super) const LOOP: i32 = 108;
     pub(super) const LINUX_SLL: i32 = 113;
     pub(super) const IPV4: i32 = 228;
