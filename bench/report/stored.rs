@@ -104,7 +104,7 @@ pub fn read_all(path: &Path) -> Result<(Vec<Stored>, Vec<PathBuf>), BenchError> 
     let entries = std::fs::read_dir(path).tried(format!("read {}", path.display()))?;
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     files.retain(|file| file.extension().is_some_and(|ending| ending == "json"));
-    files.sort();
+    files.sort_by_key(|file| file.with_extension("")); // the first before the second
     let (mut reports, mut others) = (Vec::new(), Vec::new());
     for file in files {
         match Stored::read(&file) {

@@ -20,6 +20,13 @@ const LEFT: i32 = 260;
 /// Pixels right of the longest bar, for its figure.
 const RIGHT: i32 = 230;
 
+/// A kind of thread that has less than this share of every bar can't be seen; those are told
+/// together.
+const SEEN: f64 = 0.02;
+
+/// Their name.
+const OTHERS: &str = "other threads";
+
 /// One bar.
 struct Bar {
     name: String,
@@ -32,7 +39,8 @@ struct Bar {
 
 /// One plot, if a report has the figure.
 pub fn plots(reports: &[Stored]) -> Result<Vec<Plot>, BenchError> {
-    let bars: Vec<Bar> = reports.iter().filter_map(bar).collect();
+    let mut bars: Vec<Bar> = reports.iter().filter_map(bar).collect();
+    gather(&mut bars);
     if bars.is_empty() {
         return Ok(Vec::new());
     }
@@ -53,6 +61,23 @@ pub fn plots(reports: &[Stored]) -> Result<Vec<Plot>, BenchError> {
         legend: legend.collect(),
         svg,
     }])
+}
+
+/// Puts together what is too little to be seen in any bar, behind the others.
+fn gather(bars: &mut [Bar]) {
+    let seen = |bar: &Bar| {
+        let parts = bar.parts.iter().filter(|(_, us)| *us >= SEEN * bar.all);
+        parts.map(|(kind, _)| kind.clone()).collect::<Vec<_>>()
+    };
+    let seen: Vec<String> = bars.iter().flat_map(seen).collect();
+    for bar in bars {
+        let (parts, few): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut bar.parts).into_iter().partition(|(kind, _)| seen.contains(kind));
+        bar.parts = parts;
+        if !few.is_empty() {
+            bar.parts.push((OTHERS.to_owned(), few.iter().map(|(_, us)| us).sum()));
+        }
+    }
 }
 
 fn bar(report: &Stored) -> Option<Bar> {
@@ -90,4 +115,25 @@ fn paint(
         canvas.draw(&Text::new(format!("{} µs", bar.text), (end, middle), style))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_bar_shows_is_told_together() {
+        let bar = |parts: &[(&str, f64)]| Bar {
+            name: String::new(),
+            all: parts.iter().map(|(_, us)| us).sum(),
+            text: String::new(),
+            parts: parts.iter().map(|(kind, us)| ((*kind).to_owned(), *us)).collect(),
+        };
+        let mut bars =
+            [bar(&[("a", 99.0), ("b", 1.0), ("c", 0.5)]), bar(&[("a", 50.0), ("b", 50.0)])];
+        gather(&mut bars);
+        let kinds = |bar: &Bar| bar.parts.iter().map(|(kind, _)| kind.clone()).collect::<Vec<_>>();
+        assert_eq!(kinds(&bars[0]), ["a", "b", OTHERS]);
+        assert_eq!(kinds(&bars[1]), ["a", "b"]);
+    }
 }

@@ -29,6 +29,22 @@ pub fn colour(index: usize) -> RGBColor {
     COLOURS[index % COLOURS.len()]
 }
 
+/// Who has which colour, in all plots of a page.
+pub struct Palette(Vec<String>);
+
+impl Palette {
+    /// A colour for each of these, as long as there are enough.
+    pub fn new(names: Vec<String>) -> Self {
+        Self(names)
+    }
+
+    /// The colour of a series that is the nth of its plot.
+    pub fn colour(&self, name: &str, index: usize) -> RGBColor {
+        let own = self.0.iter().position(|known| known == name);
+        colour(own.filter(|_| self.0.len() <= COLOURS.len()).unwrap_or(index))
+    }
+}
+
 /// A colour as a page writes it.
 pub fn css(colour: RGBColor) -> String {
     format!("#{:02x}{:02x}{:02x}", colour.0, colour.1, colour.2)

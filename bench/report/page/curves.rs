@@ -4,7 +4,7 @@ use plotters::coord::combinators::{BindKeyPoints, IntoLogRange};
 use plotters::prelude::*;
 
 use super::Plot;
-use super::canvas::{Canvas, colour, css, decades, draw, font};
+use super::canvas::{Canvas, Palette, css, decades, draw, font};
 use crate::error::BenchError;
 use crate::measure::latency::Latency;
 use crate::report::spread::short;
@@ -22,8 +22,11 @@ const CURVES_MAX: usize = 8;
 /// One curve: its name, and the latencies behind it.
 type Curve<'a> = (String, &'a Latency);
 
+/// A curve that is drawn: its colour and its points.
+type Drawn = (RGBColor, Vec<(f64, f64)>);
+
 /// One plot for each kind. A name `kind/series` puts more than one curve of a report into a plot.
-pub fn plots(reports: &[Stored]) -> Result<Vec<Plot>, BenchError> {
+pub fn plots(reports: &[Stored], palette: &Palette) -> Result<Vec<Plot>, BenchError> {
     let mut kinds: Vec<(String, Vec<Curve<'_>>)> = Vec::new();
     for report in reports {
         for (name, latency) in report.curves.iter().filter(|(_, latency)| latency.count() > 0) {
@@ -37,10 +40,10 @@ pub fn plots(reports: &[Stored]) -> Result<Vec<Plot>, BenchError> {
             }
         }
     }
-    kinds.iter().map(|(kind, curves)| plot(kind, curves)).collect()
+    kinds.iter().map(|(kind, curves)| plot(kind, curves, palette)).collect()
 }
 
-fn plot(kind: &str, curves: &[Curve<'_>]) -> Result<Plot, BenchError> {
+fn plot(kind: &str, curves: &[Curve<'_>], palette: &Palette) -> Result<Plot, BenchError> {
     let shown = &curves[..curves.len().min(CURVES_MAX)];
     let mut note = "A curve ends where its samples do: at p99.9 one in a thousand was slower. \
                     Both axes are logarithmic; all runs of a report are together."
@@ -49,13 +52,18 @@ fn plot(kind: &str, curves: &[Curve<'_>]) -> Result<Plot, BenchError> {
         note.push_str(&format!(" {} curves are left out.", curves.len() - shown.len()));
     }
     let legend = shown.iter().enumerate().map(|(index, (name, latency))| {
-        (css(colour(index)), format!("{name} ({} samples)", latency.count()))
+        (css(palette.colour(name, index)), format!("{name} ({} samples)", latency.count()))
     });
+    let lines: Vec<Drawn> = shown
+        .iter()
+        .enumerate()
+        .map(|(index, (name, latency))| (palette.colour(name, index), points(latency)))
+        .collect();
     Ok(Plot {
         title: format!("Latency: {}", kind.replace('-', " ")),
         note,
         legend: legend.collect(),
-        svg: draw(HEIGHT, |canvas| paint(canvas, shown))?,
+        svg: draw(HEIGHT, |canvas| paint(canvas, &lines))?,
     })
 }
 
@@ -71,9 +79,8 @@ fn points(latency: &Latency) -> Vec<(f64, f64)> {
     (0..=steps).map(|step| point(rarity(step))).collect()
 }
 
-fn paint(canvas: &Canvas<'_>, curves: &[Curve<'_>]) -> Result<(), Box<dyn std::error::Error>> {
-    let lines: Vec<Vec<(f64, f64)>> = curves.iter().map(|(_, latency)| points(latency)).collect();
-    let all = || lines.iter().flatten();
+fn paint(canvas: &Canvas<'_>, lines: &[Drawn]) -> Result<(), Box<dyn std::error::Error>> {
+    let all = || lines.iter().flat_map(|(_, points)| points);
     let rarest = all().map(|point| point.0).fold(100.0, f64::max);
     let least = all().map(|point| point.1).fold(f64::MAX, f64::min) * 0.9;
     let most = all().map(|point| point.1).fold(0.0, f64::max) * 1.1;
@@ -99,8 +106,8 @@ fn paint(canvas: &Canvas<'_>, curves: &[Curve<'_>]) -> Result<(), Box<dyn std::e
         .x_desc("percentile")
         .y_desc("ms")
         .draw()?;
-    for (index, line) in lines.into_iter().enumerate() {
-        chart.draw_series(LineSeries::new(line, colour(index).stroke_width(2)))?;
+    for (colour, line) in lines {
+        chart.draw_series(LineSeries::new(line.iter().copied(), colour.stroke_width(2)))?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use std::path::Path;
 
 use super::stored::{Stored, read_all};
 use crate::error::{BenchError, Tried};
+use canvas::Palette;
 
 /// One plot with what a reader must know of it.
 struct Plot {
@@ -37,12 +38,15 @@ pub fn write_page(folder: &Path, page: &Path) -> Result<(), BenchError> {
 }
 
 fn render(reports: &[Stored]) -> Result<String, BenchError> {
-    let mut plots = curves::plots(reports)?;
+    let drawn = reports.iter().filter(|report| !report.curves.is_empty());
+    let palette = Palette::new(drawn.map(|report| report.name.clone()).collect());
+    let mut plots = curves::plots(reports, &palette)?;
     plots.extend(heat::plots(reports)?);
-    plots.extend(points::plots(reports)?);
+    plots.extend(points::plots(reports, &palette)?);
     plots.extend(bars::plots(reports)?);
     let mut html = String::from(HEAD);
     html.push_str(&machines(reports));
+    html.push_str(&commands(reports));
     for plot in &plots {
         html.push_str(&section(plot));
     }
@@ -91,12 +95,40 @@ fn machines(reports: &[Stored]) -> String {
         .iter()
         .filter_map(|report| report.spread("disturbance", crate::scenario::OTHERS))
         .map(|spread| spread.most)
-        .fold(0.0, f64::max);
-    format!(
-        "<ul>\n{}</ul>\n<p class=\"note\">Other processes used up to {busiest:.0} % of all cores \
-         during these runs. Times are as good as that is small.</p>\n",
-        seen.concat()
-    )
+        .reduce(f64::max);
+    let disturbance = busiest.map(|busiest| {
+        format!(
+            "<p class=\"note\">Other processes used up to {busiest:.0} % of all cores during these \
+             runs. Times are as good as that is small.</p>\n"
+        )
+    });
+    format!("<ul>\n{}</ul>\n{}", seen.concat(), disturbance.unwrap_or_default())
+}
+
+/// Options that say where things are: they tell nothing of what was measured.
+const PLACES: [&str; 5] = ["--out", "--json", "--name", "--data", "--tern"];
+
+/// What each report is of: names such as `latency-2` say little.
+fn commands(reports: &[Stored]) -> String {
+    let rows = reports.iter().map(|report| {
+        let (name, command) = (escaped(&report.name), escaped(&asked(&report.command)));
+        format!("<tr><td>{name}</td><td><code>{command}</code></td></tr>\n")
+    });
+    format!("<table>\n{}</table>\n", rows.collect::<String>())
+}
+
+/// A command line without the program and without places.
+fn asked(command: &[String]) -> String {
+    let mut words = Vec::new();
+    let mut rest = command.iter().skip(1);
+    while let Some(word) = rest.next() {
+        if PLACES.contains(&word.as_str()) {
+            rest.next(); // the place
+        } else if !PLACES.iter().any(|option| word.starts_with(&format!("{option}="))) {
+            words.push(word.as_str());
+        }
+    }
+    words.join(" ")
 }
 
 fn section(plot: &Plot) -> String {
@@ -135,15 +167,18 @@ fn details(report: &Stored) -> String {
             escaped(&figure.unit)
         ));
     }
+    let runs = match report.runs.len() {
+        1 => "1 run".to_owned(),
+        runs => format!("{runs} runs, median (least to most)"),
+    };
     let discarded = match report.discarded {
         0 => String::new(),
         count => format!(", {count} disturbed runs discarded"),
     };
     format!(
-        "<details><summary>{}, {} runs{discarded}, median (least to most)</summary>\n<p><code>{}</code></p>\n\
+        "<details><summary>{}, {runs}{discarded}</summary>\n<p><code>{}</code></p>\n\
          <table>\n{rows}</table></details>\n",
         escaped(&report.name),
-        report.runs.len(),
         escaped(&report.command.join(" "))
     )
 }
@@ -161,6 +196,14 @@ mod tests {
     use crate::measure::latency::Latency;
     use serde_json::json;
     use std::time::Duration;
+
+    #[test]
+    fn a_command_is_told_without_its_places() {
+        let command = "/x/tern-bench latency --out=/y --rate 9 --tern /z/tern --pin";
+        let command: Vec<String> = command.split(' ').map(str::to_owned).collect();
+        assert_eq!(asked(&command), "latency --rate 9 --pin");
+        assert_eq!(asked(&[]), "");
+    }
 
     #[test]
     fn a_page_has_the_plots_that_its_reports_allow() {

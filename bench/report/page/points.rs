@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 
 use super::Plot;
-use super::canvas::{Canvas, colour, css, draw, font};
+use super::canvas::{Canvas, Palette, css, draw, font};
 use crate::error::BenchError;
 use crate::report::stored::Stored;
 
@@ -20,31 +20,35 @@ struct Axes {
 }
 
 /// The plots for which there are reports.
-pub fn plots(reports: &[Stored]) -> Result<Vec<Plot>, BenchError> {
+pub fn plots(reports: &[Stored], palette: &Palette) -> Result<Vec<Plot>, BenchError> {
     let memory = plot(
         "Memory over sessions",
         "Resident memory of the server while sessions came in, above what it had before the first.",
         &Axes { x: "sessions", y: "MiB" },
         lines(reports, "memory while they come in", |name| name.parse().ok(), 1.0),
+        palette,
     )?;
     let achieved = plot(
         "Throughput: achieved over offered",
-        "Messages a second that were acked, against those that were due. The grey line is all of \
-         them.",
+        "Messages a second that were acked, against the rate that was asked for; by chance some \
+         more or fewer are due. The grey line is that rate.",
         &Axes { x: "offered, messages per s", y: "achieved, messages per s" },
         lines(reports, "achieved at the offered rate", |name| name.parse().ok(), 1.0),
+        palette,
     )?;
     let tail = plot(
         "Throughput: p99 of send to ack over the offered rate",
         "From the time a message was due until its sender knew that it is durable.",
         &Axes { x: "offered, messages per s", y: "ms" },
         lines(reports, "p99 of send to ack at the offered rate", |name| name.parse().ok(), 1e-3),
+        palette,
     )?;
     let fan_out = plot(
         "Groups: server's CPU time per delivery over members",
         "A delivery is a message at one other member's device.",
         &Axes { x: "members", y: "µs" },
         lines(reports, "CPU time per delivery", |name| name.parse().ok(), 1.0),
+        palette,
     )?;
     Ok([memory, achieved, tail, fan_out].into_iter().flatten().collect())
 }
@@ -75,16 +79,18 @@ fn plot(
     note: &str,
     axes: &Axes,
     lines: Vec<Line>,
+    palette: &Palette,
 ) -> Result<Option<Plot>, BenchError> {
     if lines.is_empty() {
         return Ok(None);
     }
-    let legend = lines.iter().enumerate().map(|(n, line)| (css(colour(n)), line.0.clone()));
+    let legend =
+        lines.iter().enumerate().map(|(n, line)| (css(palette.colour(&line.0, n)), line.0.clone()));
     Ok(Some(Plot {
         title: title.to_owned(),
         note: note.to_owned(),
         legend: legend.collect(),
-        svg: draw(HEIGHT, |canvas| paint(canvas, axes, &lines))?,
+        svg: draw(HEIGHT, |canvas| paint(canvas, axes, &lines, palette))?,
     }))
 }
 
@@ -92,6 +98,7 @@ fn paint(
     canvas: &Canvas<'_>,
     axes: &Axes,
     lines: &[Line],
+    palette: &Palette,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let all = || lines.iter().flat_map(|line| &line.1);
     let (width, height) =
@@ -117,8 +124,8 @@ fn paint(
         let end = width.min(height);
         chart.draw_series(LineSeries::new([(0.0, 0.0), (end, end)], BLACK.mix(0.35)))?;
     }
-    for (index, (_, points)) in lines.iter().enumerate() {
-        let (line, ink) = (points.iter().copied(), colour(index));
+    for (index, (name, points)) in lines.iter().enumerate() {
+        let (line, ink) = (points.iter().copied(), palette.colour(name, index));
         chart.draw_series(LineSeries::new(line.clone(), ink.stroke_width(2)))?;
         chart.draw_series(line.map(|point| Circle::new(point, 4, ink.filled())))?;
     }
