@@ -28,7 +28,7 @@ use crate::format::{BODY_BYTES_MAX, Content};
 use crate::header::SEGMENT_HEADER_BYTES;
 use crate::inspect::{self, Decoder};
 use crate::recovery::scan::files;
-use crate::segment::{SEGMENT_SUFFIX, UNFINISHED_SUFFIX, segment_number};
+use crate::segment::{SEGMENT_SUFFIX, Segment, UNFINISHED_SUFFIX, segment_number};
 use crate::shared::ShardShared;
 
 /// Name of the file in a shard's folder that says that the shard was restored from a backup.
@@ -176,8 +176,15 @@ impl LogSnapshot {
     fn add_running(&mut self, folder: &Folder, shard: &ShardShared) -> Result<bool, IoError> {
         let before = self.files.len();
         let checkpoints = others(&shard.dir)?;
-        for path in &checkpoints {
-            match self.add(folder, path, u64::MAX) {
+        let whole = checkpoints.iter().map(|path| (path.clone(), u64::MAX));
+        let (proven, segments) = (shard.proven(), shard.segments.load_full());
+        let until = |segment: &Segment| {
+            let end = proven.saturating_sub(segment.header.base);
+            end.max(SEGMENT_HEADER_BYTES as u64)
+        };
+        let settled = segments.0.iter().map(|segment| (segment.path.clone(), until(segment)));
+        for (path, end) in whole.chain(settled) {
+            match self.add(folder, &path, end) {
                 Ok(()) => {}
                 Err(error) if error.source.kind() == io::ErrorKind::NotFound => {
                     self.files.truncate(before);
@@ -185,16 +192,6 @@ impl LogSnapshot {
                 }
                 Err(error) => return Err(error),
             }
-        }
-        let proven = shard.proven();
-        for segment in &shard.segments.load().0 {
-            let end = proven.saturating_sub(segment.header.base);
-            let end = end.max(SEGMENT_HEADER_BYTES as u64);
-            let file = segment.file.file();
-            let source = file.handle().try_clone().naming("open", &segment.path)?;
-            let len = file.bytes().naming("read", &segment.path)?;
-            let name = below(folder, &segment.path);
-            self.files.push(SnapshotFile { name, bytes: end.min(len), len, source });
         }
         let changed = others(&shard.dir)? != checkpoints;
         if changed {

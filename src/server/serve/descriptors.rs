@@ -1,5 +1,6 @@
-//! Open files: each kept segment of a log is one, so a server that keeps much needs more of them
-//! than the 1,024 that many systems give a process which does not ask.
+//! Open files: some dozens, however much is kept, but one for each client of the control socket and
+//! for each file that a running backup copies, which may be more than the 1,024 that many systems
+//! give a process which does not ask.
 //!
 //! The soft limit is raised to the hard one at start; how many are open, and how many may be, is
 //! shown, and said in words before they run out.
@@ -10,14 +11,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::control::status::Descriptors;
 
-/// Percent of the descriptors in use when a person should hear of it: a server that keeps its
-/// messages for a week has a day or more from there to the end.
+/// Percent of the descriptors in use when a person should hear of it.
 const WARN_PERCENT: u64 = 80;
 
 /// How to get more of them.
-const ADVICE: &str = "each kept file of a log needs one: raise the hard limit (ulimit -Hn, \
-                      LimitNOFILE= of systemd) and start again, keep messages for a shorter time, \
-                      or make the files of the logs larger by segment-bytes-max";
+const ADVICE: &str = "a server needs some dozens, each client of its control socket one more, and \
+                      a backup one for each file that it copies: raise the hard limit (ulimit \
+                      -Hn, LimitNOFILE= of systemd) and start again";
 
 /// Takes as many as the system allows this process.
 pub(super) fn raise() -> io::Result<()> {

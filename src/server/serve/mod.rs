@@ -150,7 +150,11 @@ impl fmt::Display for ServeError {
             Self::Tls(error) => error.fmt(f),
             Self::Control(error) => error.fmt(f),
             Self::Logs(error) => error.fmt(f),
-            Self::System(error) => write!(f, "the system refuses what a server needs: {error}"),
+            Self::System(error) => {
+                let advice = descriptors::advice(error).map(|words| format!("; {words}"));
+                let advice = advice.unwrap_or_default();
+                write!(f, "the system refuses what a server needs: {error}{advice}")
+            }
             Self::Taken(path) => write!(
                 f,
                 "another process has taken the data folder {} while this one ran: its lock file \

@@ -16,6 +16,7 @@ use tern_core::placement::ShardId;
 use crate::disk::is_full;
 use crate::header::Durability;
 use crate::log::batch::Batch;
+use crate::segment::Segment;
 use crate::shared::ShardShared;
 use crate::steps::Step;
 
@@ -173,7 +174,7 @@ impl CommitRun {
         let (shard, batch) = (&doing.shard, &doing.batch);
         let segment = &batch.segment;
         if let Some(before) = &batch.sync_before
-            && let Err(error) = before.file.file().sync()
+            && let Err(error) = sync(before)
         {
             let what = format!("sync before {}: {error}", segment.path.display());
             return self.fail(doing, what);
@@ -216,7 +217,7 @@ impl CommitRun {
         let segment = &batch.segment;
         let path = segment.path.display();
         if self.durability == Durability::Disk || batch.always_sync {
-            segment.file.file().sync().map_err(|error| format!("sync {path}: {error}"))?;
+            sync(segment).map_err(|error| format!("sync {path}: {error}"))?;
         }
         // Other bytes of the file are gone: the disk did not keep its word, or somebody cut it.
         if segment.file.faults() > 0 {
@@ -230,6 +231,12 @@ impl CommitRun {
         (self.wake)(doing.shard.id);
         Step::Worked
     }
+}
+
+/// Makes durable what was written to a segment.
+fn sync(segment: &Segment) -> io::Result<()> {
+    let file = segment.file.file();
+    file.expect("it is closed when the next one has proven records").sync()
 }
 
 impl Drop for CommitRun {

@@ -28,6 +28,7 @@ use tern_protocol::Incarnation;
 
 use crate::backup;
 use crate::dedup::{Attached, ShmTable};
+use crate::disk::Disk;
 use crate::error::{Naming, RecoverError};
 use crate::folder::{INCARNATION_FIRST, random_id};
 use crate::format::Id;
@@ -244,9 +245,11 @@ impl ShardScan {
         let (context, shared) = (&self.context, &self.context.shared);
         let mut list = Vec::new();
         for (segment, end) in &self.scan.verdict.kept {
-            heal_header(segment)?;
+            heal_header(&*context.disk, segment)?;
             context.limits.hold(shared, segment.file.len() as u64);
-            list.push(Arc::new(Segment::open(&*context.disk, &segment.path, Some(*end))?));
+            let opened = Segment::open(&*context.disk, &segment.path, Some(*end))?;
+            opened.file.close(); // it is read, and cut at most
+            list.push(Arc::new(opened));
         }
         shared.counts.segments.store(list.len() as u64, Relaxed);
         shared.segments.store(Arc::new(SegmentList(list)));
@@ -282,7 +285,8 @@ impl ShardScan {
     /// kernel holds pages that look clean and are not, so a sync alone would prove nothing.
     fn sync_tail(&self) -> Result<(), RecoverError> {
         let Some((segment, end)) = self.scan.verdict.kept.last() else { return Ok(()) };
-        let (file, end) = (segment.file.file(), (*end).min(segment.settled_end()));
+        let file = segment.file(&*self.context.disk).naming("open", &segment.path)?;
+        let end = (*end).min(segment.settled_end());
         let mut at = self.scan.verdict.proven.max(segment.header.first());
         while at < end {
             let (from, to) = (segment.place(at), segment.place(end));
@@ -330,9 +334,9 @@ fn by_place(rows: &[TombstoneRow]) -> FxHashMap<u64, Tombstone> {
 }
 
 /// Writes both copies of a header again where one is damaged, while the other still is not.
-fn heal_header(segment: &Segment) -> Result<(), RecoverError> {
+fn heal_header(disk: &dyn Disk, segment: &Segment) -> Result<(), RecoverError> {
     if !segment.has_whole_header() {
-        let file = segment.file.file();
+        let file = segment.file(disk).naming("open", &segment.path)?;
         file.write_at(0, &segment.header.encode()).naming("write to", &segment.path)?;
         file.sync().naming("sync", &segment.path)?;
     }

@@ -136,6 +136,7 @@ fn open_one(
             None => {
                 let incarnation = segment.header.incarnation.0;
                 *before = Before { end: segment.header.end(), is_exact: true, incarnation };
+                segment.file.close(); // there may be thousands
                 return Ok(Slot::Good(segment));
             }
             Some(why) => why,

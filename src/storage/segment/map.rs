@@ -6,11 +6,14 @@
 //! that no reference ever sees its bytes change. What this relies on from outside: no other
 //! process writes to or cuts the files of the data folder while its lock is held. If one does all
 //! the same, or the disk can't give a page, [`crate::segment::sigbus`] puts zeros there and counts it.
+//!
+//! A mapping needs no open file. Of a file that nobody writes to any more the mapping alone stays,
+//! so what is kept costs no descriptor ([`SettledFile::close`]).
 #![allow(unsafe_code)]
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
@@ -27,7 +30,10 @@ const PAGES_ASKED_MAX: usize = 64;
 /// A file that is appended to by calls and read through a read-only mapping.
 #[derive(Debug)]
 pub(crate) struct SettledFile {
-    file: Arc<dyn DiskFile>,
+    /// `None` once it is only read.
+    file: Mutex<Option<Arc<dyn DiskFile>>>,
+    /// Bytes that the file has on the disk: fewer than are mapped once its end was given back.
+    bytes: AtomicU64,
     /// Before the mapping, since fields are dropped in order.
     guard: Guard,
     map: MmapRaw,
@@ -38,17 +44,39 @@ pub(crate) struct SettledFile {
 impl SettledFile {
     /// Maps the whole of `file`, of which the first `settled` bytes will not change any more.
     pub(crate) fn new(file: Arc<dyn DiskFile>, settled: usize) -> io::Result<Self> {
-        let len = file.bytes()? as usize; // fits: this crate is for 64-bit machines
+        let bytes = file.bytes()?;
+        let len = bytes as usize; // fits: this crate is for 64-bit machines
         assert!(settled <= len, "settled {settled} of {len} bytes");
         let map = MmapOptions::new().len(len).map_raw_read_only(file.handle())?;
         let guard = Guard::new(map.as_ptr() as usize, len);
         let page_bytes = rustix::param::page_size();
-        Ok(Self { file, guard, map, settled: AtomicUsize::new(settled), page_bytes })
+        let (file, bytes) = (Mutex::new(Some(file)), AtomicU64::new(bytes));
+        Ok(Self { file, bytes, guard, map, settled: AtomicUsize::new(settled), page_bytes })
     }
 
-    /// The file, for its length and its sync.
-    pub(crate) fn file(&self) -> &Arc<dyn DiskFile> {
-        &self.file
+    /// The file, to write and sync; `None` if it was closed.
+    pub(crate) fn file(&self) -> Option<Arc<dyn DiskFile>> {
+        self.lock().clone()
+    }
+
+    /// Closes the file: nobody will write to it any more. What was settled can be read as before.
+    pub(crate) fn close(&self) {
+        *self.lock() = None;
+    }
+
+    /// Bytes that the file has on the disk.
+    pub(crate) fn bytes_on_disk(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The file was cut to so many bytes, all that is settled among them.
+    pub(crate) fn was_cut(&self, bytes: u64) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Each holder leaves it whole at every step.
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<dyn DiskFile>>> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes of the file that can be mapped.
@@ -71,7 +99,7 @@ impl SettledFile {
     pub(crate) fn write(&self, at: usize, bytes: &[u8]) -> io::Result<()> {
         assert!(at >= self.settled(), "settled bytes never change");
         assert!(at + bytes.len() <= self.len(), "a segment never grows");
-        self.file.write_at(at as u64, bytes)
+        self.file().expect("who writes has not closed it").write_at(at as u64, bytes)
     }
 
     /// Everything before `end` will not change any more, and may be read from now on.

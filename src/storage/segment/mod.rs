@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskFile};
 use crate::error::RecoverError;
 use crate::format::{Bad, Content, RECORD_HEADER_BYTES, Seed, record_len_of};
 use crate::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
@@ -86,6 +86,18 @@ impl Segment {
 
     fn mapped(path: &Path, header: SegmentHeader, file: SettledFile) -> io::Result<Self> {
         Ok(Self { seed: Seed::new(&header.salt), header, path: path.into(), file })
+    }
+
+    /// The file, opened again if it was closed, for as long as the caller needs it.
+    pub(crate) fn file(&self, disk: &dyn Disk) -> io::Result<Arc<dyn DiskFile>> {
+        self.file.file().map_or_else(|| disk.open(&self.path), Ok)
+    }
+
+    /// Cuts the file to `len` bytes, behind what is settled.
+    pub(crate) fn cut(&self, disk: &dyn Disk, len: u64) -> io::Result<()> {
+        self.file(disk)?.set_len(len)?;
+        self.file.was_cut(len);
+        Ok(())
     }
 
     /// Whether both copies of the header are as they were written.

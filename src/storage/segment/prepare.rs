@@ -215,9 +215,8 @@ impl Preparer {
     fn give_back(&self, cut: u64) {
         let Some(last) = self.shared.segments.load().0.last().cloned() else { return };
         let len = (last.place(cut)).next_multiple_of(PAGE_BYTES) as u64;
-        let file = last.file.file();
-        let Ok(before) = file.bytes() else { return };
-        if len < before && file.set_len(len).is_ok() {
+        let before = last.file.bytes_on_disk();
+        if len < before && last.cut(&*self.disk, len).is_ok() {
             self.limits.release(&self.shared, before - len);
         }
     }

@@ -163,7 +163,7 @@ impl Keeper {
         let kept = |(index, segment): (usize, &Arc<Segment>)| Kept {
             number: segment.header.number,
             base: segment.header.base,
-            bytes: segment.file.file().bytes().unwrap_or(segment.header.capacity),
+            bytes: segment.file.bytes_on_disk(),
             confirmed_ms: segment.header.confirmed_ms,
             sealed: sealed(index),
         };
@@ -260,7 +260,7 @@ impl Keeper {
         }
         state.shelf.prove_pair()?;
         for segment in &list.0[..gone] {
-            let bytes = segment.file.file().bytes().naming("read", &segment.path)?;
+            let bytes = segment.file.bytes_on_disk();
             state.leftovers.push((segment.header.number, segment.path.clone(), bytes));
         }
         self.shared.withdraw(keeps_from);
@@ -311,7 +311,7 @@ impl Keeper {
         }
     }
 
-    /// Gives back the end of sealed segments that was never written.
+    /// Gives back the end of sealed segments that was never written, and closes their files.
     fn trim(&self, state: &mut State) -> Result<(), IoError> {
         let list = self.shared.segments.load_full();
         let sealed = self.kept().iter().filter(|segment| segment.sealed).count();
@@ -319,13 +319,13 @@ impl Keeper {
             if segment.header.number <= state.trimmed {
                 continue;
             }
-            let file = segment.file.file();
             let len = segment.file.settled().next_multiple_of(PAGE_BYTES) as u64;
-            let before = file.bytes().naming("read", &segment.path)?;
+            let before = segment.file.bytes_on_disk();
             if len + segment.header.capacity / SLACK_PART <= before {
-                file.set_len(len).naming("cut", &segment.path)?;
+                segment.cut(&*self.disk, len).naming("cut", &segment.path)?;
                 self.limits.release(&self.shared, before - len);
             }
+            segment.file.close();
             state.trimmed = segment.header.number;
         }
         Ok(())
