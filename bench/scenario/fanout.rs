@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::books::Books;
 use super::talking::{LIMITLESS, divide, sources};
-use super::{on_fresh_server, parse_seconds};
+use super::{on_fresh_server, parse_count, parse_seconds};
 use crate::error::BenchError;
 use crate::load::{CONTENT_BYTES_MIN, Datagrams};
 use crate::loader::{FanOut, Fleet, Order, Task};
@@ -25,7 +25,7 @@ const BOOKS_BEFORE: Duration = Duration::from_millis(200);
 const PER_DELIVERY: &str = "per delivery";
 
 /// How long the load may take to end.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(270);
 
 /// The command line of this scenario.
 #[derive(Clone, Debug, clap::Args, Serialize)]
@@ -48,6 +48,9 @@ pub struct Fanout {
     /// Bytes of content of each message
     #[arg(long, default_value_t = 100)]
     bytes: usize,
+    /// Addresses that the members come from: a burst to very many overflows the buffer of one socket
+    #[arg(long, default_value_t = 1, value_parser = parse_count)]
+    sources: usize,
     /// When the server may ack: disk or process, see its options
     #[arg(long, default_value = "disk")]
     durability: String,
@@ -115,7 +118,7 @@ impl Fanout {
         let order = Order {
             server: server.address(),
             pin: server.pin(),
-            sources: sources(server.address(), 0, 1),
+            sources: sources(server.address(), 0, self.sources),
             devices: divide(present, 1, 1).remove(0),
             weather: None,
             datagrams: Datagrams::Doubled,

@@ -365,6 +365,7 @@ impl Device {
             Frame::Gap(gap) if matches!(Code(gap.code.get()), Code::NotVisible | Code::Skipped) => {
                 let reading = self.cursors.entry(gap.channel).or_default();
                 reading.cursor = reading.cursor.max(MessageId::from(gap.to));
+                self.deliver(now, gap.channel, tell); // a datagram may have been ahead of this
             }
             Frame::Gap(gap) => tell(Event::Failed(Kind::Gap, Code(gap.code.get()))),
             other => tell(Event::Failed(other.kind(), Code::WrongDirection)),
@@ -430,6 +431,12 @@ impl Device {
         let is_for_it = is_for_it && body.kind == message_kind::CONTENT;
         let tag = content.first_chunk().filter(|_| is_for_it);
         reading.held.insert(id, tag.map(|tag| u64::from_le_bytes(*tag)));
+        self.deliver(now, body.channel, tell);
+    }
+
+    /// Takes what is next in a channel, as far as it has come.
+    fn deliver(&mut self, now: Instant, channel: ChannelId, tell: &mut impl FnMut(Event)) {
+        let reading = self.cursors.entry(channel).or_default();
         while let Some(tag) = reading.held.remove(&reading.cursor.next()) {
             reading.cursor = reading.cursor.next();
             self.unacked += 1;

@@ -1,6 +1,6 @@
 //! A device against frames made by hand.
 
-use tern_protocol::frames::ErrorHead;
+use tern_protocol::frames::{ErrorHead, Gap, Welcome};
 
 use super::*;
 
@@ -79,12 +79,8 @@ fn sends_wait_for_the_login_and_for_the_window() {
     assert_eq!(hear(&mut device, Kind::SendAck, &ack(1), &[]), [], "a repeat");
 }
 
-#[test]
-fn pushes_are_told_once_and_acknowledged() {
-    let mut device = device();
-    log_in(&mut device);
-    said(&mut device);
-    let push = |id: u64, sender: u64| PushBody {
+fn push(id: u64, sender: u64) -> PushBody {
+    PushBody {
         channel: message(0).channel,
         id: id.into(),
         sender: sender.into(),
@@ -96,7 +92,14 @@ fn pushes_are_told_once_and_acknowledged() {
         version: BODY_VERSION,
         server_time: 0.into(),
         refers_to: 0.into(),
-    };
+    }
+}
+
+#[test]
+fn pushes_are_told_once_and_acknowledged() {
+    let mut device = device();
+    log_in(&mut device);
+    said(&mut device);
     let content = 9_u64.to_le_bytes();
     assert_eq!(hear(&mut device, Kind::Push, &push(1, 2), &content), [Event::Received(9)]);
     assert_eq!(hear(&mut device, Kind::Push, &push(1, 2), &content), [], "a repeat");
@@ -107,6 +110,34 @@ fn pushes_are_told_once_and_acknowledged() {
     assert_eq!(said(&mut device), [Kind::ReceiveAck]);
     let hole = hear(&mut device, Kind::Push, &push(9, 2), &content);
     assert_eq!(hole, [Event::Failed(Kind::Push, Code::Lost)]);
+}
+
+#[test]
+fn what_came_ahead_of_a_gap_is_told_behind_it() {
+    let identity = Identity { uin: Uin(1), device: DeviceId(1), secret: [7; SECRET_BYTES] };
+    let mut device = Device::new(identity, Network::Wired, true);
+    device.want_newest(0);
+    let welcome = Welcome {
+        version: VERSION.into(),
+        reserved: 0.into(),
+        capabilities: capabilities::DATAGRAMS.into(),
+        content_bytes_max: 0.into(),
+        unacked_sends_max: 0.into(),
+    };
+    hear(&mut device, Kind::Welcome, &welcome, &[]);
+    said(&mut device);
+    log_in(&mut device);
+    assert_eq!(said(&mut device), [Kind::HistoryWanted, Kind::Cursors]);
+    let content = 9_u64.to_le_bytes();
+    assert_eq!(hear(&mut device, Kind::Push, &push(8, 2), &content), [], "ahead of its turn");
+    let gap = Gap {
+        channel: message(0).channel,
+        from: 1.into(),
+        to: 7.into(),
+        code: Code::Skipped.0.into(),
+        reserved: [0; 6],
+    };
+    assert_eq!(hear(&mut device, Kind::Gap, &gap, &[]), [Event::Received(9)]);
 }
 
 #[test]
