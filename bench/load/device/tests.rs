@@ -120,6 +120,7 @@ fn what_came_ahead_of_a_gap_is_told_behind_it() {
     let welcome = Welcome {
         version: VERSION.into(),
         reserved: 0.into(),
+        server_time: 0.into(),
         capabilities: capabilities::DATAGRAMS.into(),
         content_bytes_max: 0.into(),
         unacked_sends_max: 0.into(),
