@@ -1,10 +1,12 @@
 //! What a frame says, field by field, by the layouts of the registry: a kind that is added there
 //! is read here without a change.
 
-use tern_protocol::frames::{Field, Tail, content_type, layout};
+use tern_protocol::frames::{Field, Tail, layout};
 use tern_protocol::header::HEADER_BYTES;
 use tern_protocol::{ChannelId, Code, Header, Kind};
 use zerocopy::FromBytes as _;
+
+use super::tails::tail;
 
 /// A value of a field.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,6 +25,8 @@ pub enum Value {
     Bytes(Vec<u8>),
     /// A secret, of which only the length is told.
     Secret(usize),
+    /// Entries with fields of their own.
+    List(Vec<Vec<Named>>),
 }
 
 /// A field with its value.
@@ -43,6 +47,23 @@ pub struct Parts {
     pub is_malformed: bool,
 }
 
+impl Parts {
+    /// The entries, each followed by those within it.
+    pub fn all(&self) -> Vec<&[Named]> {
+        let each = |entry| std::iter::once(entry).chain(within(entry));
+        self.entries.iter().map(Vec::as_slice).flat_map(each).collect()
+    }
+}
+
+/// The entries within an entry.
+fn within(entry: &[Named]) -> impl Iterator<Item = &[Named]> {
+    let lists = entry.iter().filter_map(|(_, value)| match value {
+        Value::List(entries) => Some(entries),
+        _ => None,
+    });
+    lists.flatten().map(Vec::as_slice)
+}
+
 /// Takes a frame apart, header included. `secrets` shows the secrets too.
 pub fn parts(bytes: &[u8], secrets: bool) -> Parts {
     let header = Header::peek(bytes);
@@ -60,7 +81,7 @@ pub fn parts(bytes: &[u8], secrets: bool) -> Parts {
             let (head, rest) = payload.split_at(layout.fixed_bytes());
             let mut entry = fixed(layout.fields, head, secrets);
             if let Tail::Bytes(name) = layout.tail {
-                entry.push((name, tail(name, &entry, rest)));
+                entry.extend(tail(kind, name, &entry, rest));
             }
             parts.entries.push(entry);
         }
@@ -72,7 +93,8 @@ pub fn parts(bytes: &[u8], secrets: bool) -> Parts {
     parts
 }
 
-fn fixed(fields: &[Field], bytes: &[u8], secrets: bool) -> Vec<Named> {
+/// The fields of a fixed part.
+pub(super) fn fixed(fields: &[Field], bytes: &[u8], secrets: bool) -> Vec<Named> {
     let told = fields.iter().filter(|field| field.name != "reserved");
     told.map(|field| (field.name, value(field, &bytes[field.at..field.at + field.bytes], secrets)))
         .collect()
@@ -90,17 +112,6 @@ fn value(field: &Field, bytes: &[u8], secrets: bool) -> Value {
         ("magic", _) => Value::Text(String::from_utf8_lossy(bytes).into_owned()),
         (_, 8) => Value::Large(number()),
         (_, 1 | 2 | 4) => Value::Small(number()),
-        _ => Value::Bytes(bytes.to_vec()),
-    }
-}
-
-/// What stands behind the fixed part: text where it is said to be, else bytes.
-fn tail(name: &str, entry: &[Named], bytes: &[u8]) -> Value {
-    let says_text = entry.iter().any(|(name, value)| {
-        *name == "content_type" && *value == Value::Small(u64::from(content_type::TEXT))
-    });
-    match std::str::from_utf8(bytes) {
-        Ok(text) if says_text || name == "text" => Value::Text(text.to_owned()),
         _ => Value::Bytes(bytes.to_vec()),
     }
 }

@@ -102,7 +102,8 @@ impl Filter {
     }
 
     fn names(&self, event: &Event, bytes: &[u8]) -> bool {
-        let entries = fields::parts(bytes, false).entries;
+        let parts = fields::parts(bytes, false);
+        let entries = parts.all();
         let Wanted { uin, channel, id, .. } = &self.wanted;
         let is_one = |named: ChannelId| channel.is_none_or(|wanted| wanted == named);
         if channel.is_some() || id.is_some() {
@@ -119,7 +120,7 @@ impl Filter {
         }
         uin.is_none_or(|uin| {
             let is_own = event.who.is_some_and(|who| who.uin == uin);
-            is_own || entries.iter().flatten().any(|(name, value)| is_of(uin, name, value))
+            is_own || entries.iter().copied().flatten().any(|(name, value)| is_of(uin, name, value))
         })
     }
 

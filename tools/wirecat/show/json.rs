@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::fields::{self, Value};
+use super::fields::{self, Named, Value};
 use super::text::side;
 use crate::event::{Carrier, Event, What};
 
@@ -63,15 +63,17 @@ fn frame(bytes: &[u8], secrets: bool) -> Map<String, Json> {
     if parts.is_malformed {
         object.insert("malformed".into(), true.into());
     }
-    let mut entries = parts.entries.iter().map(|entry| {
-        Json::Object(entry.iter().map(|(name, value)| ((*name).into(), plain(value))).collect())
-    });
+    let mut entries = parts.entries.iter().map(|entry| named(entry));
     if parts.is_list {
         object.insert("entries".into(), entries.collect());
     } else if let Some(fields) = entries.next() {
         object.insert("fields".into(), fields);
     }
     object
+}
+
+fn named(entry: &[Named]) -> Json {
+    Json::Object(entry.iter().map(|(name, value)| ((*name).into(), plain(value))).collect())
 }
 
 fn plain(value: &Value) -> Json {
@@ -85,5 +87,6 @@ fn plain(value: &Value) -> Json {
             json!({ "hex": hex })
         }
         Value::Secret(bytes) => json!({ "secret_bytes": bytes }),
+        Value::List(entries) => entries.iter().map(|entry| named(entry)).collect(),
     }
 }

@@ -8,6 +8,7 @@
 //! - [`life`]: what became of one message, as a sequence; [`svg`] draws it.
 
 pub mod fields;
+mod tails;
 
 pub mod filter;
 

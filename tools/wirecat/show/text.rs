@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use tern_protocol::{Code, Flags};
 
-use super::fields::{self, Value};
+use super::fields::{self, Named, Value};
 use crate::event::{Carrier, Event, What};
 use crate::quic::Way;
 
@@ -60,19 +60,29 @@ pub fn frame(bytes: &[u8], secrets: bool) -> String {
         // Writing to a string does not fail.
         let _ = write!(text, " flags={:#04x}", parts.flags);
     }
-    if parts.is_list {
-        let _ = write!(text, " {} entries", parts.entries.len());
+    match parts.entries.first() {
+        Some(entry) if !parts.is_list => text + " " + &named(entry),
+        _ => text + " " + &list(&parts.entries),
     }
-    for entry in parts.entries.iter().take(ENTRIES_SHOWN) {
-        let fields: Vec<String> =
-            entry.iter().map(|(name, value)| format!("{name}={}", shown(value))).collect();
-        let fields = fields.join(" ");
-        text += &if parts.is_list { format!(" [{fields}]") } else { format!(" {fields}") };
+}
+
+/// The first entries of a list.
+fn list(entries: &[Vec<Named>]) -> String {
+    let mut text = format!("{} entries", entries.len());
+    for entry in entries.iter().take(ENTRIES_SHOWN) {
+        // Writing to a string does not fail.
+        let _ = write!(text, " [{}]", named(entry));
     }
-    if parts.entries.len() > ENTRIES_SHOWN {
+    if entries.len() > ENTRIES_SHOWN {
         text += " …";
     }
     text
+}
+
+fn named(entry: &[Named]) -> String {
+    let fields: Vec<String> =
+        entry.iter().map(|(name, value)| format!("{name}={}", shown(value))).collect();
+    fields.join(" ")
 }
 
 fn shown(value: &Value) -> String {
@@ -92,6 +102,7 @@ fn shown(value: &Value) -> String {
             format!("<{} bytes>{cut}{more}", bytes.len())
         }
         Value::Secret(bytes) => format!("<{bytes} bytes kept secret>"),
+        Value::List(entries) => list(entries),
     }
 }
 
