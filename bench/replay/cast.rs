@@ -17,7 +17,7 @@ use tern_protocol::frames::{
 };
 use tern_protocol::group::{CHANGE_BYTES_MAX, ChangeView, channel_of};
 use tern_protocol::limits::UNACKED_SENDS_MAX;
-use tern_protocol::{ChannelId, Epoch, Flags, Frame, Kind, SendCounter, SendKey, Uin};
+use tern_protocol::{ChannelId, Epoch, Flags, Frame, Kind, MessageId, SendCounter, SendKey, Uin};
 use zerocopy::little_endian::U64;
 use zerocopy::{Immutable, IntoBytes};
 
@@ -65,6 +65,8 @@ pub struct Actor {
     predecessors: BTreeMap<ChannelId, u32>,
     /// Keys of the capture, and the frames that stand for them here.
     keys: HashMap<SendKey, Bytes>,
+    /// Ids that messages got here, by their keys here.
+    ids: HashMap<SendKey, MessageId>,
     /// Messages without an answer, in the order of their keys.
     pub unanswered: VecDeque<Sent>,
 }
@@ -79,6 +81,8 @@ pub struct Cast {
     changed: BTreeMap<ChannelId, u64>,
     /// Groups that the capture makes.
     made: Vec<ChannelId>,
+    /// Who sent the messages of the capture that have an id there, and under which key.
+    authors: BTreeMap<(ChannelId, MessageId), (Who, SendKey)>,
 }
 
 /// It names a group that the capture does not make.
@@ -101,6 +105,7 @@ impl Cast {
             groups: BTreeMap::new(),
             changed: BTreeMap::new(),
             made,
+            authors: recording.ids.clone(),
         }
     }
 
@@ -249,9 +254,11 @@ impl Cast {
         if send.channel.is_group() && changed < step.changes_before {
             return Line::Wait;
         }
-        if send.refers_to.get() != 0 {
-            return Line::LeaveOut(STRANGE_ID);
-        }
+        let refers_to = match self.id_here(send.channel, send.refers_to.into()) {
+            Ok(Some(id)) => id,
+            Ok(None) => return Line::Wait,
+            Err(why) => return Line::LeaveOut(why),
+        };
         let changed = if is_change { self.change(content) } else { Some(content.to_vec()) };
         let Some(content) = changed else { return Line::LeaveOut(STRANGE_USER) };
         if makes.is_some() {
@@ -262,9 +269,29 @@ impl Cast {
         Line::Say(actor.send(
             now,
             key,
-            (Send { channel, ..*send }, &content),
+            (Send { channel, refers_to: refers_to.into(), ..*send }, &content),
             (send.key(), changes),
         ))
+    }
+
+    /// What a message of the capture is called here; `None` while it has no answer here.
+    fn id_here(
+        &self,
+        channel: ChannelId,
+        id: MessageId,
+    ) -> Result<Option<MessageId>, &'static str> {
+        if id == MessageId::default() {
+            return Ok(Some(id)); // it names none
+        }
+        let author = self.authors.get(&(channel, id));
+        let author = author.and_then(|(who, key)| Some((self.actors.get(who)?, key)));
+        let (actor, captured) = author.ok_or(STRANGE_ID)?;
+        let Some(key) = actor.keys.get(captured).and_then(key_of) else { return Ok(None) };
+        match actor.ids.get(&key) {
+            Some(id) => Ok(Some(*id)),
+            None if actor.unanswered.iter().any(|sent| sent.key == key) => Ok(None),
+            None => Err("edits and recalls of messages that were refused here"),
+        }
     }
 
     /// The content of a change, with the users of this server.
@@ -289,6 +316,7 @@ impl Actor {
             counter: 0,
             predecessors: BTreeMap::new(),
             keys: HashMap::new(),
+            ids: HashMap::new(),
             unanswered: VecDeque::new(),
         }
     }
@@ -334,10 +362,19 @@ impl Actor {
         frame
     }
 
-    /// The message of this key is answered now.
-    pub fn answer(&mut self, key: SendKey) -> Option<Sent> {
+    /// The message of this key is answered now: it has this id, or it is refused.
+    pub fn answer(&mut self, key: SendKey, id: Option<MessageId>) -> Option<Sent> {
+        self.ids.extend(id.map(|id| (key, id)));
         let place = self.unanswered.iter().position(|sent| sent.key == key)?;
         self.unanswered.remove(place)
+    }
+}
+
+/// The key of a message.
+fn key_of(frame: &Bytes) -> Option<SendKey> {
+    match Frame::parse(frame) {
+        Ok((Frame::Send(send, _), _)) => Some(send.key()),
+        _ => None,
     }
 }
 
@@ -368,6 +405,9 @@ mod tests {
 
     const ANN: Who = (Uin(70), DeviceId(1));
     const BOB: Who = (Uin(50), DeviceId(4));
+
+    /// The key in the capture of the message that has id 40 there.
+    const OLD: SendKey = SendKey { epoch: Epoch(9), counter: SendCounter(8) };
 
     fn step(kind: Kind, frame: Vec<u8>, changes_before: u64) -> Step {
         let (at, connection, by_datagram) = (Duration::ZERO, 0, false);
@@ -409,7 +449,12 @@ mod tests {
     /// Ann, now user 1, and Bob, now user 2.
     fn cast(steps: Vec<Step>) -> Cast {
         let identity = |uin| Identity { uin: Uin(uin), device: DeviceId(1), secret: [0; 32] };
-        let recording = Recording { steps, connections: Vec::new(), users: BTreeMap::new() };
+        let recording = Recording {
+            steps,
+            connections: Vec::new(),
+            ids: BTreeMap::from([((ChannelId::direct(ANN.0, BOB.0), MessageId(40)), (ANN, OLD))]),
+            users: BTreeMap::new(),
+        };
         let mut cast = Cast::new(&recording, &[(ANN, identity(1)), (BOB, identity(2))]);
         for who in [ANN, BOB] {
             cast.actor(who).expect("both play").begin(Epoch(3));
@@ -466,10 +511,35 @@ mod tests {
         let members: Vec<Uin> = ChangeView::parse(content).expect("a change").uins().collect();
         assert_eq!(members, [Uin(2)]);
         assert!(matches!(cast.line(now, BOB, &word, &puppet), Line::Wait), "nor answered");
-        let sent = cast.actor(ANN).and_then(|actor| actor.answer(key)).expect("it was said");
+        let sent = cast
+            .actor(ANN)
+            .and_then(|actor| actor.answer(key, Some(MessageId(1))))
+            .expect("it was said");
         assert_eq!(sent.changes, Some(group));
         cast.note_change(group);
         assert_eq!(head(&said(cast.line(now, BOB, &word, &puppet))).0, here);
+    }
+
+    #[test]
+    fn a_recall_names_what_it_names_by_its_id_here() {
+        let (mut cast, puppet, now) = (cast(Vec::new()), Puppet::default(), Instant::now());
+        let channel = ChannelId::direct(ANN.0, BOB.0);
+        let recall = |id: u64| {
+            let mut frame = send(channel, 1, message_kind::RECALL, &[]);
+            let end = frame.len();
+            frame[end - 8..].copy_from_slice(&id.to_le_bytes()); // `refers_to` is the last field
+            step(Kind::Send, frame, 0)
+        };
+        assert!(matches!(cast.line(now, BOB, &recall(41), &puppet), Line::LeaveOut(STRANGE_ID)));
+        assert!(matches!(cast.line(now, BOB, &recall(40), &puppet), Line::Wait), "it is not said");
+        let first = step(Kind::Send, send(channel, 8, 1, b"x"), 0);
+        said(cast.line(now, ANN, &first, &puppet));
+        assert!(matches!(cast.line(now, BOB, &recall(40), &puppet), Line::Wait), "nor answered");
+        let key = SendKey { epoch: Epoch(3), counter: SendCounter(1) };
+        cast.actor(ANN).and_then(|actor| actor.answer(key, Some(MessageId(7)))).expect("it was");
+        let here = said(cast.line(now, BOB, &recall(40), &puppet));
+        let Ok((Frame::Send(head, _), _)) = Frame::parse(&here) else { panic!("{here:?}") };
+        assert_eq!(head.refers_to.get(), 7);
     }
 
     #[test]

@@ -327,7 +327,7 @@ impl<'a> Player<'a> {
         let Some(who) = self.recording.connections[connection].who else { return };
         let is_on_stage = self.on_stage.get(&who) == Some(&connection);
         let Some(actor) = self.cast.actor(who) else { return };
-        let (key, is_acked) = match heard {
+        let (key, id) = match heard {
             Heard::LoggedIn(epoch) if is_on_stage => {
                 actor.begin(epoch);
                 // As a client does: what was never answered comes first.
@@ -335,11 +335,11 @@ impl<'a> Player<'a> {
             }
             Heard::LoggedIn(_) => return,
             Heard::Refused(_, code) if code.class() == Class::Retry => return,
-            Heard::Refused(key, _) => (key, false),
-            Heard::Acked(key) => (key, true),
+            Heard::Refused(key, _) => (key, None),
+            Heard::Acked(key, id) => (key, Some(id)),
         };
-        let Some(sent) = actor.answer(key) else { return };
-        if is_acked {
+        let Some(sent) = actor.answer(key, id) else { return };
+        if id.is_some() {
             self.played.acked += 1;
             self.played.to_ack.record(at.saturating_duration_since(sent.first));
         } else {

@@ -26,8 +26,8 @@ const UNACKED_MAX: u32 = 16;
 pub enum Heard {
     /// The login was answered with this epoch.
     LoggedIn(Epoch),
-    /// The message of this key is durable.
-    Acked(SendKey),
+    /// The message of this key is durable and has this id.
+    Acked(SendKey, MessageId),
     /// It was refused.
     Refused(SendKey, Code),
 }
@@ -172,7 +172,9 @@ impl Puppet {
                 self.say_all_cursors();
                 self.count_own(Kind::Cursors);
             }
-            Frame::SendAck(ack) => self.heard.push_back((now, Heard::Acked(ack.key()))),
+            Frame::SendAck(ack) => {
+                self.heard.push_back((now, Heard::Acked(ack.key(), ack.id.into())));
+            }
             Frame::SendRefused(no) => {
                 let code = Code(no.code.get());
                 self.heard.push_back((now, Heard::Refused(no.key(), code)));

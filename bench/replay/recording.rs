@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tern_protocol::frames::message_kind;
 use tern_protocol::group::ChangeView;
-use tern_protocol::{ChannelId, DeviceId, Flags, Frame, Kind, Uin};
+use tern_protocol::{ChannelId, DeviceId, Flags, Frame, Kind, MessageId, SendKey, Uin};
 
 use crate::error::{BenchError, Tried};
 
@@ -24,6 +24,8 @@ pub struct Recording {
     pub steps: Vec<Step>,
     /// The connections that they were said on.
     pub connections: Vec<Spoken>,
+    /// The messages that got an id in the capture: who sent them, and under which key.
+    pub ids: BTreeMap<(ChannelId, MessageId), (Who, SendKey)>,
     /// All users that are named where a new server must know them, and their devices.
     pub users: BTreeMap<Uin, BTreeSet<DeviceId>>,
 }
@@ -104,8 +106,12 @@ impl Recording {
     /// # Errors
     /// When it holds something else.
     pub fn parse(text: &str) -> Result<Self, BenchError> {
-        let mut recording =
-            Self { steps: Vec::new(), connections: Vec::new(), users: BTreeMap::new() };
+        let mut recording = Self {
+            steps: Vec::new(),
+            connections: Vec::new(),
+            ids: BTreeMap::new(),
+            users: BTreeMap::new(),
+        };
         let (mut numbers, mut changes) = (BTreeMap::new(), BTreeMap::new());
         for (number, text) in text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
             recording.take(text, &mut numbers, &mut changes).ok_or_else(|| {
@@ -157,6 +163,11 @@ impl Recording {
             let who = (Uin(uin.parse().ok()?), DeviceId(device));
             self.connections[connection].who = Some(who);
             self.users.entry(who.0).or_default().insert(who.1);
+        }
+        if let Some(Ok((Frame::SendAck(ack), _))) = frame.as_deref().map(Frame::parse) {
+            let named = self.connections[connection].who.map(|who| (who, ack.key()));
+            self.ids.extend(named.map(|named| ((ack.channel, ack.id.into()), named)));
+            return Some(()); // the server said it
         }
         let at = Duration::from_micros(line.at_us.parse().ok()?);
         let mut changes_before = 0;

@@ -61,8 +61,8 @@ pub struct Arguments {
     /// Shows device secrets and resume tokens too
     #[arg(long)]
     pub secrets: bool,
-    /// Instead: each frame of a client, whole, to be said again; logins without their bytes unless
-    /// --secrets is given
+    /// Instead: each frame of a client, whole, to be said again, and each SEND_ACK; logins without
+    /// their bytes unless --secrets is given
     #[arg(long, conflicts_with_all = ["json", "quiet", "life", "id"])]
     pub extract: bool,
     /// The life of one message instead: CHANNEL:ID, such as 7-9:12

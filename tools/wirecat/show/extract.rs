@@ -1,5 +1,6 @@
 //! What clients said, as a file that can be said again: a JSON object a line for each frame of a
-//! client, in the order in which they were whole in the capture.
+//! client, in the order in which they were whole in the capture. SEND_ACKs of the server stand
+//! among them: they tell which id a message got, by which edits and recalls name it.
 //!
 //! Secrets are what a reader must not get by the way: of LOGIN, TOKEN_LOGIN and RESUME the bytes
 //! are left out unless asked for. Whoever says the frames again needs credentials of its own then.
@@ -29,7 +30,7 @@ impl Extract {
         Self { with_secrets, ..Self::default() }
     }
 
-    /// The line of an event, if it is a frame of a client. All events of the capture must come
+    /// The line of an event, if it is a frame of a client or a SEND_ACK. All events of the capture must come
     /// by, in their order.
     pub fn line(&mut self, event: &Event) -> Option<Json> {
         let begun = *self.begun.get_or_insert(event.at);
@@ -38,7 +39,7 @@ impl Extract {
         if let (Way::ToClient, Some(Frame::LoggedIn(logged_in))) = (way, &frame) {
             self.epochs.insert(event.connection, logged_in.epoch.get());
         }
-        if *way == Way::ToClient {
+        if *way == Way::ToClient && !matches!(frame, Some(Frame::SendAck(_))) {
             return None;
         }
         // What can't be taken apart is said again as it was.
