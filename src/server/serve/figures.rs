@@ -55,9 +55,13 @@ fn figure(name: &str, sort: Sort, sentence: &str, values: Vec<u64>) -> Figure {
     }
 }
 
-/// By our way of naming: what is so at the moment ends in `_now`.
+/// By our way of naming: what is so at the moment ends in `_now`, the most ever in `_max`.
 fn sort_of(name: &str) -> Sort {
-    if name.ends_with("_now") { Sort::Gauge } else { Sort::Count }
+    match name.rsplit_once('_') {
+        Some((_, "now")) => Sort::Gauge,
+        Some((_, "max")) => Sort::Level,
+        _ => Sort::Count,
+    }
 }
 
 /// By our way of naming: a name that counts something else than events says its unit.

@@ -24,6 +24,7 @@ use tern_storage::{Recorder, Stamp};
 
 use super::Ended;
 use super::inbox::{BELL, Command, LookAt, QUERIES_MAX, Seat, Seen, WARMS_MAX};
+use super::knocks::Knocks;
 use super::links::{Links, spill_bytes_max};
 use super::machine::{Directory, Machine, Warmer};
 use super::pool::Pool;
@@ -143,6 +144,8 @@ pub(super) struct Driver<M, R> {
     pub(super) live: usize,
     pub(super) handshakes: usize,
     pub(super) unproven: usize,
+    /// Connection attempts that wait for their turn.
+    pub(super) knocks: Knocks,
     /// Set by a drain: until then everything must be over.
     pub(super) drain_until: Option<Instant>,
 
@@ -211,6 +214,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
             live: 0,
             handshakes: 0,
             unproven: 0,
+            knocks: Knocks::default(),
             drain_until: None,
             counts: Counts::default(),
             turns: Histogram::default(),
@@ -355,7 +359,9 @@ impl<M: Machine, R: Reader> Driver<M, R> {
     /// Whether a turn left work that needs no wake-up.
     fn has_work(&self) -> bool {
         let sends = !self.to_send.is_empty() && self.sender.writable;
-        self.receiver.readable || sends || !self.to_read.is_empty() || !self.to_serve.is_empty()
+        let knocks = self.knocks.waiting().0 > 0;
+        let links = !self.to_read.is_empty() || !self.to_serve.is_empty();
+        self.receiver.readable || sends || knocks || links
     }
 
     fn next_deadline(&mut self) -> Option<Instant> {
@@ -387,6 +393,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
                 }
                 Command::Drain(longest) => {
                     self.drain_until = Some(self.now + longest);
+                    self.refuse_waiting();
                     self.drop_handshakes();
                     self.handle(Input::Drain);
                 }

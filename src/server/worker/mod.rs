@@ -33,6 +33,7 @@ mod transmit;
 
 mod flight;
 mod free;
+mod knocks;
 mod links;
 mod moments;
 mod pool;

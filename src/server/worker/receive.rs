@@ -82,8 +82,12 @@ impl Receiver {
 }
 
 impl<M: Machine, R: Reader> Driver<M, R> {
-    /// Receives what has come, up to the budget of a turn.
+    /// Takes attempts that wait, and receives what has come, up to the budgets of a turn.
     pub(super) fn receive(&mut self) {
+        self.knocks.begin_turn();
+        while let Some((incoming, client_id)) = self.knocks.next() {
+            self.accept(incoming, client_id);
+        }
         let budget = self.counts.datagrams_in + DATAGRAMS_PER_TURN;
         let mut metas = [RecvMeta::default(); BATCH];
         while self.receiver.readable && self.counts.datagrams_in < budget {
@@ -209,21 +213,37 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         self.queue_serve(index);
     }
 
-    /// Decides about a connection attempt at once, so that none waits in the endpoint.
+    /// Decides about a connection attempt at once; what is accepted may wait for its turn.
     fn decide(&mut self, incoming: Incoming, client_id: ConnectionId) {
         self.counts.attempts += 1;
         let proven = incoming.remote_address_validated();
-        if self.drain_until.is_some() || self.links.len() >= self.settings.connections_max {
-            self.counts.attempts_refused += 1;
-            let transmit = self.endpoint.refuse(incoming, self.sender.scratch());
-            self.respond(&transmit);
-        } else if self.handshakes >= self.settings.handshakes_max {
+        let (waiting, unproven) = self.knocks.waiting();
+        let live = self.links.len() + waiting;
+        if self.drain_until.is_some() || live >= self.settings.connections_max {
+            self.refuse(incoming);
+        } else if self.handshakes + waiting >= self.settings.handshakes_max {
             self.counts.attempts_ignored += 1;
             self.endpoint.ignore(incoming);
-        } else if !proven && self.unproven >= self.settings.retry_threshold {
+        } else if !proven && self.unproven + unproven >= self.settings.retry_threshold {
             self.retry(incoming);
         } else {
-            self.accept(incoming, client_id, !proven);
+            match self.knocks.come(incoming, client_id) {
+                Some((incoming, client_id)) => self.accept(incoming, client_id),
+                None => self.counts.attempts_delayed += 1,
+            }
+        }
+    }
+
+    fn refuse(&mut self, incoming: Incoming) {
+        self.counts.attempts_refused += 1;
+        let transmit = self.endpoint.refuse(incoming, self.sender.scratch());
+        self.respond(&transmit);
+    }
+
+    /// Sends away all that wait: the server goes down.
+    pub(super) fn refuse_waiting(&mut self) {
+        while let Some((incoming, _)) = self.knocks.take() {
+            self.refuse(incoming);
         }
     }
 
@@ -240,7 +260,10 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         }
     }
 
-    fn accept(&mut self, incoming: Incoming, client_id: ConnectionId, unproven: bool) {
+    fn accept(&mut self, incoming: Incoming, client_id: ConnectionId) {
+        let unproven = !incoming.remote_address_validated();
+        let taken = self.knocks.taken() as u64;
+        self.counts.attempts_turn_max = self.counts.attempts_turn_max.max(taken);
         let accepted = {
             let _quic = enter(Scope::Quic);
             self.endpoint.accept(incoming, self.now, self.sender.scratch(), None)

@@ -9,6 +9,7 @@ use tern_protocol::Code;
 use tern_protocol::limits::ALPN;
 use tern_random::Stream;
 
+use super::super::knocks::ATTEMPTS_PER_TURN;
 use super::harness::{Client, Plan, Server, client_config, closed_by_server, ping, run};
 use crate::transport::settings::TransportSettings;
 
@@ -159,6 +160,42 @@ fn s06_a_flood_of_handshakes_engages_retry() {
         client.ping(1).await;
         let counts = server.until("forgotten", |counts| counts.links_now == 1).await;
         assert_eq!((counts.handshakes, counts.handshakes_now), (1, 0));
+    });
+}
+
+/// S-15: those who come at once are taken a few a turn, so that who is there is served in between.
+#[test]
+fn s15_a_crowd_at_the_door_is_taken_a_few_a_turn() {
+    const CROWD: usize = 200;
+    run(async {
+        let settings = TransportSettings {
+            retry_threshold: CROWD,
+            handshakes_max: CROWD,
+            handshake_ms_max: 2_000,
+            ..Default::default()
+        };
+        let server = Server::start(Plan { workers: 1, settings, ..Plan::default() });
+        let address = server.workers.address();
+        // Beforehand, for that takes longer than a client may be silent.
+        let crowd: Vec<Vec<u8>> = (0..CROWD).map(|_| initial(address)).collect();
+        let mut client = Client::connect(address).await;
+        client.hello().await;
+        let stranger = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        for initial in &crowd {
+            stranger.send_to(initial, address).expect("loopback takes it");
+        }
+        client.ping(1).await; // who is there is answered
+        let counts = server.until("taken", |counts| counts.links_now == 1 + CROWD as u64).await;
+        assert_eq!(counts.attempts, 1 + CROWD as u64);
+        assert_eq!((counts.attempts_ignored, counts.attempts_refused), (0, 0));
+        assert!(counts.attempts_delayed > 0, "all were taken as they came");
+        assert_eq!(counts.attempts_turn_max, ATTEMPTS_PER_TURN as u64);
+        println!(
+            "TEST S-15 door n={CROWD} delayed={} most_a_turn={}",
+            counts.attempts_delayed, counts.attempts_turn_max
+        );
+        server.until("forgotten", |counts| counts.links_now == 1).await;
+        client.ping(2).await;
     });
 }
 
