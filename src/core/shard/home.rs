@@ -404,7 +404,9 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             if known.as_ref().is_some_and(|known| !grant.is_newer_than(known)) {
                 continue; // said again
             }
-            *known = Some(grant.clone());
+            if known.replace(grant.clone()).is_none() {
+                self.marks.granted(channel, uin);
+            }
             for state in &user.devices {
                 if let Presence::Online { session: to, subscribed: true } = state.presence {
                     let mail = Mail::Deliver { to, channel, grant: grant.clone() };

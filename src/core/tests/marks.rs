@@ -185,6 +185,40 @@ fn a_hint_that_is_lost_is_made_good_by_the_next_and_at_login() {
 }
 
 #[test]
+fn a_mark_that_is_asked_for_before_its_range_is_known_is_told_then() {
+    /// Bob's home, which hears late of what there is.
+    const LATE: ShardId = ShardId(2);
+    let reader = MemoryReader::default();
+    let mut world = crashed(&reader);
+    let placement = world.placement;
+    let worker_of = |channel| placement.worker_of(placement.shard_of_channel(channel));
+    let is_far = |uin: &u64| {
+        placement.home_of(Uin(*uin)) == LATE
+            && worker_of(direct(1, *uin)) != placement.worker_of(LATE)
+    };
+    let bob = (2..).find(is_far).expect("users are spread over all shards");
+    let (mut alice, channel) = (listener(&mut world, 1, 1), direct(1, bob));
+    assert_ne!(placement.home_of(Uin(1)), LATE);
+    alice.send(&mut world, channel, b"tern");
+    let device = listener(&mut world, bob, 1);
+    device.read(&mut world, channel, 1);
+    world.pass(KEPT_MS);
+    drop(world);
+    let mut world =
+        World::losing(reader, SIZE, |mail| matches!(mail, Mail::Notify { to: LATE, .. }));
+    let alice = world.login(1, 1, 1, &[]);
+    alice.ask_marks(&mut world, (0, 0));
+    world.pass(TOLD_MS);
+    let got = world.take(&alice);
+    assert!(known(&got).is_some() && marks(&got).is_empty(), "{:?}", marks(&got));
+    world.lose = |_| false;
+    world.pass(KEPT_MS);
+    assert_eq!(marks(&world.take(&alice)), [(channel, bob, 1, 1)], "though Bob is away");
+    world.pass(KEPT_MS);
+    assert_eq!(marks(&world.take(&alice)), [], "and once");
+}
+
+#[test]
 fn a_mark_in_a_group_is_told_when_its_members_are_known_again() {
     let reader = MemoryReader::default();
     let mut world = crashed(&reader);

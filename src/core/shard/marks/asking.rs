@@ -15,6 +15,7 @@ use crate::mail::{Address, Grant, Mail};
 use crate::placement::ShardId;
 use crate::progress::{MarkOf, MarksMail, MarksQuestion, Progress};
 use crate::shard::Shard;
+use crate::shard::marks::{Marks, Tell};
 
 /// The change by which marks are said to have moved that never did: who knows nothing is told of
 /// them, and so of each channel.
@@ -84,20 +85,42 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         uin: Uin,
         channels: &[ChannelId],
     ) {
-        let mark = |channel: &ChannelId| {
-            let whose = channel.peer_of(uin)?;
-            let grant = self.home.grant(*channel, whose)?;
-            let (mark, _) = self.marks.own_mark(*channel, whose, &grant)?;
-            Some(MarkOf { progress: mark.progress.for_others(), ..mark })
-        };
         let mut by_shard: BTreeMap<ShardId, Vec<MarkOf>> = BTreeMap::new();
-        for mark in channels.iter().filter_map(mark) {
+        for mark in channels.iter().filter_map(|channel| self.mark_for_peer(*channel, uin)) {
             let shard = context.placement.shard_of_channel(mark.channel);
             by_shard.entry(shard).or_default().push(mark);
         }
         for (shard, marks) in by_shard {
             let mail = Mail::Marks(MarksMail::TellPeers { to: from, marks });
             context.post.send(context.counters, Address::Shard(shard), mail);
+        }
+    }
+
+    /// How far the other user of a direct channel, who is at home here, has got. What is asked
+    /// before it is known how much he may read is told once that is.
+    fn mark_for_peer(&mut self, channel: ChannelId, uin: Uin) -> Option<MarkOf> {
+        let whose = channel.peer_of(uin)?;
+        let Some(grant) = self.home.grant(channel, whose) else {
+            self.marks.ask_early(channel, whose);
+            return None;
+        };
+        let (mark, _) = self.marks.own_mark(channel, whose, &grant)?;
+        Some(MarkOf { progress: mark.progress.for_others(), ..mark })
+    }
+}
+
+impl Marks {
+    fn ask_early(&mut self, channel: ChannelId, whose: Uin) {
+        if self.own.contains_key(&(channel, whose)) {
+            self.asked_early.insert((channel, whose));
+        }
+    }
+
+    /// It is known now how much a user may read of a direct channel: after a start the other side
+    /// may have asked before.
+    pub(in crate::shard) fn granted(&mut self, channel: ChannelId, whose: Uin) {
+        if self.asked_early.remove(&(channel, whose)) {
+            self.tell(Tell::Peer(channel, whose));
         }
     }
 }

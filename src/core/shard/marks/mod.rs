@@ -44,6 +44,8 @@ pub(super) struct Marks {
     own: BTreeMap<(ChannelId, Uin), Mark>,
     /// Of the other user in a direct channel, by who is told of it.
     peers: FxHashMap<(ChannelId, Uin), Mark>,
+    /// Of `own`, what the other user's home shard asked for before it could be told.
+    asked_early: FxHashSet<(ChannelId, Uin)>,
     /// Names this life of `changes`; 0 before it begins.
     life: u64,
     /// Counts what moved for somebody's sessions.
