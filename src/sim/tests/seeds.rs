@@ -276,6 +276,13 @@ fn what_expired_is_stepped_over_without_a_connection_too() {
     must_hold(&Plan::everyday(), "everyday", 50_006_468);
 }
 
+/// After a start a home shard was asked how far a user had got before it heard what he may read;
+/// it told nothing, and the other side did not learn of it any more.
+#[test]
+fn what_is_asked_too_early_is_told_later() {
+    must_hold(&Plan::everyday(), "everyday", 60_009_836);
+}
+
 fn with_packets() -> Plan {
     Plan { depth: Depth::Quic, ..Plan::everyday() }
 }
