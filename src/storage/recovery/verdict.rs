@@ -155,6 +155,9 @@ impl Verdict {
         self.close_range(header.base);
         self.next = (header.number + 1, header.end());
         self.ends_well = true;
+        if header.cut != 0 {
+            self.clean = false; // a later run began here: the mark of an end before is not its own
+        }
         let end = match walk {
             None => match end {
                 End::Known(end) => *end,

@@ -6,7 +6,7 @@ mod support;
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use support::countdown::{CountdownDisk, Fault};
@@ -279,6 +279,36 @@ fn the_incarnation_is_raised_where_acks_may_be_lost() {
         running.close(log);
         let told = rig.peek();
         assert_eq!((told.records.len(), told.raised), (2, expected), "and remembered");
+    }
+}
+
+/// A log that was closed in order went on, and a power cut left nothing whole of the later run: the
+/// mark of the end in order does not speak for that run.
+#[test]
+fn the_end_of_an_earlier_run_says_nothing_of_a_later_one() {
+    for torn_bytes in [16, 64, 4096] {
+        let mut rig = Rig::new();
+        rig.config.durability = Durability::Process;
+        rig.config.boot = Some([1; 16]);
+        for body in [b"first", b"later"] {
+            let running = rig.start();
+            let (opened, ..) = running.open();
+            assert_eq!(opened.raised, None);
+            let mut log = opened.log;
+            running.write(&mut log, body);
+            if body == b"first" { running.close(log) } else { running.kill(log) }
+        }
+        let is_later =
+            |path: &&PathBuf| fs::read(path).unwrap().windows(5).any(|window| window == b"later");
+        let path = rig.segments().iter().find(is_later).expect("it was written").clone();
+        let file = File::options().write(true).open(path).unwrap();
+        file.write_all_at(&vec![0; torn_bytes], SEGMENT_HEADER_BYTES as u64).unwrap();
+        rig.config.boot = Some([2; 16]);
+        let running = rig.start();
+        let (opened, _, told) = running.open();
+        assert_eq!(told.bodies(), [b"first"]);
+        assert_eq!(opened.raised, Some(Raised::PowerCut), "{torn_bytes} bytes are gone");
+        running.kill(opened.log);
     }
 }
 
