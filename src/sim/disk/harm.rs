@@ -60,7 +60,7 @@ impl Disk {
             // Both kinds: only what points to a message tells the real storage which it was.
             let Some(needed) = shard.needed_in_files(index) else { continue };
             let stored = &shard.stored[index];
-            let stays = |index: &usize| probe.is_durable(id, &shard.stored[*index], true);
+            let stays = |index: &usize| probe.outlives_power(id, &shard.stored[*index]);
             let is_bearable = stays(&index)
                 && needed.iter().all(stays)
                 && if body_only && probe.has_proving_marks() {

@@ -24,6 +24,8 @@ pub struct EngineCounts {
     pub salvaged: u64,
     /// Logs that were opened with acks that wait for no sync.
     pub unsynced: u64,
+    /// Logs that began a new life, since a power cut may have taken what was acked.
+    pub lives_ended: u64,
     /// Deaths in the middle of a change to the disk.
     pub deaths_inside: u64,
     /// Batches written, and syncs.
@@ -36,7 +38,7 @@ impl Display for EngineCounts {
             f,
             "storage: {} logs opened ({} closed in order before, {} torn, {} from a checkpoint, {} \
              with their table, {} whose acks wait for no sync), {} steps of commits, {} checkpoints made, {} segments deleted, {} \
-             ways found past damage, {} deaths in the middle of a change",
+             ways found past damage, {} new lives after a power cut, {} deaths in the middle of a change",
             self.opened,
             self.clean,
             self.torn,
@@ -47,6 +49,7 @@ impl Display for EngineCounts {
             self.checkpoints,
             self.segments_deleted,
             self.salvaged,
+            self.lives_ended,
             self.deaths_inside
         )
     }
@@ -63,6 +66,7 @@ impl AddAssign for EngineCounts {
         self.segments_deleted += other.segments_deleted;
         self.salvaged += other.salvaged;
         self.unsynced += other.unsynced;
+        self.lives_ended += other.lives_ended;
         self.deaths_inside += other.deaths_inside;
         self.commit_steps += other.commit_steps;
     }

@@ -24,6 +24,7 @@ pub use counts::EngineCounts;
 pub use probe::Probe;
 pub use settings::Settings;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,8 +33,10 @@ use tempfile::TempDir;
 use tern_core::io::{ColdRecord, Waiter};
 use tern_core::placement::ShardId;
 use tern_diskmodel::power::{Lie, Met, PowerDisk};
+use tern_protocol::Incarnation;
 use tern_storage::{
-    Folder, FolderOptions, MappedReader, SEGMENT_BYTES_MIN, Step, Steps, Storage, StorageConfig,
+    Durability, Folder, FolderOptions, MappedReader, SEGMENT_BYTES_MIN, Step, Steps, Storage,
+    StorageConfig,
 };
 
 use crate::disk::{Death, SharedDisk};
@@ -84,6 +87,12 @@ pub struct Engine {
     doomed: Option<Death>,
     /// A sync was made to fail, and its log may.
     may_fail: bool,
+    /// The power was cut while acks waited for no sync, and no process has started since.
+    may_lose: bool,
+    /// The lives of the logs, by shard, as the last process that started found them.
+    lives: Vec<Incarnation>,
+    /// And as this one does.
+    found: Vec<Incarnation>,
     counts: EngineCounts,
     data: PathBuf,
     memory: PathBuf,
@@ -124,6 +133,9 @@ impl Engine {
             boots: 1,
             doomed: None,
             may_fail: false,
+            may_lose: false,
+            lives: vec![Incarnation(1); usize::from(settings.shards)],
+            found: vec![Incarnation(1); usize::from(settings.shards)],
             counts: EngineCounts::default(),
             data,
             memory,
@@ -172,6 +184,22 @@ impl Engine {
     /// How the process died, if it did in the middle of something.
     pub fn died(&self) -> Option<Death> {
         self.doomed.filter(|_| self.disk.is_dead())
+    }
+
+    /// Whether a start may find that acked messages are gone.
+    pub fn may_lose(&self) -> bool {
+        self.may_lose
+    }
+
+    /// All shards are open: the lives that have ended since they were so last, by shard.
+    pub fn ended_lives(&mut self) -> BTreeMap<ShardId, Incarnation> {
+        self.may_lose = false;
+        let before = std::mem::replace(&mut self.lives, self.found.clone());
+        let lives = (0..).map(ShardId).zip(before.into_iter().zip(&self.found));
+        let ended = lives.filter(|(_, (before, found))| before != *found);
+        let ended: BTreeMap<_, _> = ended.map(|(shard, (before, _))| (shard, before)).collect();
+        self.counts.lives_ended += ended.len() as u64;
+        ended
     }
 
     /// A process starts; its shards are to be opened next.
@@ -385,6 +413,7 @@ impl Engine {
         let _ = self.book.borrow_mut().take_appended();
         match death {
             Death::Power => {
+                self.may_lose |= self.settings.durability == Durability::Process;
                 self.disk.cut_power();
                 self.boots = self.boots.wrapping_add(1).max(1);
                 self.hands.boot();

@@ -64,6 +64,14 @@ impl Probe {
             && (!self.needs_sync || self.disk.is_durable(&path, place, &bytes))
     }
 
+    /// Whether they have it after a power cut now, whatever acks wait for.
+    pub fn outlives_power(&self, shard: ShardId, stored: &Stored) -> bool {
+        let read = self.read(shard, stored);
+        read.is_some_and(|(path, place, bytes)| {
+            has_body(&bytes, stored) && self.disk.is_durable(&path, place, &bytes)
+        })
+    }
+
     /// Whether each batch says that the one before it was durable.
     pub fn has_proving_marks(&self) -> bool {
         self.needs_sync

@@ -30,6 +30,9 @@ pub struct Settings {
 
 impl Settings {
     /// What a seed with these faults draws.
+    ///
+    /// Where acks wait for no sync a power cut takes some of what was acked, and the log begins a
+    /// new life that says so.
     pub fn draw(stream: &mut Stream, shards: u16, faults: &BTreeSet<Fault>) -> Self {
         let [least, most] = RETENTION_MS;
         let expires = faults.contains(&Fault::Expiry);
@@ -37,8 +40,7 @@ impl Settings {
         let eager_checkpoints = faults.contains(&Fault::Checkpoints);
         let committers = stream.between(1, u64::from(shards).min(2)) as usize; // fits: 2
         let copies_on_write = stream.percent(50);
-        // An ack that waits for no sync promises nothing of a power cut.
-        let waits = faults.contains(&Fault::PowerCut) || stream.percent(50);
+        let waits = stream.percent(60);
         let durability = if waits { Durability::Disk } else { Durability::Process };
         Self { shards, committers, retention_ms, eager_checkpoints, copies_on_write, durability }
     }

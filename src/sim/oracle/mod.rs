@@ -177,9 +177,9 @@ impl Oracle {
 
     /// The logs of a dead server are an older copy of themselves, or begin a new life as they
     /// are. What is not in them is lost, and what was said of it forgotten.
-    pub fn life_ended(&mut self, disk: &Disk, lives: BTreeMap<ShardId, Incarnation>) {
+    pub fn life_ended(&mut self, disk: &Disk, lives: BTreeMap<ShardId, Incarnation>, shards: u16) {
         let before = std::mem::take(&mut self.truth);
-        self.reread(disk, lives.len() as u16); // fits: a number of shards
+        self.reread(disk, shards);
         self.lives.end(lives, &before, &self.truth);
         self.acked.forget_lost(&self.truth);
         self.ids.forget_lost(&self.truth);

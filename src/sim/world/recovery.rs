@@ -185,7 +185,7 @@ impl World {
         let shards = (0..self.draw.shards).map(ShardId);
         let lives = shards.map(|shard| (shard, self.disk.borrow().life(shard))).collect();
         change(&mut self.disk.borrow_mut());
-        self.oracle.life_ended(&self.disk.borrow(), lives);
+        self.oracle.life_ended(&self.disk.borrow(), lives, self.draw.shards);
         self.trace.note(self.now, &[18], &[], format_args!("the server begins a new life"));
     }
 }

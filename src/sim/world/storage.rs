@@ -67,8 +67,16 @@ impl World {
         engine.disk().set_full(false, false);
         self.doom_start();
         let engine = self.engine.as_mut().expect("it was there a moment ago");
+        if engine.may_lose() {
+            self.oracle.life_ends(&self.disk.borrow());
+        }
         let mut shards = open_all(engine, placement)?;
         let reader = RealReader::new(engine.reader(), self.disk.clone());
+        let ended = engine.ended_lives();
+        if !ended.is_empty() {
+            self.oracle.life_ended(&self.disk.borrow(), ended, self.draw.shards);
+            self.trace.note(self.now, &[18], &[], format_args!("a power cut ended a life"));
+        }
         self.oracle.recovered(&self.disk.borrow(), self.draw.shards);
         let workers = (0..self.workers).map(WorkerId);
         let seats = workers.map(|worker| {
