@@ -33,6 +33,9 @@ struct Judged<T> {
     wrong: Option<String>,
     /// Acked messages may be gone, and then the log must say so.
     may_lose: bool,
+    /// The life that was found last. A process that dies before a segment carries a new life
+    /// leaves it to the next one to begin the same.
+    life: Incarnation,
     /// A row of a channel is not handed on: a defect.
     loses_row: bool,
 }
@@ -61,6 +64,7 @@ impl Engine {
             seen: BTreeSet::new(),
             wrong: None,
             may_lose: self.may_lose,
+            life: self.found[usize::from(shard.0)],
             loses_row,
         };
         let opened = scan.replay(&mut judged).map_err(|error| error.to_string())?;
@@ -96,7 +100,10 @@ impl<T: DedupTable> Judged<T> {
         if let Some(why) = &opened.read_only {
             return Some(why.clone());
         }
-        if let Some(why) = opened.raised.filter(|_| !self.may_lose) {
+        if let Some(why) = opened.raised
+            && !self.may_lose
+            && opened.incarnation != self.life
+        {
             return Some(format!("a new incarnation begins for nothing: {why:?}"));
         }
         if let Some(bad) = opened.report.checkpoints_bad.first() {

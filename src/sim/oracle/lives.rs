@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tern_core::mail::Device;
-use tern_core::placement::ShardId;
+use tern_core::placement::{Placement, ShardId};
 use tern_groupmodel::Group;
 use tern_protocol::{ChannelId, Incarnation, SendKey};
 
@@ -26,8 +26,9 @@ pub struct Lives {
 /// The end of a life.
 #[derive(Debug)]
 struct Ended {
-    /// The life of each log that ended.
+    /// The life of each log that ended; others may have gone on as they were.
     lives: BTreeMap<ShardId, Incarnation>,
+    placement: Placement,
     /// What was lost with it.
     lost: BTreeMap<(ChannelId, u64), Fact>,
     /// How far each channel went that was kept.
@@ -37,15 +38,21 @@ struct Ended {
 }
 
 impl Lives {
-    /// The lives of these logs end: of the history `before` only `after` is left.
-    pub fn end(&mut self, lives: BTreeMap<ShardId, Incarnation>, before: &Truth, after: &Truth) {
+    /// The lives of these logs of so many shards end: of the history `before` only `after` is left.
+    pub fn end(
+        &mut self,
+        (lives, shards): (BTreeMap<ShardId, Incarnation>, u16),
+        before: &Truth,
+        after: &Truth,
+    ) {
+        let placement = Placement::new(shards, 1);
         let lost = before.places().map(|(fact, _)| fact);
         let lost = lost.filter(|fact| after.get(fact.channel, fact.id).is_none());
         let lost = lost.map(|fact| ((fact.channel, fact.id), fact.clone())).collect();
         let kept = after.channels().map(|channel| (channel, after.newest(channel))).collect();
         let groups = before.groups().map(|(channel, group)| (channel, group.clone())).collect();
         self.recalled.extend(before.recalled());
-        self.ended.push(Ended { lives, lost, kept, groups });
+        self.ended.push(Ended { lives, placement, lost, kept, groups });
     }
 
     /// A group as it was when each life ended.
@@ -112,7 +119,9 @@ impl Lives {
     /// The first id of a channel that names, or may name, another message than in an earlier
     /// life: now, and as it was before each life that ended later.
     pub fn restarted_at(&self, channel: ChannelId) -> impl Iterator<Item = u64> + '_ {
-        self.ended.iter().scan(u64::MAX, move |least, end| {
+        let is_its =
+            move |end: &&Ended| end.lives.contains_key(&end.placement.shard_of_channel(channel));
+        self.ended.iter().filter(is_its).scan(u64::MAX, move |least, end| {
             *least = (end.kept.get(&channel).copied().unwrap_or(0) + 1).min(*least);
             Some(*least)
         })
@@ -130,7 +139,7 @@ mod tests {
         let (mut lives, channel) = (Lives::default(), fact(1, 1).channel);
         let first = truth(&[fact(1, 1), fact(2, 2), fact(3, 3)]);
         let kept = truth(&[fact(1, 1)]);
-        lives.end([(shard, Incarnation(1))].into(), &first, &kept);
+        lives.end(([(shard, Incarnation(1))].into(), 1), &first, &kept);
         let second = truth(&[fact(1, 1), fact(2, 7)]);
         let stood = |id, life| lives.stood(&second, (shard, channel, id), Incarnation(life));
         assert_eq!(stood(1, 1), Some(&fact(1, 1)));

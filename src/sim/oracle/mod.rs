@@ -180,7 +180,7 @@ impl Oracle {
     pub fn life_ended(&mut self, disk: &Disk, lives: BTreeMap<ShardId, Incarnation>, shards: u16) {
         let before = std::mem::take(&mut self.truth);
         self.reread(disk, shards);
-        self.lives.end(lives, &before, &self.truth);
+        self.lives.end((lives, shards), &before, &self.truth);
         self.acked.forget_lost(&self.truth);
         self.ids.forget_lost(&self.truth);
         self.keys.forget_lost(&self.truth);

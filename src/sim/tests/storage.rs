@@ -96,3 +96,17 @@ fn every_deliberate_defect_of_storage_is_noticed() {
 fn what_is_appended_at_the_end_is_judged_once() {
     must_hold(&plan(), "disk", 1_109);
 }
+
+/// Acks that wait for no sync: the power was cut, nothing whole was left of the last run, and the
+/// log did not begin a new life, for the run before had ended in order.
+#[test]
+fn a_power_cut_that_takes_a_whole_run_ends_a_life() {
+    must_hold(&plan(), "disk", 46);
+}
+
+/// The same, and a process that died before its first record: the next one began another life for
+/// nothing.
+#[test]
+fn a_life_that_nobody_used_does_not_end() {
+    must_hold(&plan(), "disk", 80_000_386);
+}
