@@ -110,3 +110,9 @@ fn a_power_cut_that_takes_a_whole_run_ends_a_life() {
 fn a_life_that_nobody_used_does_not_end() {
     must_hold(&plan(), "disk", 80_000_386);
 }
+
+/// The same, and the power cut once more while a start removed the segments that said so.
+#[test]
+fn a_life_that_was_shown_is_not_begun_again() {
+    must_hold(&plan(), "disk", 82_000_522);
+}

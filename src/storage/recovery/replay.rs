@@ -79,11 +79,11 @@ impl LogScan {
         if self.newest.durability == Durability::Process && !same_boot && !clean {
             return Some(Raised::PowerCut);
         }
-        // Only the header of a later run, which found it so, says that a shorter file is no loss.
+        // Only the next segment's header says that a shorter file is no loss.
         let last = kept.last().map(|(segment, _)| segment);
         let newest: Vec<&Segment> = last.into_iter().chain(empty).collect();
         let short = newest.iter().enumerate().any(|(index, segment)| {
-            let named = newest[index + 1..].iter().any(|later| later.header.cut != 0);
+            let named = newest.get(index + 1).is_some_and(|next| next.header.cut != 0);
             !named && (segment.file.len() as u64) < segment.header.capacity
         });
         short.then_some(Raised::Shortened)

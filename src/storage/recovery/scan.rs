@@ -102,10 +102,13 @@ pub(crate) fn segment_files(dir: &Path) -> Result<Vec<(u64, PathBuf)>, IoError> 
     Ok(paths)
 }
 
-/// Where the data of a segment ends that a checkpoint covers: at what the first mark of the next
-/// one proves. Where that can't be told, no byte of the file changes any more either.
+/// Where the data of a segment ends that a checkpoint covers: where the next one says, or at what
+/// its first mark proves. Where that can't be told, no byte of the file changes any more either.
 pub(crate) fn covered_end(segment: &Segment, next: Option<&Segment>) -> u64 {
     let proven = next.and_then(|next| {
+        if next.header.cut != 0 {
+            return Some(next.header.cut);
+        }
         next.file.populate(SEGMENT_HEADER_BYTES, SEGMENT_HEADER_BYTES + MARK_BYTES).ok()?;
         match next.parse(next.header.first()) {
             Ok((_, Content::Mark(mark))) => Some(mark.proven),

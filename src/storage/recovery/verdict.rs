@@ -74,6 +74,7 @@ pub(crate) fn judge(slots: Vec<Slot>, walks: &[Option<Walked>], origin: &Origin)
             Slot::Bad(bad) => verdict.miss(bad),
         }
     }
+    verdict.drop_unwritten(origin);
     verdict.find_covered(origin);
     verdict.proven = evidence.marked;
     verdict
@@ -235,6 +236,23 @@ impl Verdict {
             if index > 0 {
                 loss.at = base;
             }
+        }
+    }
+
+    /// A segment at the end of which nothing is left counts as empty, whatever lies dead in it: the
+    /// next run begins in its place. So the first empty one is always of the newest run, and says
+    /// which life of the log that was.
+    fn drop_unwritten(&mut self, origin: &Origin) {
+        let is_unwritten = |(segment, end): &mut (Segment, u64)| {
+            segment.header.base >= origin.at.0 && *end == segment.header.first()
+        };
+        while self.ends_well
+            && self.kept.len() > 1
+            && let Some((segment, _)) = self.kept.pop_if(is_unwritten)
+        {
+            self.next = (segment.header.number, segment.header.base);
+            self.end = self.kept.last().expect("there was more than one").1;
+            self.empty.insert(0, segment);
         }
     }
 

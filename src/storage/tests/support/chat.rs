@@ -214,6 +214,7 @@ fn append(
         if at.is_none() {
             log.commit();
             log.durable().unwrap();
+            running.storage.maintain(); // as the upkeep's own clock would, sooner or later
         }
         at.is_some()
     });
