@@ -21,7 +21,13 @@ impl Oracle {
         let (is_damaged, is_expired) =
             stands.map_or((false, false), |(_, (shard, index))| disk.is_gone(*shard, *index));
         let is_behind = self.lives.restarted_at(at.0).any(|end| at.1 >= end);
-        let may_be_gone = is_damaged || is_behind || self.lives.was_gone(at);
+        // The way to what is past its retention may end at a damaged one before it gets there.
+        let is_cut_off = is_expired
+            && (at.1..=self.truth.newest(at.0)).any(|id| {
+                let place = self.truth.get(at.0, id).map(|(_, place)| *place);
+                place.is_some_and(|(shard, index)| disk.is_gone(shard, index).0)
+            });
+        let may_be_gone = is_damaged || is_cut_off || is_behind || self.lives.was_gone(at);
         Known { wall_ms, may_be_gone, is_expired }
     }
 }

@@ -35,7 +35,8 @@ pub struct Hours {
 pub struct Known {
     /// The server's clock, in ms since 1970; 0 if it leaps.
     pub wall_ms: u64,
-    /// It is damaged, or was lost with an earlier life, or is behind where one ended.
+    /// It is damaged, or was lost with an earlier life, or is behind where one ended, or is past its
+    /// retention and behind a damaged one.
     pub may_be_gone: bool,
     /// It is past its retention.
     pub is_expired: bool,
