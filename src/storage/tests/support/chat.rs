@@ -208,15 +208,17 @@ fn append(
     links: Links,
     body: &[&[u8]],
 ) -> Offset {
-    let mut at = None;
+    let mut at = Err(AppendError::Busy);
     running.until(|| {
-        at = log.append(kind, links, body).ok();
-        if at.is_none() {
+        at = log.append(kind, links, body);
+        if at.is_err() {
             log.commit();
             log.durable().unwrap();
+        }
+        if at == Err(AppendError::Full) {
             running.storage.maintain(); // as the upkeep's own clock would, sooner or later
         }
-        at.is_some()
+        at.is_ok()
     });
     at.unwrap()
 }
