@@ -134,6 +134,8 @@ pub struct World {
     /// Spells and when each ends.
     weather: BTreeMap<Fault, u64>,
     healed_at: Option<u64>,
+    /// When that comes, in ms, unless too few messages were sent by then.
+    ends_at: u64,
     sends_left: u64,
     /// Groups that have an id, and how many were asked for.
     groups: Vec<ChannelId>,
@@ -214,6 +216,7 @@ impl World {
             wire_at: None,
             weather: BTreeMap::new(),
             healed_at: None,
+            ends_at: draw.chaos_ms,
             sends_left: draw.sends,
             groups: Vec::new(),
             groups_made: 0,
@@ -247,7 +250,7 @@ impl World {
         let first = self.chaos.between(0, 5_000);
         self.agenda.add(first, Happening::Blow);
         self.agenda.add(self.chaos.between(0, 1_000), Happening::Send);
-        self.agenda.add(self.draw.chaos_ms, Happening::Heal);
+        self.agenda.add(self.ends_at, Happening::Heal);
     }
 
     /// A new phone, which starts soon.
@@ -333,7 +336,7 @@ impl World {
             Happening::App(install, generation, act) => self.act(install, generation, act),
             Happening::Send => self.send_something(),
             Happening::Blow => self.blow(),
-            Happening::Heal => self.heal(),
+            Happening::Heal => self.heal_or_go_on(),
             Happening::Look => self.look(),
         }
     }

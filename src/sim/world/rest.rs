@@ -16,9 +16,34 @@ const DEAD_PERCENT: u64 = 20;
 /// that could make up for what was lost before.
 const SENDS_PERCENT: u64 = 50;
 
+/// Messages that are sent on a bad day at least, or all where the plan has fewer: what makes a
+/// seed worth its time.
+const SENDS_LEAST: u64 = 200;
+
+/// For how long a bad day goes on that had fewer, in ms, and for how long at most.
+const GOES_ON_MS: u64 = 60_000;
+const GOES_ON_MS_MAX: u64 = 30 * GOES_ON_MS;
+
 impl World {
+    /// The bad day is over, unless too little was said in it: then who is away comes back, and it
+    /// goes on for some time.
+    pub(super) fn heal_or_go_on(&mut self) {
+        let longest = self.draw.chaos_ms + GOES_ON_MS_MAX;
+        let sent = self.draw.sends - self.sends_left;
+        if sent >= SENDS_LEAST.min(self.draw.sends) || self.ends_at >= longest {
+            return self.heal();
+        }
+        self.ends_at = self.now + GOES_ON_MS;
+        for install in 0..self.installs.len() {
+            self.installs[install].away_until = 0;
+            let when = self.now + self.chaos.between(0, 1_000);
+            self.agenda.add(when, Happening::DeviceStarts(install));
+        }
+        self.agenda.add(self.ends_at, Happening::Heal);
+    }
+
     /// Everything that goes wrong ends here.
-    pub(super) fn heal(&mut self) {
+    fn heal(&mut self) {
         self.trace.note(self.now, &[16], &[], format_args!("everything heals"));
         self.healed_at = Some(self.now);
         self.weather.clear();

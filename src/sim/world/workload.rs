@@ -60,7 +60,7 @@ impl World {
                 self.send_one(install);
             }
         }
-        let left_ms = self.draw.chaos_ms.saturating_sub(self.now);
+        let left_ms = self.ends_at.saturating_sub(self.now);
         let gap_ms = left_ms * BURST_MAX / 2 / self.sends_left.max(1);
         // Where nobody can send, time goes on all the same.
         let wait_ms = self.work.between(0, gap_ms).max(u64::from(able.is_empty()));
