@@ -23,8 +23,9 @@ use crate::log::Log;
 use crate::mail::Device;
 use crate::time::Mono;
 
-/// For how long a refusal is remembered, in ms: a connection that is silent for 90 s is gone, and
-/// what is on its way through the server takes seconds.
+/// For how long a refusal is remembered after it was said last, or somewhat longer, in ms: a
+/// connection that is silent for 90 s is gone, and what is on its way through the server takes
+/// seconds.
 const REMEMBERED_MS: u64 = 120_000;
 
 /// Refusals that one shard remembers: some 4 MB. A device has as many as it may have sends under
@@ -37,18 +38,28 @@ const RETRY_AFTER_MS: u32 = 5_000;
 /// The refusals of a shard.
 #[derive(Default)]
 pub(super) struct Refused {
-    by_device: FxHashMap<Device, VecDeque<(SendKey, Refusal)>>,
-    /// When each is forgotten, oldest first; those already gone are passed over.
+    by_device: FxHashMap<Device, VecDeque<Known>>,
+    /// When each may be forgotten, oldest first; those already gone are passed over.
     deadlines: VecDeque<(Mono, Device, SendKey)>,
     count: usize,
 }
 
+/// One refusal.
+struct Known {
+    key: SendKey,
+    refusal: Refusal,
+    /// When it was said last.
+    said: Mono,
+}
+
 impl Refused {
-    /// How this key was refused.
+    /// How this key was refused, which is said again.
     pub(super) fn get(&mut self, now: Mono, device: Device, key: SendKey) -> Option<Refusal> {
         self.forget_old(now);
-        let known = self.by_device.get(&device).filter(|_| !mutant!(RefusalForgotten))?;
-        known.iter().find(|(refused, _)| *refused == key).map(|(_, refusal)| *refusal)
+        let known = self.by_device.get_mut(&device).filter(|_| !mutant!(RefusalForgotten))?;
+        let known = known.iter_mut().find(|known| known.key == key)?;
+        known.said = now;
+        Some(known.refusal)
     }
 
     /// Remembers a refusal; says whether there was room.
@@ -64,7 +75,7 @@ impl Refused {
         if self.count >= REMEMBERED_MAX || self.deadlines.len() >= 2 * REMEMBERED_MAX {
             return false;
         }
-        known.push_back((key, refusal));
+        known.push_back(Known { key, refusal, said: now });
         self.count += 1;
         self.deadlines.push_back((now.after_ms(REMEMBERED_MS), device, key));
         true
@@ -73,7 +84,13 @@ impl Refused {
     fn forget_old(&mut self, now: Mono) {
         while let Some((_, device, key)) = self.deadlines.pop_front_if(|(at, ..)| *at <= now) {
             let Some(known) = self.by_device.get_mut(&device) else { continue };
-            self.count -= usize::from(known.pop_front_if(|(first, _)| *first == key).is_some());
+            let Some(index) = known.iter().position(|known| known.key == key) else { continue };
+            if known[index].said.after_ms(REMEMBERED_MS) > now {
+                self.deadlines.push_back((now.after_ms(REMEMBERED_MS), device, key));
+                continue; // it was said again meanwhile
+            }
+            known.remove(index);
+            self.count -= 1;
             if known.is_empty() {
                 self.by_device.remove(&device);
             }
@@ -121,12 +138,27 @@ mod tests {
         let mut refused = Refused::default();
         assert!(refused.remember(Mono(5), DEVICE, key(1), REFUSAL));
         assert!(refused.remember(Mono(6), DEVICE, key(2), REFUSAL));
-        assert_eq!(refused.get(Mono(6), DEVICE, key(1)), Some(REFUSAL));
+        assert_eq!(refused.get(Mono(5), DEVICE, key(1)), Some(REFUSAL));
         assert_eq!(refused.get(Mono(6), DEVICE, key(3)), None);
         assert!(refused.remember(Mono(5 + REMEMBERED_MS), DEVICE, key(3), REFUSAL));
         let left = [1, 2, 3]
             .map(|counter| refused.get(Mono(5 + REMEMBERED_MS), DEVICE, key(counter)).is_some());
         assert_eq!((left, refused.count), ([false, true, true], 2));
+    }
+
+    #[test]
+    fn what_is_said_again_is_remembered_from_then_on() {
+        let mut refused = Refused::default();
+        assert!(refused.remember(Mono(0), DEVICE, key(1), REFUSAL));
+        assert!(refused.remember(Mono(1), DEVICE, key(2), REFUSAL));
+        let [again, late] = [REMEMBERED_MS - 1, 2 * REMEMBERED_MS - 2].map(Mono);
+        for now in [again, late] {
+            assert_eq!(refused.get(now, DEVICE, key(1)), Some(REFUSAL), "{now:?}");
+        }
+        assert_eq!(refused.get(late, DEVICE, key(2)), None);
+        assert_eq!((refused.count, refused.deadlines.len()), (1, 1));
+        refused.forget_old(Mono(5 * REMEMBERED_MS));
+        assert_eq!((refused.count, refused.by_device.len(), refused.deadlines.len()), (0, 0, 0));
     }
 
     #[test]

@@ -283,6 +283,13 @@ fn what_is_asked_too_early_is_told_later() {
     must_hold(&Plan::everyday(), "everyday", 60_009_836);
 }
 
+/// A refusal was forgotten two minutes after it was said first, though copies of its send still
+/// came; then a late one was appended behind younger ones.
+#[test]
+fn a_refusal_is_remembered_while_copies_come() {
+    must_hold(&Plan::everyday(), "everyday", 130_004_709);
+}
+
 fn with_packets() -> Plan {
     Plan { depth: Depth::Quic, ..Plan::everyday() }
 }
