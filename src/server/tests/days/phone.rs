@@ -179,7 +179,7 @@ async fn with_10_to_30_percent_loss_every_acked_message_is_shown_once_in_order_e
     let figures = server.figures();
     let (doubled, repaired) = (figures.get("pushes_doubled"), figures.get("pushes_repaired"));
     println!("TEST loss pushes={} doubled={doubled} repaired={repaired}", figures.get("pushes"));
-    // Few lose both copies, in some runs none; the worker's own tests bring such a push.
+    // Few lose both copies, in some runs none; the simulator's seeds over QUIC bring such a push.
     assert!(doubled > 0, "single pushes left twice");
     server.stop();
 }
