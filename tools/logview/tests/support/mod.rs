@@ -47,6 +47,7 @@ pub struct Run {
 /// Storage that has the folder.
 pub struct Live {
     pub storage: Storage,
+    lock: PathBuf,
     log: MappedLog,
     table: ShmTable,
     rung: Receiver<()>,
@@ -129,7 +130,15 @@ impl Rig {
         let mut scan = storage.scan_shard(SHARD).unwrap();
         let (table, _) = scan.attach_table().unwrap();
         let log = scan.replay(&mut Nobody).unwrap().log;
-        let mut live = Live { storage, log, table, rung, sent: Vec::new(), entry: None };
+        let mut live = Live {
+            storage,
+            lock: self.path().join("lock"),
+            log,
+            table,
+            rung,
+            sent: Vec::new(),
+            entry: None,
+        };
         live.send(messages);
         live
     }
@@ -258,8 +267,13 @@ impl Live {
 
     /// Ends in order.
     pub fn close(self) {
+        let lock = self.lock;
         drop(self.log);
         self.storage.shutdown();
+        // A program that another test is about to start has the lock for a moment, until its exec.
+        while File::open(&lock).unwrap().try_lock().is_err() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Ends as `kill -9` would.
