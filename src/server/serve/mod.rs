@@ -35,6 +35,7 @@ use std::time::{Duration, Instant};
 
 use tern_core::placement::Placement;
 
+pub use self::descriptors::TooFew;
 use self::live::{ColdReads, Live, Questions};
 pub use self::logs::LogsError;
 use self::logs::{LogFolder, Logs, Machine, OpenLogs};
@@ -121,6 +122,8 @@ pub enum ServeError {
     Control(ControlError),
     /// The logs.
     Logs(LogsError),
+    /// Files that this process may open.
+    Descriptors(TooFew),
     /// A resource of the system.
     System(io::Error),
     /// None: it was told to stop before it was ready.
@@ -137,7 +140,11 @@ impl ServeError {
             Self::Bind(error) => matches!(error, BindError::InUse(_)),
             Self::Logs(error) => error.is_in_use(),
             Self::Taken(_) => true,
-            Self::Tls(_) | Self::Control(_) | Self::System(_) | Self::Stopped(_) => false,
+            Self::Tls(_)
+            | Self::Control(_)
+            | Self::Descriptors(_)
+            | Self::System(_)
+            | Self::Stopped(_) => false,
         }
     }
 }
@@ -150,6 +157,7 @@ impl fmt::Display for ServeError {
             Self::Tls(error) => error.fmt(f),
             Self::Control(error) => error.fmt(f),
             Self::Logs(error) => error.fmt(f),
+            Self::Descriptors(error) => error.fmt(f),
             Self::System(error) => {
                 let advice = descriptors::advice(error).map(|words| format!("; {words}"));
                 let advice = advice.unwrap_or_default();
@@ -185,6 +193,7 @@ from! {
     TlsError => Tls;
     ControlError => Control;
     LogsError => Logs;
+    TooFew => Descriptors;
     io::Error => System;
 }
 
@@ -197,6 +206,7 @@ pub fn run(options: &Options, mut tell: impl FnMut(Event)) -> Result<(), ServeEr
     tern_storage::guard_mappings()?;
     descriptors::raise()?;
     let ground = Ground::take(options)?;
+    descriptors::suffice(ground.placement)?;
     tell(Event::Plan(ground.plan()));
     let server = match Running::start(ground, options, &mut tell) {
         Err(ServeError::Stopped(why)) => {

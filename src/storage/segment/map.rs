@@ -60,8 +60,9 @@ impl SettledFile {
     }
 
     /// Closes the file: nobody will write to it any more. What was settled can be read as before.
-    pub(crate) fn close(&self) {
-        *self.lock() = None;
+    /// Whether it was open.
+    pub(crate) fn close(&self) -> bool {
+        self.lock().take().is_some()
     }
 
     /// Bytes that the file has on the disk.

@@ -208,7 +208,20 @@ impl Preparer {
         };
         let segment = Arc::new(segment);
         self.shared.publish(Arc::clone(&segment));
+        self.close_full();
         self.shared.spare.push(segment).expect("there was no spare, and nobody else makes one");
+    }
+
+    /// Closes the files that nobody will write to or sync any more, newest first, so that a shard
+    /// has a few open however fast it fills them.
+    fn close_full(&self) {
+        let (list, proven) = (self.shared.segments.load(), self.shared.proven());
+        let full = list.0.windows(2).rev().filter(|pair| proven > pair[1].header.first());
+        for pair in full {
+            if !pair[0].file.close() {
+                break;
+            }
+        }
     }
 
     /// Cuts the segment that recovery ended, now that the cut is durable in the next one.

@@ -311,7 +311,7 @@ impl Keeper {
         }
     }
 
-    /// Gives back the end of sealed segments that was never written, and closes their files.
+    /// Gives back the end of sealed segments that was never written.
     fn trim(&self, state: &mut State) -> Result<(), IoError> {
         let list = self.shared.segments.load_full();
         let sealed = self.kept().iter().filter(|segment| segment.sealed).count();
@@ -325,7 +325,6 @@ impl Keeper {
                 segment.cut(&*self.disk, len).naming("cut", &segment.path)?;
                 self.limits.release(&self.shared, before - len);
             }
-            segment.file.close();
             state.trimmed = segment.header.number;
         }
         Ok(())
