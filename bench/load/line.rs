@@ -40,6 +40,17 @@ pub enum Datagrams {
     Doubled,
 }
 
+impl Datagrams {
+    /// What the server's option `datagrams` says for the same in its direction.
+    pub fn server_option(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Single => "single",
+            Self::Doubled => "on",
+        }
+    }
+}
+
 /// Within what time a device whose connection was lost connects again, after this many attempts
 /// that failed.
 pub fn return_within(attempts: u32) -> Duration {

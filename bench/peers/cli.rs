@@ -11,6 +11,7 @@ use tern_bench::system::{Cores, Plan};
 use crate::peer::{Certificate, Peer, Places, Site, all};
 use crate::report::{Report, write_table};
 use crate::scenario::Scenario;
+use crate::scenario::loss::Path;
 use crate::scenario::{idle, kill, latency, loss, throughput};
 
 /// The same load on Tern and on other systems.
@@ -73,6 +74,9 @@ struct Arguments {
     /// Only these systems
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
+    /// On bad paths, also Tern with its other carriers of messages
+    #[arg(long)]
+    carriers: bool,
     /// Only these scenarios
     #[arg(long, value_enum, value_delimiter = ',')]
     scenario: Vec<Kind>,
@@ -107,9 +111,10 @@ struct Sizes {
     /// Seconds over each bad path
     #[arg(long, default_value_t = 60.0)]
     loss_seconds: f64,
-    /// Bad paths, as MS:PERCENT: the round trip, and what is lost each way
+    /// Bad paths, as MS:PERCENT: the round trip, and what is lost each way; with :MS behind it
+    /// losses come in bursts of that mean length
     #[arg(long, value_name = "MS:PERCENT", value_delimiter = ',', default_value = "350:3.5,100:20", value_parser = path)]
-    paths: Vec<(u64, f64)>,
+    paths: Vec<Path>,
     /// Sessions that say nothing
     #[arg(long, default_value_t = 1_000)]
     sessions: usize,
@@ -136,12 +141,16 @@ const KILL_SECONDS: (f64, f64) = (4.0, 8.0);
 /// Halvings of the gap between rates: to within a sixteenth.
 const HALVINGS: u32 = 4;
 
-fn path(text: &str) -> Result<(u64, f64), String> {
-    let wrong = || "write it as MS:PERCENT, for instance 350:3.5".to_owned();
-    let (rtt, loss) = text.split_once(':').ok_or_else(wrong)?;
-    match (rtt.parse(), loss.parse::<f64>()) {
-        (Ok(rtt), Ok(loss)) if (0.0..100.0).contains(&loss) => Ok((rtt, loss)),
-        _ => Err(wrong()),
+fn path(text: &str) -> Result<Path, String> {
+    let wrong = || "write it as MS:PERCENT or MS:PERCENT:MS, for instance 350:3.5".to_owned();
+    let mut parts = text.split(':');
+    let rtt_ms = parts.next().and_then(|ms| ms.parse().ok()).ok_or_else(wrong)?;
+    let loss = parts.next().and_then(|percent| percent.parse::<f64>().ok());
+    let loss_percent = loss.filter(|loss| (0.0..100.0).contains(loss)).ok_or_else(wrong)?;
+    let burst_ms = parts.next().map(|ms| ms.parse().map_err(|_| wrong())).transpose()?;
+    match (parts.next(), burst_ms) {
+        (Some(_), _) | (_, Some(0)) => Err(wrong()),
+        _ => Ok(Path { rtt_ms, loss_percent, burst_ms }),
     }
 }
 
@@ -189,6 +198,11 @@ fn compare(arguments: &Arguments) -> Result<(), BenchError> {
     let data = arguments.data.clone().unwrap_or_else(|| arguments.out.clone());
     let data = data.canonicalize().tried(format!("find {}", data.display()))?;
     for scenario in scenarios(arguments) {
+        let found: Vec<&Found> =
+            found.iter().filter(|found| is_in(&*found.peer, &scenario, arguments)).collect();
+        if found.is_empty() {
+            continue;
+        }
         let cores = if arguments.unpinned { None } else { Some(Cores::divide()?) };
         let plan = Plan { tern: PathBuf::new(), data: data.clone(), options: Vec::new(), cores };
         let site = Site { plan, certificate: Certificate::new()? };
@@ -221,6 +235,14 @@ fn find(arguments: &Arguments) -> Result<Vec<Found>, BenchError> {
     Ok(found)
 }
 
+/// Whether a system takes part: one that only tells carriers apart does so on bad paths, and
+/// where it is asked for.
+fn is_in(peer: &dyn Peer, scenario: &Scenario, arguments: &Arguments) -> bool {
+    !peer.is_a_carrier()
+        || arguments.only.iter().any(|name| name == peer.name())
+        || (arguments.carriers && matches!(scenario, Scenario::Loss(_)))
+}
+
 /// What was asked for, in its order.
 fn scenarios(arguments: &Arguments) -> Vec<Scenario> {
     let Sizes { bytes, pairs, rate, seconds, .. } = arguments.sizes;
@@ -232,9 +254,9 @@ fn scenarios(arguments: &Arguments) -> Vec<Scenario> {
         all.push(Scenario::Latency(latency::Latency { pairs, rate, seconds, bytes }));
     }
     if is_asked(Kind::Loss) {
-        all.extend(sizes.paths.iter().map(|&(rtt_ms, loss_percent)| {
+        all.extend(sizes.paths.iter().map(|&path| {
             let (rate_each, seconds) = (LOSS_RATE_EACH, sizes.loss_seconds);
-            Scenario::Loss(loss::Loss { rtt_ms, loss_percent, pairs, rate_each, seconds, bytes })
+            Scenario::Loss(loss::Loss { path, pairs, rate_each, seconds, bytes })
         }));
     }
     if is_asked(Kind::Kill) {
@@ -256,12 +278,12 @@ fn scenarios(arguments: &Arguments) -> Vec<Scenario> {
 /// All rounds of a scenario; reports are written after each.
 fn measure(
     scenario: &Scenario,
-    found: &[Found],
+    found: &[&Found],
     site: &Site,
     arguments: &Arguments,
 ) -> Result<(), BenchError> {
     let pinned = site.plan.cores.is_some();
-    let new = |found: &Found| {
+    let new = |found: &&Found| {
         Report::new(scenario, &*found.peer, &found.program, &site.plan.data, pinned)
     };
     let mut reports: Vec<Report<'_>> = found.iter().map(new).collect();
@@ -281,7 +303,7 @@ fn measure(
 /// One round: each system in its turn, another one first each time, or all at once.
 fn round_of(
     scenario: &Scenario,
-    found: &[Found],
+    found: &[&Found],
     site: &Site,
     seed: u64,
     round: usize,
@@ -301,7 +323,7 @@ fn round_of(
     }
     let mut outcomes: Vec<(usize, _)> = (0..found.len())
         .map(|place| (place + round) % found.len())
-        .map(|index| (index, run(&found[index])))
+        .map(|index| (index, run(found[index])))
         .collect();
     outcomes.sort_by_key(|(index, _)| *index);
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
@@ -319,7 +341,11 @@ mod tests {
 
     #[test]
     fn paths_are_pairs() {
-        assert_eq!(path("350:3.5"), Ok((350, 3.5)));
-        assert!(path("350").is_err() && path("100:100").is_err());
+        let plain = Path { rtt_ms: 350, loss_percent: 3.5, burst_ms: None };
+        assert_eq!(path("350:3.5"), Ok(plain));
+        assert_eq!(path("350:3.5:200"), Ok(Path { burst_ms: Some(200), ..plain }));
+        for wrong in ["350", "100:100", "100:5:0", "100:5:1:1", "100:5:"] {
+            assert!(path(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -29,16 +29,7 @@ pub enum Carrier {
 }
 
 impl Carrier {
-    /// What the server is told.
-    fn server_option(self) -> &'static str {
-        match self {
-            Self::Streams => "off",
-            Self::Datagrams => "single",
-            Self::Doubled => "on",
-        }
-    }
-
-    /// What the devices do.
+    /// What server and devices do.
     fn datagrams(self) -> Datagrams {
         match self {
             Self::Streams => Datagrams::Off,
@@ -93,7 +84,7 @@ impl Loss {
 
     pub(super) fn server_options(&self) -> Vec<(String, String)> {
         let mut options = self.talk().server_options();
-        options.push(("datagrams".to_owned(), self.carrier.server_option().to_owned()));
+        options.push(("datagrams".to_owned(), self.carrier.datagrams().server_option().to_owned()));
         options
     }
 

@@ -27,7 +27,8 @@ pub struct Tern {
 }
 
 impl Tern {
-    /// These users' devices, to come to `server`, whose certificate has this SHA-256.
+    /// These users' devices, to come to `server`, whose certificate has this SHA-256; `datagrams`
+    /// is how they send.
     ///
     /// # Errors
     /// When there is no socket to be had.
@@ -35,6 +36,7 @@ impl Tern {
         server: SocketAddr,
         pin: [u8; 32],
         identities: Vec<Identity>,
+        datagrams: Datagrams,
         seed: u64,
     ) -> Result<Self, BenchError> {
         let swarm = Swarm::new(Approach {
@@ -42,7 +44,7 @@ impl Tern {
             pin,
             sources: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
             weather: None,
-            datagrams: Datagrams::Doubled,
+            datagrams,
             returns: true,
             tickets: Tickets::None,
             seed,

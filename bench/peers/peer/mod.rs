@@ -53,6 +53,11 @@ pub trait Peer: Sync {
         Protocol::Tcp
     }
 
+    /// Whether it is another one of these systems and only carries messages in another way.
+    fn is_a_carrier(&self) -> bool {
+        false
+    }
+
     /// Where its program is, if it is there.
     fn find(&self, places: &Places) -> Option<PathBuf>;
 
@@ -143,6 +148,8 @@ pub fn all() -> Vec<Box<dyn Peer>> {
         Box::new(nats::SYNCED),
         Box::new(redis::Redis),
         Box::new(tern::TERN_LATER),
+        Box::new(tern::TERN_STREAMS),
+        Box::new(tern::TERN_SINGLE),
         Box::new(mosquitto::Mosquitto),
         Box::new(rumqttd::Rumqttd),
         Box::new(nats::DEFAULT),

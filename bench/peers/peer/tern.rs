@@ -1,11 +1,12 @@
-//! Tern, twice: with every message on the disk before its answer, and with every message in the
-//! page cache.
+//! Tern, with every message on the disk before its answer, and with every message in the page
+//! cache; the latter also with each of the carriers that messages can have.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use tern_badlink::Protocol;
 use tern_bench::error::BenchError;
+use tern_bench::load::Datagrams;
 use tern_bench::measure::process::Process;
 use tern_bench::system::{self, Plan};
 
@@ -21,6 +22,9 @@ pub struct Tern {
     setup: &'static str,
     /// `--durability`.
     durability: &'static str,
+    carrier: Datagrams,
+    /// Whether it stands here for its carrier alone.
+    is_a_carrier: bool,
 }
 
 /// With every message on the disk before its answer: the default.
@@ -31,6 +35,8 @@ pub const TERN: Tern = Tern {
     setup: "QUIC; `durability=disk` as by default, no limit of messages a second; messages also go \
             to the sender's own devices, as a chat wants them, which counts as no delivery",
     durability: "disk",
+    carrier: Datagrams::Doubled,
+    is_a_carrier: false,
 };
 
 /// With every message in the page cache before its answer.
@@ -40,6 +46,29 @@ pub const TERN_LATER: Tern = Tern {
     promise: Promise::Later,
     setup: "QUIC; `durability=process`: an answer survives `kill -9` and not a power cut",
     durability: "process",
+    carrier: Datagrams::Doubled,
+    is_a_carrier: false,
+};
+
+/// Messages on the ordered stream alone.
+pub const TERN_STREAMS: Tern = Tern {
+    name: "tern-process-streams",
+    title: "Tern, durability=process, by stream",
+    setup: "the same; messages go by the one ordered stream, which QUIC repairs",
+    carrier: Datagrams::Off,
+    is_a_carrier: true,
+    ..TERN_LATER
+};
+
+/// Messages by one datagram each, repaired by stream.
+pub const TERN_SINGLE: Tern = Tern {
+    name: "tern-process-datagrams",
+    title: "Tern, durability=process, by datagram",
+    setup: "the same; single messages go by one datagram, and what is not acknowledged in 5/4 of a \
+            round trip and 30 ms by stream",
+    carrier: Datagrams::Single,
+    is_a_carrier: true,
+    ..TERN_LATER
 };
 
 /// Limits of a device, as good as none: the others have none.
@@ -66,6 +95,10 @@ impl Peer for Tern {
         Protocol::Udp
     }
 
+    fn is_a_carrier(&self) -> bool {
+        self.is_a_carrier
+    }
+
     fn find(&self, places: &Places) -> Option<PathBuf> {
         let named = places.tern.clone().or_else(|| Some(places.beside.join("tern")));
         named.filter(|file| file.is_file())
@@ -76,17 +109,19 @@ impl Peer for Tern {
     }
 
     fn start(&self, program: &Path, site: &Site) -> Result<Box<dyn Server>, BenchError> {
-        let options = [("durability", self.durability)].into_iter().chain(LIMITS);
+        let own = [("durability", self.durability), ("datagrams", self.carrier.server_option())];
+        let options = own.into_iter().chain(LIMITS);
         let options = options.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let plan = Plan { tern: program.to_owned(), options, ..site.plan.clone() };
         let server = system::Server::start(&plan)?;
-        Ok(Box::new(Running { server, plan }))
+        Ok(Box::new(Running { server, plan, carrier: self.carrier }))
     }
 }
 
 struct Running {
     server: system::Server,
     plan: Plan,
+    carrier: Datagrams,
 }
 
 impl Server for Running {
@@ -105,7 +140,8 @@ impl Server for Running {
         seed: u64,
     ) -> Result<Box<dyn Load>, BenchError> {
         let identities = self.server.add_users(devices)?;
-        Ok(Box::new(client::tern::Tern::new(address, self.server.pin(), identities, seed)?))
+        let pin = self.server.pin();
+        Ok(Box::new(client::tern::Tern::new(address, pin, identities, self.carrier, seed)?))
     }
 
     fn kill(&mut self) -> Result<(), BenchError> {

@@ -157,7 +157,9 @@ impl Kept {
         match (&*text("name"), &self.scenario["rtt_ms"], &self.scenario["loss_percent"]) {
             ("loss", Value::Number(rtt), Value::Number(loss)) => {
                 let loss = loss.as_f64().unwrap_or_default();
-                format!("{rtt} ms, {loss} % lost each way")
+                let bursts = self.scenario["burst_ms"].as_u64();
+                let bursts = bursts.map(|ms| format!(" in bursts of {ms} ms")).unwrap_or_default();
+                format!("{rtt} ms, {loss} % lost each way{bursts}")
             }
             (name, ..) => name.to_owned(),
         }

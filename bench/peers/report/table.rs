@@ -45,12 +45,19 @@ const LATENCY: [Column; 7] = [
 ];
 
 /// Over a bad path.
-const LOSS: [Column; 5] = [
+const LOSS: [Column; 6] = [
     column("send to receive p50, ms", "send to receive", "p50", 1e3, false),
     column("p99, ms", "send to receive", "p99", 1e3, true),
     column("p99.9, ms", "send to receive", "p99.9", 1e3, false),
     column("send to ack p99, ms", "send to ack", "p99", 1e3, false),
     column("packets lost, %", "path", "packets lost", 1.0, false),
+    column(
+        "bytes a message, both ways",
+        "path",
+        "bytes per message, connecting included",
+        1.0,
+        false,
+    ),
 ];
 
 /// A server that dies.

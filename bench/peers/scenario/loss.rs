@@ -8,19 +8,47 @@ use tern_badlink::{Figures, Protocol};
 use tern_bench::error::BenchError;
 use tern_bench::report::{Figure, Run};
 use tern_netmodel::Conditions;
+use tern_netmodel::conditions::Bursts;
 
 use super::link::Link;
 use super::talk::Talk;
 use super::{connect, watch};
 use crate::peer::Server;
 
-/// Its numbers.
-#[derive(Clone, Debug, Serialize)]
-pub struct Loss {
+/// A bad path.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct Path {
     /// There and back, in ms.
     pub rtt_ms: u64,
     /// Packets in a hundred that are lost, each way.
     pub loss_percent: f64,
+    /// How long a time in which all are lost lasts on average, in ms; `None`: each is lost for
+    /// itself.
+    pub burst_ms: Option<u64>,
+}
+
+impl Path {
+    /// One direction of it.
+    fn conditions(&self) -> Conditions {
+        let clear = Conditions::clear(self.rtt_ms / 2);
+        let Self { loss_percent, .. } = *self;
+        match self.burst_ms.filter(|_| loss_percent > 0.0) {
+            None => Conditions { loss_percent, ..clear },
+            Some(bad_ms) => {
+                let good_ms = (bad_ms as f64 * (100.0 - loss_percent) / loss_percent) as u64;
+                let bursts = Bursts { good_ms, bad_ms, loss_percent: 100.0 };
+                Conditions { bursts: Some(bursts), ..clear }
+            }
+        }
+    }
+}
+
+/// Its numbers.
+#[derive(Clone, Debug, Serialize)]
+pub struct Loss {
+    /// Where.
+    #[serde(flatten)]
+    pub path: Path,
     /// Pairs of devices.
     pub pairs: usize,
     /// Messages a second of each pair.
@@ -40,7 +68,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 impl Loss {
     /// Its name in files.
     pub fn label(&self) -> String {
-        format!("loss-{}ms-{}", self.rtt_ms, self.loss_percent)
+        let Path { rtt_ms, loss_percent, burst_ms } = self.path;
+        let bursts = burst_ms.map(|ms| format!("-bursts-{ms}ms")).unwrap_or_default();
+        format!("loss-{rtt_ms}ms-{loss_percent}{bursts}")
     }
 
     fn talk(&self, seed: u64) -> Talk {
@@ -61,13 +91,7 @@ impl Loss {
         carrier: Protocol,
         seed: u64,
     ) -> Result<Run, BenchError> {
-        let conditions = Conditions {
-            delay_ms: self.rtt_ms / 2,
-            loss_percent: self.loss_percent,
-            keeps_order: true,
-            ..Conditions::default()
-        };
-        let link = Link::open(server.address(), carrier, conditions, seed)?;
+        let link = Link::open(server.address(), carrier, self.path.conditions(), seed)?;
         let mut load = server.load(link.address(), 2 * self.pairs, seed)?;
         connect(&mut *load, 2 * self.pairs)?;
         let (talk, start) = (self.talk(seed), Instant::now());
@@ -77,15 +101,15 @@ impl Loss {
         let mut figures = talked.to_ack.figures("send to ack");
         figures.extend(talked.to_receive.figures("send to receive"));
         figures.extend(talked.ledger.figures());
-        figures.extend(path(&link.close(), talked.ledger.sent()));
+        figures.extend(carried(&link.close(), talked.ledger.sent()));
         figures.extend(used.disturbance());
-        let kind = format!("{} ms, {} % lost", self.rtt_ms, self.loss_percent);
+        let kind = format!("{} ms, {} % lost", self.path.rtt_ms, self.path.loss_percent);
         Ok(Run { figures, curves: talked.curves(&kind) })
     }
 }
 
 /// What the link did.
-fn path(figures: &Figures, sent: u64) -> Vec<Figure> {
+fn carried(figures: &Figures, sent: u64) -> Vec<Figure> {
     let (up, down) = (figures.up, figures.down);
     let offered = up.offered + down.offered;
     let lost = 100.0 * (up.lost + down.lost) as f64 / offered.max(1) as f64;
