@@ -6,6 +6,8 @@
 //! - [`steering`]: the rule "first byte of the destination connection id, modulo workers", as
 //!   code and as the generator of ids that obey it.
 //! - [`frames`]: the control stream cut into frames.
+//! - [`session`]: TLS of a connection, let go when the handshake is over.
+//! - [`keys`]: the keys of packets, folded while nobody talks.
 //!
 //! Nothing here holds a connection, reads a clock or opens a file; keys are arguments.
 #![forbid(unsafe_code)]
@@ -13,6 +15,8 @@
 pub mod steering;
 
 pub mod arrivals;
+pub mod keys;
+pub mod session;
 pub mod settings;
 
 pub mod frames;

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn_proto::crypto::rustls::QuicServerConfig;
 use quinn_proto::{
     EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
 };
@@ -17,6 +16,7 @@ use tern_core::placement::WorkerId;
 use tern_protocol::limits::{FRAME_BYTES_MAX, MISSED_BEATS_MAX};
 
 use crate::arrivals::ListeningConfig;
+use crate::session::{BriefTls, QUIC_VERSION};
 use crate::steering::WorkerIds;
 
 /// Bytes of the key that seals Retry and address tokens.
@@ -205,8 +205,8 @@ pub fn server(
     keys: &TransportKeys,
     tls: Arc<rustls::ServerConfig>,
 ) -> ServerConfig {
-    let crypto = QuicServerConfig::try_from(tls).expect("the server's provider has AES-128-GCM");
-    server_over(settings, keys, Arc::new(crypto))
+    let crypto = BriefTls::new(tls).expect("the server's provider has AES-128-GCM");
+    server_over(settings, keys, crypto)
 }
 
 /// The same over any cryptography.
@@ -248,7 +248,7 @@ pub fn endpoint_over(
     let mut config = EndpointConfig::new(Arc::new(keys.reset_key()));
     config
         .cid_generator(move || Box::new(ids()))
-        .supported_versions(vec![1]) // QUIC v1
+        .supported_versions(vec![QUIC_VERSION])
         .grease_quic_bit(true)
         .min_reset_interval(RESET_INTERVAL)
         .rng_seed(None) // from the system

@@ -7,10 +7,10 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustls::CipherSuite;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tern_protocol::limits::ALPN;
+use tern_quic::keys;
 
 /// Tickets that a client gets for later resumption (142 µs of CPU instead of 212 a handshake).
 /// One: a device resumes one connection after another, and each ticket costs a datagram's room.
@@ -50,21 +50,9 @@ impl std::error::Error for TlsError {
 }
 
 /// The cryptography of this server: AES-128-GCM before ChaCha20 (a phone without AES instructions
-/// asks for the latter by itself), and no AES-256, which costs more and protects nothing more
-/// here.
+/// asks for the latter by itself), with keys that rest folded.
 pub fn provider() -> CryptoProvider {
-    let mut provider = ring::default_provider();
-    provider.cipher_suites.retain(|suite| {
-        matches!(
-            suite.suite(),
-            CipherSuite::TLS13_AES_128_GCM_SHA256 | CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
-        )
-    });
-    provider.cipher_suites.sort_by_key(|suite| match suite.suite() {
-        CipherSuite::TLS13_AES_128_GCM_SHA256 => 0,
-        _ => 1,
-    });
-    provider
+    CryptoProvider { cipher_suites: keys::suites(), ..ring::default_provider() }
 }
 
 /// The TLS settings of all workers. With `key_log`, the secrets of every connection are appended
@@ -144,7 +132,7 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustls::KeyLog as _;
+    use rustls::{CipherSuite, KeyLog as _};
 
     #[test]
     fn aes_128_comes_first_and_aes_256_not_at_all() {
