@@ -25,7 +25,8 @@ use crate::time::Mono;
 pub(crate) struct Front<R> {
     pub(super) id: WorkerId,
     pub(super) reader: R,
-    pub(super) sessions: FxHashMap<LinkId, Session>,
+    /// Boxed: of a map's places about a third are empty, and all move when it grows.
+    pub(super) sessions: FxHashMap<LinkId, Box<Session>>,
     /// One armed deadline a session, looked at when it comes and set anew if it had moved.
     deadlines: BinaryHeap<Reverse<(Mono, LinkId)>>,
     /// Sessions whose unread messages are counted, in turn.
@@ -91,7 +92,8 @@ impl<R: Reader> Front<R> {
         }
         let now = context.now.mono;
         let deadline = now.after_ms(context.config.login_ms_max);
-        let fresh = self.sessions.insert(link, Session::new(begun, now, deadline)).is_none();
+        let fresh =
+            self.sessions.insert(link, Box::new(Session::new(begun, now, deadline))).is_none();
         assert!(fresh, "{link:?} was given twice");
         self.deadlines.push(Reverse((deadline, link)));
     }
