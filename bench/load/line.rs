@@ -36,6 +36,8 @@ pub enum Datagrams {
     Off,
     /// By one datagram.
     Single,
+    /// By stream, and by one datagram what is not answered in time.
+    Repeated,
     /// By two, where the path may lose packets.
     Doubled,
 }
@@ -46,6 +48,7 @@ impl Datagrams {
         match self {
             Self::Off => "off",
             Self::Single => "single",
+            Self::Repeated => "repeat",
             Self::Doubled => "on",
         }
     }

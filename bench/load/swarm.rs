@@ -146,7 +146,7 @@ impl<S: Speaker> Swarm<S> {
     fn doubling(&self) -> Doubling {
         match self.approach.datagrams {
             Datagrams::Doubled => Doubling::default(),
-            Datagrams::Single | Datagrams::Off => Doubling::never(),
+            Datagrams::Single | Datagrams::Repeated | Datagrams::Off => Doubling::never(),
         }
     }
 
@@ -362,8 +362,7 @@ impl Swarm {
     /// # Errors
     /// When the address is none that can be connected to.
     pub fn connect(&mut self, identity: Identity, network: Network) -> Result<usize, BenchError> {
-        let offers_datagrams = self.approach.datagrams != Datagrams::Off;
-        let mut device = Device::new(identity, network, offers_datagrams);
+        let mut device = Device::new(identity, network, self.approach.datagrams);
         if let Some(newest) = self.newest_wanted {
             device.want_newest(newest);
         }

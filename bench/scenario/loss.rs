@@ -22,6 +22,8 @@ use crate::system::Server;
 pub enum Carrier {
     /// All on the ordered stream.
     Streams,
+    /// By stream, repaired by datagram.
+    Repeated,
     /// By datagram, repaired by stream.
     Datagrams,
     /// By two datagrams while packets are lost, repaired by stream.
@@ -33,6 +35,7 @@ impl Carrier {
     fn datagrams(self) -> Datagrams {
         match self {
             Self::Streams => Datagrams::Off,
+            Self::Repeated => Datagrams::Repeated,
             Self::Datagrams => Datagrams::Single,
             Self::Doubled => Datagrams::Doubled,
         }

@@ -2,6 +2,7 @@
 //! stream, by datagram and by two, each cell on a server of its own. Some named cells get messages enough
 //! for their tail; the rest says how the tail grows.
 
+use clap::ValueEnum as _;
 use serde::Serialize;
 
 use super::loss::{Carrier, Loss};
@@ -98,8 +99,7 @@ impl Matrix {
             for burst in [1.0, BURST] {
                 for loss in LOSSES.into_iter().filter(|loss| burst == 1.0 || *loss > 0.0) {
                     let is_named = NAMED.contains(&(rtt, loss, burst));
-                    let carriers =
-                        [Carrier::Streams, Carrier::Datagrams, Carrier::Doubled].into_iter();
+                    let carriers = Carrier::value_variants().iter().copied();
                     let carriers = carriers.filter(|one| self.carrier.is_none_or(|c| c == *one));
                     cells.extend(carriers.map(|carrier| Cell {
                         carrier,
@@ -142,6 +142,7 @@ impl Cell {
     fn carrier(&self) -> &'static str {
         match self.carrier {
             Carrier::Streams => "streams",
+            Carrier::Repeated => "repeated",
             Carrier::Datagrams => "datagrams",
             Carrier::Doubled => "doubled",
         }
@@ -158,6 +159,7 @@ impl Cell {
             Carrier::Streams => 0.0,
             Carrier::Datagrams => 1.0,
             Carrier::Doubled => 2.0,
+            Carrier::Repeated => 3.0,
         };
         let mut figures = vec![
             Figure::new(&group, "round trip", "ms", self.rtt as f64),
@@ -210,8 +212,8 @@ mod tests {
             seed: 1,
         };
         let cells = matrix.cells();
-        assert_eq!(cells.len(), 3 * (3 * 7 + 3 * 6), "three carriers, single and in bursts");
-        assert_eq!(cells.iter().filter(|cell| cell.is_named).count(), 3 * NAMED.len());
+        assert_eq!(cells.len(), 4 * (3 * 7 + 3 * 6), "four carriers, single and in bursts");
+        assert_eq!(cells.iter().filter(|cell| cell.is_named).count(), 4 * NAMED.len());
         let only = Matrix { only_named: true, carrier: Some(Carrier::Streams), ..matrix };
         assert_eq!(only.cells().len(), NAMED.len());
     }

@@ -122,9 +122,20 @@ pub struct TransportSettings {
     /// Whether clients may send by QUIC datagram, and be pushed so; see
     /// `tern_core::config::Config::datagrams`.
     pub datagrams: bool,
-    /// Whether a push by datagram leaves twice where the path may lose packets; see
-    /// `tern_protocol::doubling`.
-    pub doubles: bool,
+    /// How they are pushed so.
+    pub free_pushes: FreePushes,
+}
+
+/// How pushes travel whose order need not be kept, to clients that take datagrams.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FreePushes {
+    /// By datagram, and by two where the path may lose packets (`tern_protocol::doubling`); what is
+    /// not acknowledged in time goes by stream.
+    Doubled,
+    /// By one datagram, and by stream what is not acknowledged in time.
+    Single,
+    /// By stream, and by datagram what is not acknowledged in time.
+    Repeated,
 }
 
 impl Default for TransportSettings {
@@ -138,7 +149,7 @@ impl Default for TransportSettings {
             connections_max: machine.sessions_max,
             window_bytes: machine.window_bytes,
             datagrams: machine.datagrams,
-            doubles: machine.datagrams,
+            free_pushes: FreePushes::Doubled,
         }
     }
 }

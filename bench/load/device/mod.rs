@@ -20,6 +20,8 @@ use tern_protocol::{
 };
 use zerocopy::{Immutable, IntoBytes};
 
+use super::Datagrams;
+
 /// Version of the body that is sent.
 const BODY_VERSION: u8 = 1;
 
@@ -101,8 +103,8 @@ pub struct Device {
     predecessors: BTreeMap<ChannelId, u32>,
     /// Unanswered sends in the order of their counters.
     unanswered: VecDeque<Unanswered>,
-    /// Whether it says that it can do datagrams, and whether the server can too.
-    offers_datagrams: bool,
+    /// How it sends single messages if the server can do datagrams, and whether it can.
+    way: Datagrams,
     /// How many messages of each channel it wants that it does not know; `None`: all.
     newest_wanted: Option<u32>,
     uses_datagrams: bool,
@@ -128,7 +130,7 @@ struct Unanswered {
     counter: u32,
     tag: u64,
     frame: Bytes,
-    /// When it left by datagram; `None` once it left by stream.
+    /// When it left; `None` once it has gone the other way too.
     free: Option<Instant>,
 }
 
@@ -156,7 +158,7 @@ impl Reading {
 
 impl Device {
     /// A device that has just connected, with its greeting and login to say.
-    pub fn new(identity: Identity, network: Network, offers_datagrams: bool) -> Self {
+    pub fn new(identity: Identity, network: Network, way: Datagrams) -> Self {
         let mut device = Self {
             network,
             epoch: None,
@@ -164,7 +166,7 @@ impl Device {
             counter: 0,
             predecessors: BTreeMap::new(),
             unanswered: VecDeque::new(),
-            offers_datagrams,
+            way,
             newest_wanted: None,
             uses_datagrams: false,
             datagrams: VecDeque::new(),
@@ -243,7 +245,7 @@ impl Device {
         self.beat_at.filter(|_| self.rhythm != Rhythm::Told)
     }
 
-    /// When the oldest send that left by datagram counts as lost.
+    /// When the oldest send that has gone one way counts as lost.
     fn repair_at(&self) -> Option<Instant> {
         let free = self.unanswered.iter().find_map(|send| send.free);
         free.map(|at| at + self.rtt * 5 / 4 + REPAIR_SLACK)
@@ -255,7 +257,10 @@ impl Device {
             let lost = self.unanswered.iter_mut().find(|send| send.free.is_some());
             let lost = lost.expect("one is due");
             lost.free = None;
-            self.outbox.extend_from_slice(&lost.frame);
+            match self.way {
+                Datagrams::Repeated => self.datagrams.push_back(lost.frame.clone()),
+                _ => self.outbox.extend_from_slice(&lost.frame),
+            }
         }
         if self.ack_at.is_some_and(|at| at <= now) {
             self.say_receive_ack();
@@ -489,7 +494,7 @@ impl Device {
     }
 
     fn capabilities(&self) -> u64 {
-        if self.offers_datagrams { capabilities::DATAGRAMS } else { capabilities::NONE }
+        if self.way == Datagrams::Off { capabilities::NONE } else { capabilities::DATAGRAMS }
     }
 
     fn say_hello(&mut self) {
@@ -557,7 +562,7 @@ impl Device {
         let frame = Bytes::from(frame);
         let free = self.uses_datagrams.then_some(now);
         self.unanswered.push_back(Unanswered { epoch, counter, tag, frame: frame.clone(), free });
-        if self.uses_datagrams {
+        if self.uses_datagrams && self.way != Datagrams::Repeated {
             self.datagrams.push_back(frame);
         } else {
             self.outbox.extend_from_slice(&frame);

@@ -8,7 +8,7 @@ const CHANNEL: (Uin, Uin) = (Uin(1), Uin(2));
 
 fn device() -> Device {
     let identity = Identity { uin: Uin(1), device: DeviceId(1), secret: [7; SECRET_BYTES] };
-    Device::new(identity, Network::Wired, false)
+    Device::new(identity, Network::Wired, Datagrams::Off)
 }
 
 fn said(device: &mut Device) -> Vec<Kind> {
@@ -115,7 +115,7 @@ fn pushes_are_told_once_and_acknowledged() {
 #[test]
 fn what_came_ahead_of_a_gap_is_told_behind_it() {
     let identity = Identity { uin: Uin(1), device: DeviceId(1), secret: [7; SECRET_BYTES] };
-    let mut device = Device::new(identity, Network::Wired, true);
+    let mut device = Device::new(identity, Network::Wired, Datagrams::Single);
     device.want_newest(0);
     let welcome = Welcome {
         version: VERSION.into(),

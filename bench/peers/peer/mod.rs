@@ -149,6 +149,7 @@ pub fn all() -> Vec<Box<dyn Peer>> {
         Box::new(redis::Redis),
         Box::new(tern::TERN_LATER),
         Box::new(tern::TERN_STREAMS),
+        Box::new(tern::TERN_REPEATED),
         Box::new(tern::TERN_SINGLE),
         Box::new(mosquitto::Mosquitto),
         Box::new(rumqttd::Rumqttd),

@@ -60,6 +60,17 @@ pub const TERN_STREAMS: Tern = Tern {
     ..TERN_LATER
 };
 
+/// Messages on the ordered stream, and past it what is not acknowledged.
+pub const TERN_REPEATED: Tern = Tern {
+    name: "tern-process-repeated",
+    title: "Tern, durability=process, by stream, repeated by datagram",
+    setup: "the same; messages go by stream, and what is not acknowledged in 5/4 of a round trip \
+            and 30 ms once more by datagram",
+    carrier: Datagrams::Repeated,
+    is_a_carrier: true,
+    ..TERN_LATER
+};
+
 /// Messages by one datagram each, repaired by stream.
 pub const TERN_SINGLE: Tern = Tern {
     name: "tern-process-datagrams",

@@ -229,9 +229,9 @@ options! {
     heartbeat_ms_max "heartbeat-ms-max": u32 = "30000" "ms" [1_000..=600_000]
         "The longest heartbeat that clients learn on a network that forgets nothing meanwhile; a longer one set above counts for its network."
         "Beyond 30 s pushes may reach nobody until the next beat, where a NAT forgets earlier; a silent client is noticed after three beats.";
-    datagrams "datagrams": Datagrams = "on" "on|single|off" []
+    datagrams "datagrams": Datagrams = "on" "on|single|repeat|off" []
         "Whether single messages may travel by QUIC datagram, to and from clients that can do it; on: those to them by two, 20 ms apart, where the path is new or has just lost a packet."
-        "single: fewer bytes where packets are lost, and a lost message waits for its repair. off: that waits a round trip more, and holds up those behind it. Nothing else changes.";
+        "single: fewer bytes where packets are lost, and a lost message waits for its repair. repeat: by stream first, and by datagram what is not acknowledged in time. off: that waits a round trip more, and holds up those behind it. Nothing else changes.";
     sessions_max "sessions-max": usize = "1000000" "sessions per worker" [1..=100_000_000]
         "Sessions of one worker; further logins are asked to come back."
         "About 20 KB per connected session, 256 bytes per one that may resume.";

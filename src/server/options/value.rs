@@ -230,6 +230,8 @@ words! {
         On "on"
         /// By one datagram, whatever is lost.
         Single "single"
+        /// By stream, and by datagram what is not acknowledged in time.
+        Repeat "repeat"
         /// By stream, like all else.
         Off "off"
     }

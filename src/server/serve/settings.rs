@@ -6,7 +6,7 @@ use tern_core::config::Config;
 
 use crate::directory::token::{Adds, Rules};
 use crate::options::{Datagrams, Options, TokenAdds};
-use crate::transport::settings::TransportSettings;
+use crate::transport::settings::{FreePushes, TransportSettings};
 
 /// Workers if the system does not tell its cores.
 const WORKERS_UNKNOWN: NonZero<u16> = NonZero::<u16>::MIN;
@@ -86,7 +86,11 @@ pub(super) fn transport(options: &Options) -> TransportSettings {
         connections_max: options.sessions_max.saturating_add(TOLD_AT_ONCE),
         window_bytes: options.window_bytes,
         datagrams: options.datagrams != Datagrams::Off,
-        doubles: options.datagrams == Datagrams::On,
+        free_pushes: match options.datagrams {
+            Datagrams::On | Datagrams::Off => FreePushes::Doubled,
+            Datagrams::Single => FreePushes::Single,
+            Datagrams::Repeat => FreePushes::Repeated,
+        },
         ..TransportSettings::default()
     }
 }

@@ -22,6 +22,7 @@ use super::flight::Place;
 use super::links::{State, index_of};
 use super::machine::Machine;
 use super::moments::{Named, named};
+use crate::transport::settings::FreePushes;
 
 /// Bytes of the longest frame that stands in an effect: an error with its text.
 const FRAME_BYTES: usize = frame_bytes::<ErrorHead>(ERROR_TEXT_BYTES_MAX);
@@ -117,12 +118,29 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         }
     }
 
+    /// A push that went by stream and is not acknowledged goes by datagram. Where that can't be, the
+    /// stream brings it.
+    pub(super) fn push_again(&mut self, id: LinkId, place: Place) {
+        let Ok((bytes, named)) = self.read_push(place) else { return };
+        if self.links.get(id).is_some_and(|link| link.repeat(bytes)) {
+            self.counts.pushes_repeated += 1;
+            self.queue_send(index_of(id));
+            self.record_push(id, named, Carrier::Copy);
+        }
+    }
+
     /// Writes a push whose order need not be kept; says how it left.
     fn write_free(&mut self, id: LinkId, bytes: Bytes, place: Place) -> Carrier {
         let Some(link) = self.links.get(id).filter(|link| link.state == State::Open) else {
             return Carrier::Stream; // it did not; see `write`
         };
-        match link.write_free(bytes, place, self.settings.doubles) {
+        let how = self.settings.free_pushes;
+        if how == FreePushes::Repeated {
+            link.follow(place);
+            self.write(id, bytes);
+            return Carrier::Stream;
+        }
+        match link.write_free(bytes, place, how) {
             Ok(()) => {
                 self.counts.pushes_free += 1;
                 self.queue_send(index_of(id));

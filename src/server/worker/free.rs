@@ -1,7 +1,8 @@
 //! Pushes that travel by datagram: each for itself, so that a lost one holds up no other. QUIC
 //! does not repeat a datagram; a push that is not acknowledged in time is read from the log once
 //! more and goes by stream, which QUIC repeats until it comes. On a path that may lose packets a
-//! push leaves by two datagrams, a moment apart.
+//! push leaves by two datagrams, a moment apart. Or the other way round: pushes go by stream, and
+//! what is not acknowledged in time goes once more by datagram, past a stream that waits.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,13 +14,15 @@ use tern_protocol::doubling::Doubling;
 use super::flight::{Flight, Place};
 use crate::alloc::{Scope, enter};
 use crate::transport::arrivals::Arrivals;
+use crate::transport::settings::FreePushes;
 
 /// What is added to 5/4 of the round trip before a packet counts as lost: a client may collect its
 /// acknowledgements for 25 ms (RFC 9000 §18.2), and its timers are late by some.
 const REPAIR_SLACK: Duration = Duration::from_millis(30);
 
-/// The pushes of one connection that left by datagram and may not have come.
+/// The pushes of one connection that need not keep their order and may not have come.
 pub(super) struct Free {
+    how: FreePushes,
     /// What has arrived on the present path; `None` before the first push on it.
     arrivals: Option<Arc<Arrivals>>,
     flight: Flight,
@@ -27,10 +30,21 @@ pub(super) struct Free {
 }
 
 impl Free {
-    /// None yet. `doubles`: whether they may leave twice.
-    pub(super) fn new(doubles: bool) -> Self {
-        let doubling = if doubles { Doubling::default() } else { Doubling::never() };
-        Self { arrivals: None, flight: Flight::default(), doubling }
+    /// None yet.
+    pub(super) fn new(how: FreePushes) -> Self {
+        let doubling = match how {
+            FreePushes::Doubled => Doubling::default(),
+            FreePushes::Single | FreePushes::Repeated => Doubling::never(),
+        };
+        Self { how, arrivals: None, flight: Flight::default(), doubling }
+    }
+
+    /// A push was written to the stream, and is to be repeated by datagram if it does not come.
+    pub(super) fn follow(&mut self, connection: &Connection, place: Place) {
+        if self.flight.is_empty() {
+            self.listen(connection);
+        }
+        self.flight.add(place, false);
     }
 
     /// Gives a push to quinn-proto; the bytes come back if it fits no datagram, if there is no
@@ -61,6 +75,14 @@ impl Free {
             self.flight.add(place, false);
         }
         is_given
+    }
+
+    /// Gives a push to quinn-proto that also went by stream, where its loss is noticed.
+    pub(super) fn repeat(&mut self, connection: &mut Connection, bytes: Bytes) -> bool {
+        let _quic = enter(Scope::Quic);
+        let mut datagrams = connection.datagrams();
+        let fits = datagrams.max_size().is_some_and(|most| bytes.len() <= most);
+        fits && datagrams.send(bytes, false).is_ok()
     }
 
     fn give(&mut self, connection: &mut Connection, bytes: Bytes) -> Result<(), Bytes> {
@@ -102,9 +124,23 @@ impl Free {
         self.flight.is_held()
     }
 
-    /// The next `count` of those that quinn-proto held are in a packet of this moment.
-    pub(super) fn left(&mut self, count: u64, at: Instant) {
-        self.flight.left(count, at);
+    /// Frames of the kind that carries them which have left so far.
+    pub(super) fn frames(&self, connection: &Connection) -> u64 {
+        let sent = connection.stats().frame_tx;
+        match self.how {
+            FreePushes::Doubled | FreePushes::Single => sent.datagram,
+            FreePushes::Repeated => sent.stream,
+        }
+    }
+
+    /// So many more frames of that kind are in a packet of this moment: a datagram is one push, a
+    /// frame of the stream has room for all that was written.
+    pub(super) fn left(&mut self, frames: u64, at: Instant) {
+        let pushes = match self.how {
+            FreePushes::Repeated if frames > 0 => u64::MAX,
+            _ => frames,
+        };
+        self.flight.left(pushes, at);
     }
 
     /// Forgets those that have arrived.
@@ -127,7 +163,7 @@ impl Free {
         self.flight.take_copy(now)
     }
 
-    /// Takes the oldest push that counts as lost; it must go by stream.
+    /// Takes the oldest push that counts as lost; it must go the other way.
     pub(super) fn take_lost(&mut self, connection: &Connection, now: Instant) -> Option<Place> {
         let mut lost = None;
         while let (None, Some(one)) = (lost, self.flight.take_lost(now, repair_after(connection))) {

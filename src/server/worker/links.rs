@@ -25,6 +25,7 @@ use super::flight::Place as LogPlace;
 use super::free::Free;
 use super::resets::{Peer, Slot};
 use crate::alloc::{Scope, enter};
+use crate::transport::settings::FreePushes;
 use crate::transport::steering::{ID_BYTES, WORKERS_MAX};
 
 /// Bytes of answers, beside its pushes, that may wait for a client: to a burst of 500 sends, and
@@ -147,10 +148,22 @@ impl Link {
         &mut self,
         bytes: Bytes,
         place: LogPlace,
-        doubles: bool,
+        how: FreePushes,
     ) -> Result<(), Bytes> {
-        let free = self.free.get_or_insert_with(|| Box::new(Free::new(doubles)));
+        let free = self.free.get_or_insert_with(|| Box::new(Free::new(how)));
         free.send(&mut self.connection, bytes, place)
+    }
+
+    /// A push is written that goes by datagram too if it does not come in time.
+    pub(super) fn follow(&mut self, place: LogPlace) {
+        let free = self.free.get_or_insert_with(|| Box::new(Free::new(FreePushes::Repeated)));
+        free.follow(&self.connection, place);
+    }
+
+    /// Gives a push to quinn-proto once more, as a datagram, if there is room for it.
+    pub(super) fn repeat(&mut self, bytes: Bytes) -> bool {
+        let free = self.free.as_mut();
+        free.is_some_and(|free| free.repeat(&mut self.connection, bytes))
     }
 
     /// Forgets the pushes by datagram that have arrived.

@@ -12,6 +12,7 @@ use super::driver::Driver;
 use super::links::{Link, State, index_of};
 use super::machine::Machine;
 use crate::alloc::{Scope, enter};
+use crate::transport::settings::FreePushes;
 
 /// Bytes read from one connection a turn, so that one who sends much does not hold up the
 /// others: ten messages of the default size.
@@ -316,12 +317,16 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         }
     }
 
-    /// What left by datagram and counts as lost goes by stream.
+    /// What left by datagram and counts as lost goes by stream, or the other way round.
     fn repair(&mut self, index: u32) {
         while let Some(link) = self.links.at(index)
             && let Some((shard, at)) = link.take_lost(self.now)
         {
             let id = link.id;
+            if self.settings.free_pushes == FreePushes::Repeated {
+                self.push_again(id, (shard, at));
+                continue;
+            }
             self.counts.pushes_repaired += 1;
             self.push(id, (shard, at), Order::Kept, Carrier::Repair);
             self.tell_lost();

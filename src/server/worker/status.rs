@@ -70,6 +70,7 @@ counts! {
     datagrams_bad: "connections closed for a datagram that is no SEND",
     pushes_free: "pushes that left by datagram",
     pushes_doubled: "of these, pushes that left by a second datagram, on a path that may lose packets",
+    pushes_repeated: "pushes by stream that were not acknowledged in time and went once more by datagram",
     pushes_repaired: "of these, pushes that were not acknowledged in time and went by stream",
     streams_forbidden: "connections closed for a stream that clients may not open",
     streams_cut: "connections closed because the control stream ended inside a frame",

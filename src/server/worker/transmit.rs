@@ -204,8 +204,8 @@ fn poll_transmit(
         return connection.poll_transmit(now, segments, into);
     };
     let at = now + Duration::from_nanos(1 + number);
-    let before = connection.stats().frame_tx.datagram;
+    let before = free.frames(connection);
     let transmit = connection.poll_transmit(at, 1, into);
-    free.left(connection.stats().frame_tx.datagram - before, at);
+    free.left(free.frames(connection) - before, at);
     transmit
 }

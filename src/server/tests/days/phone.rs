@@ -122,59 +122,17 @@ const BAD_NETWORKS: [(f64, f64, f64); 3] = [(10.0, 1.0, 5.0), (20.0, 3.0, 10.0),
 /// Messages of each side on each of them.
 const MESSAGES: u32 = 100;
 
+/// Between two messages of a side, so that most are alone on their way.
+const APART: Duration = Duration::from_millis(30);
+
 #[tokio::test]
 async fn with_10_to_30_percent_loss_every_acked_message_is_shown_once_in_order_everywhere() {
     let random = Random::seeded();
     let folder = tempfile::tempdir().unwrap();
     let options = ["--sends-per-second", "1000"];
     let server = Server::start(&folder.path().join("data"), ANY_PORT, &options);
-    let messages = u64::from(scaled(MESSAGES));
-    for (loss_percent, duplicate_percent, late_percent) in BAD_NETWORKS {
-        let (here, there) = (format!("here{loss_percent}"), format!("there{loss_percent}"));
-        let channel = server.user(&here).channel_with(&server.user(&there));
-        server.device(&there, "tablet");
-        let conditions = Conditions {
-            loss_percent,
-            duplicate_percent,
-            late_percent,
-            delay_ms: 10,
-            jitter_ms: 5,
-            late_ms: 50,
-            ..Conditions::default()
-        };
-        let link = link(server.address, random.seed, Profile::symmetric(conditions)).await;
-        let tablet = format!("{there}.tablet");
-        let devices = [&here, &there, &tablet].map(|who| {
-            let store = Box::new(MemoryStore::default());
-            Device::start(&server.data, who, link.address(), store)
-        });
-        for number in 1..=messages {
-            for (device, name) in devices.iter().zip(["here", "there"]) {
-                device.say(channel, number, format!("{name} {number}")).await;
-            }
-        }
-        for device in &devices {
-            device.until("all", |heard| heard.shown.len() as u64 >= 2 * messages).await;
-        }
-        for device in &devices[..2] {
-            device.until("all answers", |heard| heard.acked.len() as u64 == messages).await;
-        }
-        let heard = close_all(Vec::from(devices)).await;
-        let senders = [("here", messages), ("there", messages)];
-        let judged: Vec<_> = heard.iter().map(|one| judge(&one.texts(), &senders)).collect();
-        println!(
-            "TEST loss percent={loss_percent} seed={} n={} devices=3 lost, dup, reorder={judged:?}",
-            random.seed,
-            2 * messages
-        );
-        assert!(judged.iter().all(|wrong| *wrong == (0, 0, 0)));
-        assert!(heard.windows(2).all(|two| two[0].shown == two[1].shown), "one order");
-        for (one, name) in heard.iter().zip(["here", "there"]) {
-            for (number, id) in &one.acked {
-                let text = format!("{name} {number}");
-                assert!(one.shown.iter().any(|(_, at, shown)| (at, shown) == (id, &text)));
-            }
-        }
+    for network in BAD_NETWORKS {
+        talk_over(&server, network, Duration::ZERO, random.seed).await;
     }
     let figures = server.figures();
     let (doubled, repaired) = (figures.get("pushes_doubled"), figures.get("pushes_repaired"));
@@ -182,4 +140,71 @@ async fn with_10_to_30_percent_loss_every_acked_message_is_shown_once_in_order_e
     // Few lose both copies, in some runs none; the simulator's seeds over QUIC bring such a push.
     assert!(doubled > 0, "single pushes left twice");
     server.stop();
+}
+
+#[tokio::test]
+async fn pushes_by_stream_that_are_lost_go_once_more_past_it_and_are_shown_once() {
+    let random = Random::seeded();
+    let folder = tempfile::tempdir().unwrap();
+    let options = ["--sends-per-second", "1000", "--datagrams", "repeat"];
+    let server = Server::start(&folder.path().join("data"), ANY_PORT, &options);
+    talk_over(&server, BAD_NETWORKS[1], APART, random.seed).await;
+    let figures = server.figures();
+    let (free, repeated) = (figures.get("pushes_free"), figures.get("pushes_repeated"));
+    println!("TEST loss pushes={} free={free} repeated={repeated}", figures.get("pushes"));
+    assert!(free == 0 && repeated > 0, "none goes by datagram first, and some behind the stream");
+    server.stop();
+}
+
+/// Two users, one of them with two devices, say so many messages to each other over a network like
+/// this, with a pause between two, and what each device was shown is judged.
+async fn talk_over(server: &Server, network: (f64, f64, f64), pause: Duration, seed: u64) {
+    let (loss_percent, duplicate_percent, late_percent) = network;
+    let messages = u64::from(scaled(MESSAGES));
+    let (here, there) = (format!("here{loss_percent}"), format!("there{loss_percent}"));
+    let channel = server.user(&here).channel_with(&server.user(&there));
+    server.device(&there, "tablet");
+    let conditions = Conditions {
+        loss_percent,
+        duplicate_percent,
+        late_percent,
+        delay_ms: 10,
+        jitter_ms: 5,
+        late_ms: 50,
+        ..Conditions::default()
+    };
+    let link = link(server.address, seed, Profile::symmetric(conditions)).await;
+    let tablet = format!("{there}.tablet");
+    let devices = [&here, &there, &tablet].map(|who| {
+        let store = Box::new(MemoryStore::default());
+        Device::start(&server.data, who, link.address(), store)
+    });
+    for number in 1..=messages {
+        for (device, name) in devices.iter().zip(["here", "there"]) {
+            device.say(channel, number, format!("{name} {number}")).await;
+        }
+        tokio::time::sleep(pause).await;
+    }
+    for device in &devices {
+        device.until("all", |heard| heard.shown.len() as u64 >= 2 * messages).await;
+    }
+    for device in &devices[..2] {
+        device.until("all answers", |heard| heard.acked.len() as u64 == messages).await;
+    }
+    let heard = close_all(Vec::from(devices)).await;
+    let senders = [("here", messages), ("there", messages)];
+    let judged: Vec<_> = heard.iter().map(|one| judge(&one.texts(), &senders)).collect();
+    println!(
+        "TEST loss percent={loss_percent} seed={} n={} devices=3 lost, dup, reorder={judged:?}",
+        seed,
+        2 * messages
+    );
+    assert!(judged.iter().all(|wrong| *wrong == (0, 0, 0)));
+    assert!(heard.windows(2).all(|two| two[0].shown == two[1].shown), "one order");
+    for (one, name) in heard.iter().zip(["here", "there"]) {
+        for (number, id) in &one.acked {
+            let text = format!("{name} {number}");
+            assert!(one.shown.iter().any(|(_, at, shown)| (at, shown) == (id, &text)));
+        }
+    }
 }
