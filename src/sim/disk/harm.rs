@@ -135,6 +135,11 @@ impl Disk {
         self.shards[usize::from(id.0)].expired
     }
 
+    /// How many of all shards are.
+    pub fn all_expired_records(&self) -> usize {
+        self.shards.iter().map(|shard| shard.expired).sum()
+    }
+
     /// So many are.
     pub fn set_expired(&mut self, id: ShardId, records: usize) {
         let shard = self.shard(id);

@@ -364,21 +364,19 @@ impl Engine {
         (0..self.settings.shards).find_map(of)
     }
 
-    /// Looks how many records the storage calls expired since the last look.
-    ///
-    /// # Errors
-    /// When one of them is younger than the retention.
-    pub fn look_what_expired(&mut self) -> Result<u64, String> {
-        let Some(running) = &self.running else { return Ok(0) };
-        let mut count = 0;
+    /// Looks how many records the storage calls expired since the last look, and what is wrong with
+    /// the first of them that is younger than the retention.
+    pub fn look_what_expired(&mut self) -> (u64, Option<String>) {
+        let Some(running) = &self.running else { return (0, None) };
+        let (mut count, mut wrong) = (0, None);
         let mut reader = running.reader.clone();
         let mut book = self.book.borrow_mut();
         let (now, retention) = (book.confirmed_ms, self.settings.retention_ms);
         for shard in (0..self.settings.shards).map(ShardId) {
             while let Some(age) = open::expired_age(&mut book, &mut reader, shard, now) {
                 count += 1;
-                if retention.is_none_or(|retention| age < retention) {
-                    return Err(format!(
+                if wrong.is_none() && retention.is_none_or(|retention| age < retention) {
+                    wrong = Some(format!(
                         "a record of shard {} is deleted at the age of {age} ms, and is to be \
                          kept for {retention:?}",
                         shard.0
@@ -386,7 +384,7 @@ impl Engine {
                 }
             }
         }
-        Ok(count)
+        (count, wrong)
     }
 
     /// The threads of the process die. Its logs are to be dropped next.

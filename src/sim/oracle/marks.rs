@@ -6,7 +6,7 @@ use tern_protocol::frames::{Mark, ReadMark};
 use tern_protocol::{ChannelId, Class, Code, Uin};
 
 use super::Oracle;
-use super::checks::marks::Told;
+use super::checks::marks::{Moment, Told};
 use super::checks::{demand, marks};
 use crate::disk::Disk;
 
@@ -46,8 +46,13 @@ impl Oracle {
     }
 
     /// An application asks how much is unread, in a world `at_rest` or not.
-    pub fn unread_asked(&mut self, install: u32, at_rest: bool) {
-        self.last_questions.ask(install, at_rest.then(|| self.truth.messages()));
+    pub fn unread_asked(&mut self, disk: &Disk, install: u32, at_rest: bool) {
+        let moment = at_rest.then(|| self.moment(disk));
+        self.last_questions.ask(install, moment);
+    }
+
+    fn moment(&self, disk: &Disk) -> Moment {
+        Moment { messages: self.truth.messages(), expired: disk.all_expired_records() }
     }
 
     /// Whether an install waits for that.
@@ -67,8 +72,8 @@ impl Oracle {
         (install, device): (u32, Device),
         told: &Result<Vec<Unread>, Code>,
     ) {
-        let messages = self.truth.messages();
-        let is_exact = self.last_questions.answered(install, messages, told.is_err());
+        let now = self.moment(disk);
+        let is_exact = self.last_questions.answered(install, now, told.is_err());
         let list = match told {
             Ok(list) => list,
             Err(code) => {

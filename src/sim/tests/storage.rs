@@ -116,3 +116,10 @@ fn a_life_that_nobody_used_does_not_end() {
 fn a_life_that_was_shown_is_not_begun_again() {
     must_hold(&plan(), "disk", 82_000_522);
 }
+
+/// Messages expired between a question in a world at rest and its answer, and the judge held the
+/// count, which was half made by then, against what was left.
+#[test]
+fn a_count_that_an_expiry_passes_is_not_taken_for_exact() {
+    must_hold(&plan(), "disk", 140_000_046);
+}

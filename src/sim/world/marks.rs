@@ -55,7 +55,7 @@ impl World {
     fn ask_unread(&mut self, install: usize, at_rest: bool) {
         let channels = self.channels_of(install);
         if !channels.is_empty() {
-            self.oracle.unread_asked(install as u32, at_rest);
+            self.oracle.unread_asked(&self.disk.borrow(), install as u32, at_rest);
             self.device_input(install, Input::Unread(Which::These(channels)));
         }
     }

@@ -248,12 +248,13 @@ impl World {
     /// Hears what the storage tells, and looks what became of it.
     fn after_storage(&mut self) {
         let Some(engine) = &mut self.engine else { return };
-        match engine.look_what_expired() {
-            Ok(0) => {}
-            Ok(_) => self.tally.hit(Fault::Expiry),
-            // Over a reboot the wall clock counts, as far as an hour.
-            Err(_) if self.draw.faults.contains(&Fault::WallJump) => {}
-            Err(wrong) => self.oracle.judge("expiry", Err(wrong)),
+        let (expired, wrong) = engine.look_what_expired();
+        if expired > 0 {
+            self.tally.hit(Fault::Expiry);
+        }
+        // Over a reboot the wall clock counts, as far as an hour.
+        if let Some(wrong) = wrong.filter(|_| !self.draw.faults.contains(&Fault::WallJump)) {
+            self.oracle.judge("expiry", Err(wrong));
         }
         if let Some(death) = engine.died() {
             self.tally.hit(fault_of(death));

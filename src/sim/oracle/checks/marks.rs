@@ -255,17 +255,27 @@ pub fn unread(
     })
 }
 
+/// All that a count of what is unread depends on in a world at rest: time still goes by for what is
+/// kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Moment {
+    /// How many messages were said.
+    pub messages: usize,
+    /// How many records are past their retention.
+    pub expired: usize,
+}
+
 /// Installs that asked what is unread when nothing moved any more, and those that were told so.
 #[derive(Debug, Default)]
 pub struct LastQuestions {
-    /// By install: the messages that there were when it asked, oldest question first.
-    asked: BTreeMap<u32, Vec<Option<usize>>>,
+    /// By install: how the world was when it asked, if that was at rest, oldest question first.
+    asked: BTreeMap<u32, Vec<Option<Moment>>>,
     told: BTreeSet<u32>,
 }
 
 impl LastQuestions {
-    /// It asks; of a world at rest with so many messages.
-    pub fn ask(&mut self, install: u32, at_rest: Option<usize>) {
+    /// It asks, of a world at rest if that is so.
+    pub fn ask(&mut self, install: u32, at_rest: Option<Moment>) {
         self.asked.entry(install).or_default().push(at_rest);
     }
 
@@ -279,11 +289,11 @@ impl LastQuestions {
         self.told.contains(&install)
     }
 
-    /// It gets an answer, in a world with so many messages: whether nothing moved meanwhile.
-    pub fn answered(&mut self, install: u32, messages: usize, is_refused: bool) -> bool {
+    /// It gets an answer: whether nothing has moved since it asked.
+    pub fn answered(&mut self, install: u32, now: Moment, is_refused: bool) -> bool {
         let asked = self.asked.get_mut(&install).filter(|asked| !asked.is_empty());
         let at_rest = asked.and_then(|asked| asked.remove(0));
-        let is_exact = at_rest == Some(messages) && !is_refused;
+        let is_exact = at_rest == Some(now) && !is_refused;
         if is_exact {
             self.told.insert(install);
         }
@@ -386,5 +396,21 @@ mod tests {
         assert!(told(2, 3).is_err() && told(2, 1).is_err() && told(1, 1).is_err());
         assert_eq!((of(&recalled, (2, 4), 1), of(&recalled, (2, 3), 2)), (Ok(()), Ok(())));
         assert!(of(&recalled, (2, 4), 2).is_err() && of(&recalled, (2, 4), 0).is_err());
+    }
+
+    #[test]
+    fn a_count_is_exact_if_nothing_was_said_and_nothing_expired_meanwhile() {
+        let (mut questions, still) = (LastQuestions::default(), Moment { messages: 3, expired: 1 });
+        let mut is_exact = |now| {
+            questions.ask(1, Some(still));
+            let is_exact = questions.answered(1, now, false);
+            assert_eq!(questions.was_told(1), is_exact);
+            is_exact
+        };
+        assert!(!is_exact(Moment { messages: 4, ..still }));
+        assert!(!is_exact(Moment { expired: 2, ..still }));
+        assert!(is_exact(still));
+        questions.ask(2, None);
+        assert!(!questions.answered(2, still, false) && !questions.was_told(2));
     }
 }
