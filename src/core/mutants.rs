@@ -87,6 +87,18 @@ pub enum Mutant {
     ReadOnDelivery,
     /// A user's own messages count as unread.
     OwnUnread,
+    /// A new device gets all, whatever it wants.
+    WantedIgnored,
+    /// A new device gets one message less than it wants.
+    WantedShort,
+    /// What begins after all channels were shown is skipped as well.
+    WantedForEver,
+    /// All channels are called shown before any is.
+    ShownEarly,
+    /// Who comes right after a start is not shown groups of which the members are not known yet.
+    GroupsUnawaited,
+    /// The channel in which nobody spoke for longest comes first.
+    OldestFirst,
     /// Who was away is told that what he missed has expired.
     TruncatedEarly,
 }

@@ -79,6 +79,7 @@ mutants! {
     ConfirmsFirst "confirms-first" "the application confirms a message before it shows it";
     LifeNotRaised "life-not-raised" "a restored backup goes on in the life that it was made in";
     ClockUnsteady "clock-unsteady" "a machine is told a time before that of its last turn";
+    SettledLost "settled-lost" "a client's store loses that it was shown all channels";
     LoginForgotten "login-forgotten" "a checkpoint forgets the newest login of each device";
     [in core]
     RepeatUnproven "repeat-unproven" "the repeat of a message is acked before it is durable";
@@ -119,6 +120,12 @@ mutants! {
     MarkUntold "mark-untold" "the other devices of a user do not hear what he has read";
     ReadOnDelivery "read-on-delivery" "what was delivered counts as read";
     OwnUnread "own-unread" "a user's own messages count as unread";
+    WantedIgnored "wanted-ignored" "a new device gets all, whatever it wants";
+    WantedShort "wanted-short" "a new device gets one message less than it wants";
+    WantedForEver "wanted-for-ever" "what begins after all channels were shown is skipped as well";
+    ShownEarly "shown-early" "all channels are called shown before any is";
+    GroupsUnawaited "groups-unawaited" "who comes right after a start is not shown all groups";
+    OldestFirst "oldest-first" "the channel in which nobody spoke for longest comes first";
     TruncatedEarly "truncated-early" "who was away is told that what he missed has expired";
 }
 

@@ -67,7 +67,10 @@ pub struct Plan {
     /// Shown messages in a hundred that users read.
     #[serde(default = "reads_percent")]
     pub reads_percent: u64,
-    /// How likely each of these three is to be part of a seed.
+    /// New devices in a hundred that want less than all that was said before them.
+    #[serde(default)]
+    pub newcomers_percent: u64,
+    /// How likely each of these four is to be part of a seed.
     #[serde(default = "wishes_percent")]
     pub wishes_percent: u64,
     /// By what frames travel, and what keeps the messages.
@@ -123,6 +126,8 @@ pub struct Draw {
     pub blocks_percent: u64,
     /// Shown messages in a hundred that users read.
     pub reads_percent: u64,
+    /// New devices in a hundred that want less than all that was said before them.
+    pub newcomers_percent: u64,
     /// The faults of this seed.
     pub faults: BTreeSet<Fault>,
 }
@@ -206,8 +211,15 @@ impl Plan {
             recalls_percent: wish(self.recalls_percent),
             blocks_percent: wish(self.blocks_percent),
             reads_percent: wish(self.reads_percent),
+            newcomers_percent: self.draw_newcomers(seed),
             faults,
         }
+    }
+
+    /// By a stream of its own: what else a seed draws is as it was before there were newcomers.
+    fn draw_newcomers(&self, seed: u64) -> u64 {
+        let mut stream = Stream::of(seed, "plan of newcomers");
+        if stream.percent(self.wishes_percent) { self.newcomers_percent } else { 0 }
     }
 
     fn draw_faults(&self, stream: &mut Stream) -> BTreeSet<Fault> {
@@ -239,6 +251,7 @@ mod tests {
             include_str!("plans/slow.toml"),
             include_str!("plans/fencing.toml"),
             include_str!("plans/beats.toml"),
+            include_str!("plans/past.toml"),
         ];
         let others = [EVERYDAY, include_str!("plans/storm.toml"), quiet, dense];
         for text in named.into_iter().chain(others) {

@@ -194,7 +194,8 @@ impl Delivery {
             context.effect(Effect::Frame(link, Outgoing::Channel(state_of(channel, &grant))));
         }
         let is_new = first && view.told.0 == MessageId(0);
-        let wanted = wanted.filter(|_| is_new);
+        let wanted = wanted.filter(|_| is_new && !mutant!(WantedIgnored));
+        let wanted = wanted.map(|newest| newest.saturating_sub(u32::from(mutant!(WantedShort))));
         let wanted_from =
             wanted.map_or(0, |newest| grant.to.next().0.saturating_sub(newest.into()));
         self.step_to_readable(context, link, channel, (&grant, MessageId(wanted_from)));
@@ -216,6 +217,9 @@ impl Delivery {
         self.ready
             .make_contiguous()
             .sort_unstable_by_key(|channel| (Reverse(newest_s(channel)), *channel));
+        if mutant!(OldestFirst) {
+            self.ready.make_contiguous().reverse();
+        }
     }
 
     /// The device has consumed up to `id`, in this incarnation. Says whether that is news.

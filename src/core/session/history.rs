@@ -118,8 +118,10 @@ impl<R: Reader> Front<R> {
         let Some(session) = self.sessions.get_mut(&link) else { return };
         let State::Live(live) = &mut session.state else { return };
         live.all_shown = true;
-        let looked_for = live.looking.0.as_mut();
-        if looked_for.is_some_and(|it| it.newest_wanted.take().is_some()) {
+        if let Some(looked_for) = live.looking.0.as_mut()
+            && let Some(wanted) = looked_for.newest_wanted.take()
+        {
+            looked_for.newest_wanted = mutant!(WantedForEver).then_some(wanted);
             let channels = u32::try_from(live.delivery.channels()).unwrap_or(u32::MAX).into();
             let shown = ChannelsShown { channels, reserved: 0.into() };
             let mut frame = [0; frame_bytes::<ChannelsShown>(0)];

@@ -29,6 +29,9 @@ impl<R: Reader> Front<R> {
             let mail = Mail::Subscribe { from, device: live.device, after: None };
             let home = Address::Shard(context.placement.home_of(live.device.uin));
             context.post.send(context.counters, home, mail);
+            if mutant!(ShownEarly) {
+                self.all_shown(context, link);
+            }
         } else if live.cursors.have_come() {
             live.delivery.pump(context, &mut self.reader, link);
         }

@@ -66,6 +66,8 @@ struct Audience {
     /// Sessions of members that are online and subscribed.
     listeners: BTreeMap<Device, (SessionRef, Visible)>,
     told: Told,
+    /// Sessions that are shown their channels once it is known what may be read of this one.
+    waiting: Vec<(SessionRef, Device)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -117,6 +119,18 @@ impl Audiences {
         let oldest = audience.grant.as_ref().map(|grant| grant.from);
         let visible = audience.users.get(&uin).filter(|visible| !visible.is_open());
         visible.zip(oldest).is_some_and(|(visible, oldest)| visible.until < oldest)
+    }
+
+    /// Whether it is not known yet what users here may read of a group, as right after a start.
+    pub(super) fn is_unknown(&self, channel: ChannelId) -> bool {
+        let audience = self.groups.get(&channel);
+        audience.is_some_and(|audience| audience.grant.is_none()) && !mutant!(GroupsUnawaited)
+    }
+
+    /// A session that waits until that is known.
+    pub(super) fn wait_for(&mut self, channel: ChannelId, session: SessionRef, device: Device) {
+        let audience = self.groups.get_mut(&channel).expect("what is unknown was told of");
+        audience.waiting.push((session, device));
     }
 
     /// A session that wants to be told of what is new in the groups of its user.
@@ -193,9 +207,8 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         let audience = audiences.groups.entry(channel).or_default();
         if audience.grant.as_ref().is_some_and(|known| known.incarnation < grant.incarnation) {
             // Another life of its history: nothing that was known of it holds.
-            let listeners = std::mem::take(&mut audience.listeners);
-            let (asking, told) = (audience.asking, audience.told);
-            *audience = Audience { listeners, asking, told, ..Audience::default() };
+            let Audience { listeners, asking, told, waiting, .. } = std::mem::take(audience);
+            *audience = Audience { listeners, asking, told, waiting, ..Audience::default() };
         }
         if version > audience.known {
             audience.wanted = audience.wanted.max(version);
@@ -239,11 +252,15 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         let is_newer = audience.take_grant(grant);
         let is_newer = ahead.is_some_and(|(_, grant)| audience.take_grant(grant)) || is_newer;
         let is_behind = known < audience.wanted;
+        let waiting = std::mem::take(&mut audience.waiting);
         if is_newer {
             audiences.tell(channel);
         }
         if is_behind {
             audiences.ask(channel);
+        }
+        for (session, device) in waiting {
+            self.show_when_known(context, (session, device), Some(channel));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
+use std::ops::Bound;
 
 use rustc_hash::FxHashMap;
 use tern_protocol::frames::Network;
@@ -198,7 +199,17 @@ impl Home {
 
 impl User {
     fn groups(&self) -> impl Iterator<Item = ChannelId> {
-        self.channels.range(..=ChannelId::group(u64::MAX)).map(|(channel, _)| *channel)
+        self.groups_behind(None)
+    }
+
+    /// His groups behind this one in their order; all, if there is none.
+    pub(super) fn groups_behind(
+        &self,
+        after: Option<ChannelId>,
+    ) -> impl Iterator<Item = ChannelId> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let groups = self.channels.range((from, Bound::Included(ChannelId::group(u64::MAX))));
+        groups.map(|(channel, _)| *channel)
     }
 
     /// Whether he may enter one more channel, having this many or more in his list. Groups that he

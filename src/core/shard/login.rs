@@ -118,7 +118,37 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         state.presence = Presence::Online { session: from, subscribed: true };
         if after.is_none() {
             self.home.listen(device, from);
+            return self.show_when_known(context, (from, device), None);
         }
+        self.show_channels(context, (from, device), after);
+    }
+
+    /// Shows a session its user's channels once it is known what he may read of all his groups: right
+    /// after a start that takes an answer of each group's shard. The groups up to `known` are.
+    pub(super) fn show_when_known(
+        &mut self,
+        context: &mut Context<'_>,
+        (from, device): (SessionRef, Device),
+        known: Option<ChannelId>,
+    ) {
+        let Home { users, audiences, .. } = &mut self.home;
+        let user = &users[&device.uin];
+        if !user.is_session(from) {
+            return; // gone meanwhile
+        }
+        let unknown = user.groups_behind(known).find(|channel| audiences.is_unknown(*channel));
+        match unknown {
+            Some(channel) => audiences.wait_for(channel, from, device),
+            None => self.show_channels(context, (from, device), None),
+        }
+    }
+
+    fn show_channels(
+        &self,
+        context: &mut Context<'_>,
+        (from, device): (SessionRef, Device),
+        after: Option<ChannelId>,
+    ) {
         let Home { users, audiences, .. } = &self.home;
         let user = &users[&device.uin];
         let range = match after {

@@ -11,6 +11,7 @@ use common::{Client, Got, Rng, World, closes, cursor, direct, errors};
 use tern_core::config::Config;
 use tern_core::io::Outgoing;
 use tern_core::log::{Offset, RecordKind};
+use tern_core::mail::Mail;
 use tern_core::memory::MemoryReader;
 use tern_protocol::digest::UNSAID;
 use tern_protocol::frames::{HistoryAsk, HistoryPage, HistoryWanted, PushBody};
@@ -326,4 +327,38 @@ fn who_wants_nothing_of_before_keeps_the_cursors_that_it_has() {
     assert_eq!(got, ["1-2 4", "1-2 5", "1-3 SKIPPED 1 to 5", "shown 2"]);
     say_some(&mut world, &mut alice, direct(1, 3), 1);
     assert_eq!(told(&world.take(&device)), ["1-3 6"]);
+}
+
+/// Right after a start it takes an answer of a group's shard to know what its members may read.
+#[test]
+fn who_comes_right_after_a_start_is_shown_all_groups_too() {
+    let (reader, size) = (MemoryReader::default(), (4, 2));
+    let mut world = World::over(reader.clone(), size.0, size.1, Config::default());
+    let mut alice = world.login(0, 1, 1, &[]);
+    let groups = [(); 4].map(|()| alice.create(&mut world, 1, 0, &[2]));
+    for group in groups {
+        say_some(&mut world, &mut alice, group, 5);
+    }
+    say_some(&mut world, &mut alice, channel(), 1);
+
+    let mut world = World::losing(reader, size, |mail| matches!(mail, Mail::Members(_)));
+    let bob = fresh(&mut world, 2, 1);
+    bob.want(&mut world, 2);
+    bob.say_cursors(&mut world, &[]);
+    bob.look_back(&mut world, groups[0], 0, 9);
+    let got = world.take(&bob);
+    assert_eq!((told(&got), errors(&got)), (vec![], vec![]), "not all is known");
+    world.lose = |_| false;
+    world.pass(1_000);
+    let got = world.take(&bob);
+    assert_eq!(page(&got).ids.len(), 6, "the question waited, too");
+    let got = told(&got);
+    for group in groups {
+        // The first id is the change that made him a member.
+        let own: Vec<&String> =
+            got.iter().filter(|it| it.starts_with(&group.to_string())).collect();
+        assert_eq!(own.len(), 3, "{group}: {got:?}");
+        assert_eq!(own[0], &format!("{group} SKIPPED 1 to 4"));
+    }
+    assert!(got.contains(&"shown 5".to_owned()), "{got:?}");
 }

@@ -36,6 +36,9 @@ pub struct Install {
     pub generation: u64,
     /// It is gone and never starts again.
     pub is_gone: bool,
+    /// How many messages of each channel that its user has already it wants, being new; all, if
+    /// `None`.
+    pub wanted: Option<u32>,
     /// The path to the server: milliseconds one way, and by how much it varies.
     pub path: (u64, u64),
     /// It is off, and does not start before.
@@ -95,6 +98,7 @@ impl Install {
             process: None,
             generation: 0,
             is_gone: false,
+            wanted: None,
             path,
             away_until: 0,
             cut_off_until: 0,

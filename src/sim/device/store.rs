@@ -22,6 +22,8 @@ pub struct SimStore {
     reads: BTreeMap<ChannelId, (MessageId, Incarnation)>,
     intervals: BTreeMap<u8, u32>,
     newcomer: Newcomer,
+    /// It was told to store that all channels were shown, and has.
+    is_settled: bool,
     /// Batches under way, oldest first.
     pending: VecDeque<(Ticket, Vec<Change>)>,
     /// Batches that were called stored and are not: only under a defect.
@@ -84,7 +86,8 @@ impl SimStore {
     /// A copy of the disk as it is, without what is under way.
     pub fn copy(&self) -> Self {
         let (sends, cursors) = (self.sends.clone(), self.cursors.clone());
-        Self { sends, cursors, reads: self.reads.clone(), ..Self::default() }
+        let (reads, newcomer, is_settled) = (self.reads.clone(), self.newcomer, self.is_settled);
+        Self { sends, cursors, reads, newcomer, is_settled, ..Self::default() }
     }
 
     /// The cursors on the disk.
@@ -100,6 +103,16 @@ impl SimStore {
     /// How far a channel is read, by what is on the disk.
     pub fn read(&self, channel: ChannelId) -> u64 {
         self.reads.get(&channel).map_or(0, |(id, _)| id.0)
+    }
+
+    /// How far it is with the channels that its user had before it, by what is on the disk.
+    pub fn newcomer(&self) -> Newcomer {
+        self.newcomer
+    }
+
+    /// Whether it has stored that all of them were shown.
+    pub fn is_settled(&self) -> bool {
+        self.is_settled
     }
 
     /// The marks of the sends on the disk.
@@ -127,7 +140,12 @@ impl SimStore {
                 Change::Read(at) => {
                     self.reads.insert(at.channel, (at.id, at.incarnation));
                 }
-                Change::Newcomer(newcomer) => self.newcomer = *newcomer,
+                Change::Newcomer(newcomer) => {
+                    self.is_settled = *newcomer == Newcomer::Settled;
+                    if !self.is_settled || mutant != Some(Mutant::SettledLost) {
+                        self.newcomer = *newcomer;
+                    }
+                }
                 Change::Interval { network, ms } => {
                     self.intervals.insert(network.to_wire(), *ms);
                 }

@@ -98,9 +98,11 @@ impl Oracle {
             Err(code) if code.class() == Class::Retry => Ok(()),
             Err(code) => {
                 let channel = question.0;
-                let has_some = self.delivery.newest_shown(install, channel) > 0;
+                // Of a group only what he may read now counts: he may have come back into it.
+                let (first, _) = self.due(disk, device, channel).unwrap_or((u64::MAX, 0));
+                let has_some = self.delivery.newest_shown(install, channel) >= first;
                 let is_of_one_life = self.lives.restarted_at(channel).next().is_none();
-                histories::refused(*code, has_some && is_of_one_life && !channel.is_group())
+                histories::refused(*code, has_some && is_of_one_life)
             }
         };
         self.judge("history", verdict);

@@ -8,6 +8,7 @@ mod groups;
 mod histories;
 pub mod lives;
 mod marks;
+mod newcomers;
 mod recalls;
 pub mod sends;
 pub mod truth;
@@ -24,7 +25,7 @@ use tern_protocol::{ChannelId, Code, Epoch, Incarnation, SendKey, Uin};
 use crate::disk::Disk;
 use checks::{
     Acked, Blocks, Bounds, Cursors, Delivery, Due, Epochs, Fenced, Histories, Honesty, Ids, Keys,
-    Logs, Marks, Recalls, Verdict, blocks as block_checks, by_member, demand,
+    Logs, Marks, Newcomers, Recalls, Verdict, blocks as block_checks, by_member, demand,
     groups as group_checks, in_order, is_durable, marks as mark_checks, recalls as recall_checks,
     to_member,
 };
@@ -76,6 +77,8 @@ pub struct Oracle {
     sends: Sends,
     questions: Questions,
     histories: Histories,
+    /// What new devices want of what was said before.
+    pub newcomers: Newcomers,
     rest: Rest,
     /// Devices whose store was ever copied or set back.
     copied: BTreeSet<Device>,
@@ -181,6 +184,7 @@ impl Oracle {
         let before = std::mem::take(&mut self.truth);
         self.reread(disk, shards);
         self.lives.end((lives, shards), &before, &self.truth);
+        self.newcomers.life_ended();
         self.acked.forget_lost(&self.truth);
         self.ids.forget_lost(&self.truth);
         self.keys.forget_lost(&self.truth);
@@ -204,14 +208,15 @@ impl Oracle {
         self.acked.promise(&fact);
     }
 
-    /// A push leaves the server for this device, on this connection.
+    /// A push leaves the server for this device, on this connection. At most `messages_max` may be
+    /// under way; `is_steady`: the server's clock does not leap.
     pub fn push_leaves(
         &mut self,
         disk: &Disk,
         (device, link): (Device, u64),
         place: Place,
         body: &[u8],
-        messages_max: u32,
+        (messages_max, is_steady): (u32, bool),
     ) {
         let Some(fact) = Fact::of(body) else {
             return self.judge("ids", Err(format!("a push of {place:?}, which is no message")));
@@ -225,10 +230,22 @@ impl Oracle {
         self.judge("ids", verdict);
         let verdict = self.bounds.pushed(link, fact.channel, fact.id, messages_max);
         self.judge("bounds", verdict);
+        let is_gone = |(shard, index)| disk.is_gone(shard, index) != (false, false);
+        let (to, at) = ((link, device.uin), (fact.channel, fact.id));
+        let verdict = self.newcomers.pushed((&self.truth, is_gone), to, at, is_steady);
+        self.judge("newcomers", verdict);
     }
 
     /// A gap leaves the server for this user, on this connection.
-    pub fn gap_leaves(&mut self, (uin, link): (Uin, u64), channel: ChannelId, range: (u64, u64)) {
+    pub fn gap_leaves(
+        &mut self,
+        (uin, link): (Uin, u64),
+        channel: ChannelId,
+        range: (u64, u64),
+        code: Code,
+    ) {
+        let verdict = self.newcomers.stepped(link, channel, range, code);
+        self.judge("newcomers", verdict);
         self.bounds.stepped(link, channel, range);
         self.recalls.told(link, uin, channel, range.1);
         self.marks.delivered(&self.truth, uin, channel, range.1);
@@ -264,6 +281,7 @@ impl Oracle {
 
     /// The server goes on with the cursors that it knows of the client.
     pub fn cursors_known(&mut self, link: u64) {
+        self.newcomers.known(link);
         self.bounds.known(link);
     }
 
@@ -285,6 +303,7 @@ impl Oracle {
         self.recalls.closed(link);
         self.marks.closed(link);
         self.histories.closed(link);
+        self.newcomers.closed(link);
     }
 
     /// A process of an install starts with these cursors.
@@ -405,6 +424,10 @@ impl Oracle {
                 let in_order = self.delivery.stepped(install, *channel, (from.0, to.0));
                 self.judge("delivery", in_order);
                 self.logs.stepped(install, *channel, (from.0, to.0), *code);
+                if *code == Code::Skipped {
+                    let verdict = self.may_skip(install, (*channel, to.0));
+                    return self.judge("newcomers", verdict);
+                }
                 let who = (install, device);
                 let mut ids = from.0..=to.0;
                 ids.try_for_each(|id| self.may_step_over(disk, who, (*channel, id), *code))

@@ -108,7 +108,13 @@ impl SmallWorld {
                     if let Some(device) = self.device_on(link) {
                         let (to, place) = ((device, link), (shard, index));
                         let most = Config::default().longest_window();
-                        self.oracle.push_leaves(&self.disk.borrow(), to, place, &body, most);
+                        self.oracle.push_leaves(
+                            &self.disk.borrow(),
+                            to,
+                            place,
+                            &body,
+                            (most, true),
+                        );
                     }
                     self.give(link, encode_push(&body));
                 }

@@ -22,6 +22,14 @@ fn plan_of(mutant: Mutant) -> Plan {
     match mutant {
         Mutant::HolesConfirmed => Plan::parse(QUIET).expect("a test of the plans reads it"),
         Mutant::MembersAskedOnce => Plan::everyday(),
+        // New devices that want less than all, all the time; more channels than one page of pushes.
+        Mutant::WantedIgnored
+        | Mutant::WantedShort
+        | Mutant::WantedForEver
+        | Mutant::ShownEarly
+        | Mutant::GroupsUnawaited
+        | Mutant::OldestFirst
+        | Mutant::SettledLost => Plan { newcomers_percent: 100, wishes_percent: 100, ..dense },
         // An edit must outlive what it is about, and somebody come late right then.
         Mutant::RecallExpires => Plan { recalls_percent: 30, wishes_percent: 100, ..dense },
         _ => dense,

@@ -274,7 +274,8 @@ impl World {
         }
         self.crash_device(install, false);
         self.installs[install].is_gone = true;
-        self.add_install(Device { uin, device: DeviceId(newest + 1) });
+        let install = self.add_install(Device { uin, device: DeviceId(newest + 1) });
+        self.wish_of_newcomer(install);
         true
     }
 
@@ -286,10 +287,12 @@ impl World {
         let one = &self.installs[install];
         let (device, secret, store, posted) =
             (one.device, one.secret, one.store.copy(), one.posted.clone());
+        let wanted = one.wanted;
         let twin = self.add_install(device);
         let one = &mut self.installs[twin];
         (one.secret, one.store, one.posted) = (secret, store, posted);
         let cursors = one.cursors();
+        self.wish_for(twin, wanted);
         self.oracle.copied(device);
         self.oracle.logs.copied(install as u32, twin as u32);
         self.oracle.process_starts(twin as u32, &cursors, true);

@@ -2,7 +2,7 @@
 //! they decide is carried out.
 
 use bytes::Bytes;
-use tern_client::machine::{Change, Effect, Input, Machine, Position, Steady, Ticket};
+use tern_client::machine::{Change, Effect, Input, Machine, Position, Steady, Ticket, Tuning};
 use tern_netmodel::carrier::Way;
 use tern_protocol::frames::Network;
 use tern_protocol::header::HEADER_BYTES;
@@ -46,6 +46,7 @@ impl World {
         let one = &mut self.installs[install];
         one.generation += 1;
         let saved = one.store.load();
+        let tuning = Tuning { newest_wanted: one.wanted, ..tuning };
         let mut clock = Steady::default();
         let machine = Machine::new(clock.at(ahead), one.identity(), network, tuning, seed, saved);
         one.process = Some(Process {
@@ -105,6 +106,7 @@ impl World {
         });
         let cursors = self.installs[install].cursors();
         self.oracle.process_starts(number, &cursors, restored);
+        self.note_settled(install);
     }
 
     /// Says something to the machine of an install, and carries out what it decides.
@@ -225,6 +227,7 @@ impl World {
             return self.agenda.add(until, Happening::StoreDone(install, generation));
         }
         if let Some(ticket) = self.installs[install].store.finish(self.mutant) {
+            self.note_settled(install);
             self.device_input(install, Input::Stored(ticket));
         }
     }

@@ -4,7 +4,7 @@ use tern_client::machine::Input as ClientInput;
 use tern_core::io::{Input, LinkId};
 use tern_netmodel::Conditions;
 use tern_netmodel::carrier::{Carrier, Class, Way};
-use tern_protocol::{Code, Frame};
+use tern_protocol::{Code, Flags, Frame};
 
 use super::{Happening, World};
 use crate::fault::Fault;
@@ -309,10 +309,16 @@ impl World {
             format_args!("install {install} said  {} on connection {link}", Shown(&frame)),
         );
         match Frame::parse(&frame) {
-            Ok((Frame::ReceiveAck(list) | Frame::Cursors(list), _)) => {
+            Ok((frame @ (Frame::ReceiveAck(list) | Frame::Cursors(list)), flags)) => {
+                if let Frame::Cursors(list) = frame {
+                    self.oracle.newcomers.cursors_arrive(link, list, flags.has(Flags::LAST));
+                }
                 for cursor in list {
                     self.oracle.cursor_arrives((uin, link), cursor.channel, cursor.id.get());
                 }
+            }
+            Ok((Frame::HistoryWanted(wish), _)) => {
+                self.oracle.newcomers.wish_arrives(link, uin, wish.newest.get());
             }
             Ok((Frame::Fetch(_), _)) => self.oracle.fetch_arrives(link),
             Ok((Frame::Read(list), _)) => self.oracle.read_arrives(uin, list),

@@ -9,6 +9,7 @@ mod groups;
 mod histories;
 mod links;
 mod marks;
+mod newcomers;
 mod packets;
 mod recovery;
 mod rest;
@@ -109,6 +110,7 @@ pub struct World {
     work: Stream,
     chaos: Stream,
     schedule: Stream,
+    newcomers: Stream,
     config: Config,
     tuning: Tuning,
     disk: SharedDisk,
@@ -199,6 +201,7 @@ impl World {
             work: Stream::of(seed, "workload"),
             chaos,
             schedule: Stream::of(seed, "schedule"),
+            newcomers: Stream::of(seed, "newcomers"),
             tuning,
             disk,
             engine,
@@ -244,7 +247,9 @@ impl World {
         for number in 0..self.draw.devices {
             let uin = Uin(1 + number % self.draw.users);
             let device = DeviceId(1 + (number / self.draw.users) as u32); // fits: few devices
-            self.add_install(Device { uin, device });
+            let install = self.add_install(Device { uin, device });
+            self.wish_of_newcomer(install);
+            self.come_late(install);
         }
         self.agenda.add(0, Happening::ServerStarts);
         let first = self.chaos.between(0, 5_000);

@@ -103,6 +103,7 @@ impl World {
         self.set_disk_weather();
         let Some(healed_at) = self.healed_at else { return };
         let missing = self.missing().or_else(|| self.missing_of_groups());
+        let missing = missing.or_else(|| self.missing_of_newcomers());
         let missing = missing.or_else(|| self.missing_of_marks());
         let missing = missing.or_else(|| self.missing_of_blocks());
         let missing = missing.or_else(|| self.missing_of_unread());

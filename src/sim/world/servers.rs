@@ -385,6 +385,11 @@ impl World {
             Ok((Frame::History(head, rest), flags)) => {
                 self.history_leaves(link, (head, rest), flags.has(Flags::LAST));
             }
+            Ok((Frame::ChannelsShown(shown), _)) => {
+                let Some(device) = self.device_of(link) else { return };
+                let to = (device, link);
+                self.oracle.all_shown_leaves(&self.disk.borrow(), to, shown.channels.get());
+            }
             _ => {}
         }
     }
@@ -401,7 +406,8 @@ impl World {
             Outgoing::Gap(gap) => {
                 self.count_code(Code(gap.code.get()));
                 let range = (gap.from.get(), gap.to.get());
-                self.oracle.gap_leaves((device.uin, link), gap.channel, range);
+                let code = Code(gap.code.get());
+                self.oracle.gap_leaves((device.uin, link), gap.channel, range, code);
             }
             Outgoing::LoggedIn(head) => {
                 let (epoch, resumed) = (head.epoch.into(), head.resumed != 0);
@@ -414,7 +420,11 @@ impl World {
             Outgoing::Blocked(answer) => {
                 self.oracle.blocked_leaves(&self.disk.borrow(), (device.uin, link), answer);
             }
-            Outgoing::AskCursors(_) => self.oracle.fetch_arrives(link), // delivery may go back
+            Outgoing::AskCursors(_) => {
+                self.oracle.fetch_arrives(link); // delivery may go back
+                self.oracle.newcomers.asked_again(link);
+            }
+            Outgoing::Channel(state) => self.oracle.channel_leaves((device.uin, link), state),
             Outgoing::Error { code, .. } => self.count_code(*code),
             _ => {}
         }
@@ -437,8 +447,9 @@ impl World {
         let link = self.misdirect(link);
         let Some(device) = self.device_of(link) else { return };
         let (to, place) = ((device, link), (shard, index));
-        let messages_max = self.config.longest_window();
-        self.oracle.push_leaves(&self.disk.borrow(), to, place, &body, messages_max);
+        let is_steady = !self.draw.faults.contains(&Fault::WallJump);
+        let world = (self.config.longest_window(), is_steady);
+        self.oracle.push_leaves(&self.disk.borrow(), to, place, &body, world);
         self.give(link, encode_push(&body), order);
     }
 

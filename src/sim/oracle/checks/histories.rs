@@ -136,7 +136,8 @@ fn parts((from, to): (u64, u64), mut entries: &[u8]) -> Result<Vec<Part>, String
     Ok(parts)
 }
 
-/// An application that has been shown some of a direct channel is told that it is not its own.
+/// An application that has been shown some of what it may read of a channel is told that it is not
+/// its own.
 pub fn refused(code: Code, is_its_own: bool) -> Verdict {
     let is_so = code == Code::NotGranted && !is_its_own;
     demand(is_so, || format!("an application that has messages of a channel is told {code}"))
