@@ -252,6 +252,7 @@ mod tests {
             include_str!("plans/fencing.toml"),
             include_str!("plans/beats.toml"),
             include_str!("plans/past.toml"),
+            include_str!("plans/starts.toml"),
         ];
         let others = [EVERYDAY, include_str!("plans/storm.toml"), quiet, dense];
         for text in named.into_iter().chain(others) {

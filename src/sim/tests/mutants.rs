@@ -7,6 +7,9 @@ use tern_sim::runner::live;
 /// Many channels with few messages each.
 const QUIET: &str = include_str!("../plans/quiet.toml");
 
+/// Starts of the server, and devices that come back before its shards know of each other.
+const STARTS: &str = include_str!("../plans/starts.toml");
+
 /// Seeds within which each defect must be noticed.
 const SEEDS_MAX: u64 = 200;
 
@@ -27,9 +30,9 @@ fn plan_of(mutant: Mutant) -> Plan {
         | Mutant::WantedShort
         | Mutant::WantedForEver
         | Mutant::ShownEarly
-        | Mutant::GroupsUnawaited
         | Mutant::OldestFirst
         | Mutant::SettledLost => Plan { newcomers_percent: 100, wishes_percent: 100, ..dense },
+        Mutant::GroupsUnawaited => Plan::parse(STARTS).expect("a test of the plans reads it"),
         // An edit must outlive what it is about, and somebody come late right then.
         Mutant::RecallExpires => Plan { recalls_percent: 30, wishes_percent: 100, ..dense },
         _ => dense,

@@ -64,6 +64,7 @@ const DEVICES: &str = include_str!("../plans/devices.toml");
 const OFFLINE: &str = include_str!("../plans/offline.toml");
 const SLOW: &str = include_str!("../plans/slow.toml");
 const FENCING: &str = include_str!("../plans/fencing.toml");
+const STARTS: &str = include_str!("../plans/starts.toml");
 const BEATS: &str = include_str!("../plans/beats.toml");
 
 #[test]
@@ -98,6 +99,12 @@ fn sessions_of_one_device_fence_each_other() {
     let totals = hold("fencing", FENCING, Depth::Frames, SEEDS);
     let faults = [Fault::Clone, Fault::Restore, Fault::LinkHalfLost, Fault::Replay];
     met(&totals, &faults, &["sessions_fenced", "FENCED"]);
+}
+
+#[test]
+fn who_comes_right_after_a_start_is_shown_everything() {
+    let totals = hold("starts", STARTS, Depth::Frames, SEEDS);
+    met(&totals, &[Fault::HintsLost, Fault::MailDelayed, Fault::Reinstall], &["SKIPPED"]);
 }
 
 #[test]
