@@ -1,6 +1,6 @@
-//! All of [`loss`](super::loss): each share of loss over each round trip, single and in bursts, by
-//! stream, by datagram and by two, each cell on a server of its own. Some named cells get messages enough
-//! for their tail; the rest says how the tail grows.
+//! All of [`loss`](super::loss): each share of loss over each round trip, single and in bursts, with
+//! each carrier, each cell on a server of its own. Some named cells get messages enough for their
+//! tail; the rest says how the tail grows.
 
 use clap::ValueEnum as _;
 use serde::Serialize;

@@ -57,7 +57,7 @@ pub enum Scenario {
     Restart(restart::Restart),
     /// Pairs talk over a path that delays and loses packets: what a bad network costs a message
     Loss(loss::Loss),
-    /// The same over all shares of loss and round trips, by stream and by datagram
+    /// The same over all shares of loss and round trips, with each carrier
     Matrix(matrix::Matrix),
     /// Pairs talk while their devices change addresses
     Roam(roam::Roam),
