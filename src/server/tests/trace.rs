@@ -89,7 +89,10 @@ fn a_message_is_followed_to_each_device_also_after_a_kill() {
     assert_eq!(beside["log"]["content_bytes"], "this is line 2".len());
     assert!(!beside["log"]["proof"].is_null() || beside["log"]["state"] == "found");
     let order = happened(&beside);
-    assert_eq!(order[..3], ["received", "appended", "committed"], "{order:?}");
+    // On a slow machine a second copy may come, and be refused, before the first is appended.
+    let first = |what| order.iter().position(|happened| *happened == what).unwrap();
+    let [received, appended, committed] = ["received", "appended", "committed"].map(first);
+    assert!(received < appended && appended < committed, "{order:?}");
     let one = device(&beside, bob, 1).unwrap();
     let [granted, pushed, acked] = ["granted", "pushed", "acked"].map(|at| one[at].as_i64());
     assert!(granted <= pushed && pushed < acked, "{one}");
