@@ -87,6 +87,12 @@ pub enum Mutant {
     ReadOnDelivery,
     /// A user's own messages count as unread.
     OwnUnread,
+    /// A push now and then is left out.
+    PushLeftOut,
+    /// Who knows nothing of a channel is not told of which life its messages are.
+    LifeUntold,
+    /// A channel is said to go one message further than it does.
+    NewestAhead,
     /// A new device gets all, whatever it wants.
     WantedIgnored,
     /// A new device gets one message less than it wants.

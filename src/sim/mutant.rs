@@ -120,6 +120,9 @@ mutants! {
     MarkUntold "mark-untold" "the other devices of a user do not hear what he has read";
     ReadOnDelivery "read-on-delivery" "what was delivered counts as read";
     OwnUnread "own-unread" "a user's own messages count as unread";
+    PushLeftOut "push-left-out" "a push now and then is left out";
+    LifeUntold "life-untold" "who knows nothing of a channel is not told of which life it is";
+    NewestAhead "newest-ahead" "a channel is said to go one message further than it does";
     WantedIgnored "wanted-ignored" "a new device gets all, whatever it wants";
     WantedShort "wanted-short" "a new device gets one message less than it wants";
     WantedForEver "wanted-for-ever" "what begins after all channels were shown is skipped as well";

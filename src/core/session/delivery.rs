@@ -190,8 +190,11 @@ impl Delivery {
             false => grant,
         };
         if view.known != grant.incarnation || (first && view.pushed > grant.to) {
+            let is_told = view.known.0 != 0 || !mutant!(LifeUntold);
             view.restart(&grant);
-            context.effect(Effect::Frame(link, Outgoing::Channel(state_of(channel, &grant))));
+            if is_told {
+                context.effect(Effect::Frame(link, Outgoing::Channel(state_of(channel, &grant))));
+            }
         }
         let is_new = first && view.told.0 == MessageId(0);
         let wanted = wanted.filter(|_| is_new && !mutant!(WantedIgnored));
@@ -416,7 +419,9 @@ impl Delivery {
                     view.pushed = view.pushed.next();
                     let is_free = may_be_free && view.pushed > view.kept_to;
                     let order = if is_free { Order::Free } else { Order::Kept };
-                    context.effect(Effect::Push { link, shard, at, order });
+                    if !(mutant!(PushLeftOut) && view.pushed.0 % 16 == 15) {
+                        context.effect(Effect::Push { link, shard, at, order });
+                    }
                     if is_free && !std::mem::replace(&mut view.is_free, true) {
                         self.free.get_or_insert_default().0.push((channel, None));
                     }
@@ -523,7 +528,7 @@ fn state_of(channel: ChannelId, grant: &Grant) -> ChannelState {
         incarnation: grant.incarnation.into(),
         reserved: 0.into(),
         oldest: grant.from.into(),
-        newest: grant.to.into(),
+        newest: if mutant!(NewestAhead) { grant.to.next() } else { grant.to }.into(),
         restarted_at: grant.restarted_at.into(),
     }
 }

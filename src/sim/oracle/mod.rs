@@ -24,8 +24,8 @@ use tern_protocol::{ChannelId, Code, Epoch, Incarnation, SendKey, Uin};
 
 use crate::disk::Disk;
 use checks::{
-    Acked, Blocks, Bounds, Cursors, Delivery, Due, Epochs, Fenced, Histories, Honesty, Ids, Keys,
-    Logs, Marks, Newcomers, Recalls, Verdict, blocks as block_checks, by_member, demand,
+    Acked, Blocks, Bounds, Cursors, Delivery, Due, Epochs, Fenced, Flow, Histories, Honesty, Ids,
+    Keys, Logs, Marks, Newcomers, Recalls, Verdict, blocks as block_checks, by_member, demand,
     groups as group_checks, in_order, is_durable, marks as mark_checks, recalls as recall_checks,
     to_member,
 };
@@ -72,6 +72,7 @@ pub struct Oracle {
     keys: Keys,
     epochs: Epochs,
     fenced: Fenced,
+    flow: Flow,
     cursors: Cursors,
     bounds: Bounds,
     sends: Sends,
@@ -230,6 +231,8 @@ impl Oracle {
         self.judge("ids", verdict);
         let verdict = self.bounds.pushed(link, fact.channel, fact.id, messages_max);
         self.judge("bounds", verdict);
+        let verdict = self.flow.leaves(link, fact.channel, (fact.id, fact.id));
+        self.judge("flow", verdict);
         let is_gone = |(shard, index)| disk.is_gone(shard, index) != (false, false);
         let (to, at) = ((link, device.uin), (fact.channel, fact.id));
         let verdict = self.newcomers.pushed((&self.truth, is_gone), to, at, is_steady);
@@ -244,6 +247,8 @@ impl Oracle {
         range: (u64, u64),
         code: Code,
     ) {
+        let verdict = self.flow.leaves(link, channel, range);
+        self.judge("flow", verdict);
         let verdict = self.newcomers.stepped(link, channel, range, code);
         self.judge("newcomers", verdict);
         self.bounds.stepped(link, channel, range);
@@ -282,6 +287,7 @@ impl Oracle {
     /// The server goes on with the cursors that it knows of the client.
     pub fn cursors_known(&mut self, link: u64) {
         self.newcomers.known(link);
+        self.flow.known(link);
         self.bounds.known(link);
     }
 
@@ -304,6 +310,7 @@ impl Oracle {
         self.marks.closed(link);
         self.histories.closed(link);
         self.newcomers.closed(link);
+        self.flow.closed(link);
     }
 
     /// A process of an install starts with these cursors.

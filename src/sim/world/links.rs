@@ -311,7 +311,7 @@ impl World {
         match Frame::parse(&frame) {
             Ok((frame @ (Frame::ReceiveAck(list) | Frame::Cursors(list)), flags)) => {
                 if let Frame::Cursors(list) = frame {
-                    self.oracle.newcomers.cursors_arrive(link, list, flags.has(Flags::LAST));
+                    self.oracle.cursors_arrive(link, list, flags.has(Flags::LAST));
                 }
                 for cursor in list {
                     self.oracle.cursor_arrives((uin, link), cursor.channel, cursor.id.get());

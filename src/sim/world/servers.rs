@@ -424,7 +424,10 @@ impl World {
                 self.oracle.fetch_arrives(link); // delivery may go back
                 self.oracle.newcomers.asked_again(link);
             }
-            Outgoing::Channel(state) => self.oracle.channel_leaves((device.uin, link), state),
+            Outgoing::Channel(state) => {
+                let to = (device.uin, link);
+                self.oracle.channel_leaves(&self.disk.borrow(), to, state);
+            }
             Outgoing::Error { code, .. } => self.count_code(*code),
             _ => {}
         }
