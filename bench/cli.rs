@@ -115,7 +115,10 @@ pub fn run() -> Result<(), BenchError> {
 fn measure(scenario: &Scenario, common: &Common) -> Result<(), BenchError> {
     scenario.check()?;
     let plan = plan(scenario, common)?;
-    let subject = Subject::of(&plan)?;
+    let subject = match scenario.elsewhere() {
+        Some(folder) => Subject::elsewhere(folder),
+        None => Subject::of(&plan)?,
+    };
     let file = file(scenario, common)?;
     let mut report = Report::new(Machine::read(&plan.data), subject, scenario);
     report.print_head();
@@ -184,6 +187,15 @@ fn wait_for_quiet(percent: f64) {
 fn plan(scenario: &Scenario, common: &Common) -> Result<Plan, BenchError> {
     let beside = std::env::current_exe().ok();
     let beside = beside.as_deref().and_then(|own| own.parent());
+    if let Some(folder) = scenario.elsewhere() {
+        if common.pin || common.tern.is_some() || !common.options.is_empty() {
+            let reason = "a server that runs already is what and where it is: leave out --tern, \
+                          --set and --pin";
+            return Err(BenchError::Usage(reason.to_owned()));
+        }
+        let (tern, data) = (PathBuf::new(), folder.to_owned());
+        return Ok(Plan { tern, data, options: Vec::new(), cores: None });
+    }
     let tern = common.tern.clone().or_else(|| Some(beside?.join("tern")));
     let tern = tern.filter(|tern| tern.is_file()).ok_or_else(|| {
         BenchError::Usage(

@@ -7,6 +7,7 @@
 //! now is said again under its key. What can't be replayed is left out, and counted with the
 //! reason ([`cast`] knows them).
 
+mod accounts;
 mod cast;
 mod puppet;
 mod recording;
@@ -20,6 +21,7 @@ use crate::error::BenchError;
 use crate::load::{Approach, Event, Identity, Swarm, Wait};
 use crate::measure::latency::Latency;
 use crate::system::Server;
+pub use accounts::Accounts;
 use cast::{Cast, Line};
 use puppet::{Heard, Puppet, Tally};
 pub use recording::{Recording, Spoken, Step, Who};

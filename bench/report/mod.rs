@@ -91,6 +91,17 @@ impl Subject {
             program,
         })
     }
+
+    /// A server that runs already, known by this folder: its own, or that of its profiles.
+    pub fn elsewhere(folder: &Path) -> Self {
+        Self {
+            version: "one that runs already".to_owned(),
+            built: 0,
+            options: Vec::new(),
+            pinned: false,
+            program: folder.to_owned(),
+        }
+    }
 }
 
 fn seconds_since_1970(time: SystemTime) -> u64 {
@@ -144,16 +155,19 @@ impl Report {
         let Subject { version, program, built, options, pinned, .. } = &self.subject;
         let options: Vec<String> =
             options.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let built = match built {
+            0 => String::new(), // not known
+            built => format!(", built {} min before", self.started.saturating_sub(*built) / 60),
+        };
         let place = if *pinned { "server on core 0, load on the others" } else { "not pinned" };
         say(&format!(
             "command   {}\n\
              machine   {cpu}, {cores} cores, {memory_mib} MiB, Linux {kernel}, {file_system}\n\
-             server    {version}, {}, built {} min before\n\
+             server    {version}, {}{built}\n\
              options   {}\n\
              placement {place}\n",
             self.command.join(" "),
             program.display(),
-            self.started.saturating_sub(*built) / 60,
             options.join(" "),
         ));
     }

@@ -1,4 +1,5 @@
-//! The scenarios, behind one enum: each lays its load on a fresh server and returns figures.
+//! The scenarios, behind one enum: each lays its load on a fresh server, or a replay on one that
+//! runs already, and returns figures.
 
 mod beats;
 mod books;
@@ -19,6 +20,7 @@ mod storm;
 mod talking;
 mod throughput;
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -113,6 +115,14 @@ impl Scenario {
         }
     }
 
+    /// What tells of the server, if it is one that runs already and is not to be started.
+    pub fn elsewhere(&self) -> Option<&Path> {
+        match self {
+            Self::Replay(replay) => replay.elsewhere(),
+            _ => None,
+        }
+    }
+
     /// Options of the server that it needs.
     pub fn server_options(&self) -> Vec<(String, String)> {
         match self {
@@ -153,7 +163,7 @@ impl Scenario {
             Self::Matrix(matrix) => matrix.run(plan),
             Self::Roam(roam) => on_fresh_server(plan, |server| roam.measure(server)),
             Self::Mixed(mixed) => on_fresh_server(plan, |server| mixed.measure(server)),
-            Self::Replay(replay) => on_fresh_server(plan, |server| replay.measure(server)),
+            Self::Replay(replay) => replay.run(plan),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::net::sockopt::socket_peercred;
 use serde_json::{Value, json};
 use tern_protocol::limits::SECRET_BYTES;
 use tern_protocol::{DeviceId, Uin};
@@ -25,18 +26,29 @@ const PIPELINE: usize = 64;
 #[derive(Debug)]
 pub struct Control {
     stream: BufReader<UnixStream>,
+    /// What the names of users begin with that are added.
+    names: String,
 }
 
 impl Control {
-    /// Connects.
+    /// Connects; users that are added get names that begin so.
     ///
     /// # Errors
     /// When nobody listens there.
-    pub fn connect(socket: &Path) -> std::io::Result<Self> {
+    pub fn connect(socket: &Path, names: &str) -> std::io::Result<Self> {
         let stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { stream: BufReader::new(stream) })
+        Ok(Self { stream: BufReader::new(stream), names: names.to_owned() })
+    }
+
+    /// The process that listens there.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn server_pid(&self) -> std::io::Result<u32> {
+        let peer = socket_peercred(self.stream.get_ref())?;
+        Ok(peer.pid.as_raw_nonzero().get().unsigned_abs())
     }
 
     /// How the server does.
@@ -57,7 +69,7 @@ impl Control {
     pub fn add_users(&mut self, count: usize) -> Result<Vec<Identity>, BenchError> {
         let mut identities = Vec::with_capacity(count);
         for asked in 0..count {
-            self.ask(&json!({"account": {"user-add": {"name": name(asked)}}}))?;
+            self.ask(&json!({"account": {"user-add": {"name": self.name(asked)}}}))?;
             if asked + 1 - identities.len() == PIPELINE {
                 identities.push(self.added()?);
             }
@@ -73,8 +85,13 @@ impl Control {
     /// # Errors
     /// When it is refused.
     pub fn add_device(&mut self, user: usize) -> Result<Identity, BenchError> {
-        self.ask(&json!({"account": {"device-add": {"name": name(user), "label": null}}}))?;
+        self.ask(&json!({"account": {"device-add": {"name": self.name(user), "label": null}}}))?;
         self.added()
+    }
+
+    /// The name of the user of this number.
+    fn name(&self, user: usize) -> String {
+        format!("{}{user}", self.names)
     }
 
     fn added(&mut self) -> Result<Identity, BenchError> {
@@ -98,11 +115,6 @@ impl Control {
             None => Err(BenchError::Server(format!("it refuses: {answer}"))),
         }
     }
-}
-
-/// The name of the user of this number.
-fn name(user: usize) -> String {
-    format!("bench{user}")
 }
 
 fn identity(added: &Value) -> Option<Identity> {

@@ -1,10 +1,11 @@
-//! A Tern server as a child process with a data folder of its own, which goes with it.
+//! A Tern server as a child process with a data folder of its own, which goes with it; or one that
+//! somebody else has started, which runs on.
 
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity, set_current_timer_slack};
@@ -24,6 +25,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Where a server listens that was never there before.
 const ANY_PORT: &str = "127.0.0.1:0";
+
+/// What names of users begin with on a server of our own.
+const OWN_NAMES: &str = "bench";
 
 /// Most bytes of the server's own words that an error repeats.
 const WORDS_BYTES: usize = 2_000;
@@ -86,10 +90,23 @@ impl Cores {
 /// A server that runs.
 #[derive(Debug)]
 pub struct Server {
-    child: Child,
-    folder: TempDir,
+    host: Host,
     address: SocketAddr,
     pin: [u8; 32],
+}
+
+/// Whose a server is.
+#[derive(Debug)]
+enum Host {
+    /// Ours.
+    Own { child: Child, folder: TempDir },
+    /// Somebody's who started it before.
+    Found {
+        folder: PathBuf,
+        pid: u32,
+        /// What names of users begin with, as nobody's do who was there before.
+        names: String,
+    },
 }
 
 impl Server {
@@ -102,7 +119,24 @@ impl Server {
         let folder = folder.tried(format!("no folder below {}", plan.data.display()))?;
         let mut child = spawn(plan, folder.path(), ANY_PORT)?;
         let status = until_ready(&mut child, folder.path())?;
-        Self::new(child, folder, &status)
+        Self::new(Host::Own { child, folder }, &status)
+    }
+
+    /// The server that runs on this data folder.
+    ///
+    /// # Errors
+    /// When none does, or it is not ready.
+    pub fn find(folder: &Path) -> Result<Self, BenchError> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let names = format!("bench-{:x}-", since.as_micros());
+        let mut control = Control::connect(&socket(folder), &names)
+            .tried(format!("no server runs on {}", folder.display()))?;
+        let pid = control.server_pid().tried("the number of the server's process")?;
+        let status = control.status()?;
+        if status.phase != "ready" {
+            return Err(BenchError::Server(format!("it is not ready: {}", status.phase)));
+        }
+        Self::new(Host::Found { folder: folder.to_owned(), pid, names }, &status)
     }
 
     /// Kills it as `kill -9` does.
@@ -110,8 +144,9 @@ impl Server {
     /// # Errors
     /// When it can't be killed.
     pub fn kill(&mut self) -> Result<(), BenchError> {
-        self.child.kill().tried("kill the server")?;
-        self.child.wait().tried("the killed server").map(drop)
+        let Host::Own { child, .. } = &mut self.host else { return Err(not_ours()) };
+        child.kill().tried("kill the server")?;
+        child.wait().tried("the killed server").map(drop)
     }
 
     /// Starts it again after a kill, on the same folder and port, and waits until it serves.
@@ -119,16 +154,17 @@ impl Server {
     /// # Errors
     /// When it does not.
     pub fn start_again(&mut self, plan: &Plan) -> Result<(), BenchError> {
-        self.child = spawn(plan, self.folder.path(), &self.address.to_string())?;
-        until_ready(&mut self.child, self.folder.path()).map(drop)
+        let Host::Own { child, folder } = &mut self.host else { return Err(not_ours()) };
+        *child = spawn(plan, folder.path(), &self.address.to_string())?;
+        until_ready(child, folder.path()).map(drop)
     }
 
-    fn new(child: Child, folder: TempDir, status: &Status) -> Result<Self, BenchError> {
-        let address = status.listen.parse().ok();
+    fn new(host: Host, status: &Status) -> Result<Self, BenchError> {
+        let address = status.listen.parse().ok().map(reachable);
         let (Some(address), Some(pin)) = (address, from_hex(&status.pin)) else {
             return Err(BenchError::Server(format!("where is it? {status:?}")));
         };
-        Ok(Self { child, folder, address, pin })
+        Ok(Self { host, address, pin })
     }
 
     /// Where it listens.
@@ -154,7 +190,7 @@ impl Server {
     /// # Errors
     /// When it is gone.
     pub fn process(&self) -> Result<Process, BenchError> {
-        Process::read(self.child.id())
+        Process::read(self.pid())
     }
 
     /// Adds users with a device each.
@@ -175,12 +211,31 @@ impl Server {
 
     /// A new connection each time: one that is silent for long is hung up on.
     fn control(&self) -> Result<Control, BenchError> {
-        Control::connect(&socket(self.folder.path())).tried("the control socket")
+        let names = match &self.host {
+            Host::Own { .. } => OWN_NAMES,
+            Host::Found { names, .. } => names,
+        };
+        Control::connect(&socket(self.folder()), names).tried("the control socket")
     }
 
-    /// The last that it said.
+    fn folder(&self) -> &Path {
+        match &self.host {
+            Host::Own { folder, .. } => folder.path(),
+            Host::Found { folder, .. } => folder,
+        }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        match &self.host {
+            Host::Own { child, .. } => child.id(),
+            Host::Found { pid, .. } => *pid,
+        }
+    }
+
+    /// The last that it said, if it is ours.
     pub fn words(&self) -> String {
-        words(self.folder.path())
+        words(self.folder())
     }
 
     /// An error, with the last that the server said.
@@ -192,20 +247,21 @@ impl Server {
         }
     }
 
-    /// Has it go down in order, and waits until it has.
+    /// Has it go down in order, and waits until it has; one that was found runs on.
     ///
     /// # Errors
     /// When it does not, or not in order.
     pub fn stop(mut self) -> Result<(), BenchError> {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+        let Host::Own { child, folder } = &mut self.host else { return Ok(()) };
+        if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
             kill_process(pid, Signal::TERM).tried("stop the server")?;
         }
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match self.child.try_wait().tried("the server's state")? {
+            match child.try_wait().tried("the server's state")? {
                 Some(status) if status.success() => return Ok(()),
                 Some(status) => {
-                    let words = words(self.folder.path());
+                    let words = words(folder.path());
                     return Err(BenchError::Server(format!("{status}; it said: {words}")));
                 }
                 None if Instant::now() > deadline => {
@@ -219,10 +275,26 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail if it has ended, and then nothing is left to do.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Host::Own { child, .. } = &mut self.host {
+            // Both fail if it has ended, and then nothing is left to do.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
+}
+
+fn not_ours() -> BenchError {
+    BenchError::Server("it was there before, and is not to be killed".to_owned())
+}
+
+/// Where a server is reached that may listen on all addresses.
+fn reachable(listens: SocketAddr) -> SocketAddr {
+    let ip: IpAddr = match listens.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listens.port())
 }
 
 /// Starts the program. A child runs on the cores of the thread that starts it, so this thread goes
@@ -286,7 +358,7 @@ fn socket(folder: &Path) -> PathBuf {
 
 /// The server's figures, once it serves.
 fn ready(folder: &Path) -> Result<Option<Status>, BenchError> {
-    let Ok(mut control) = Control::connect(&socket(folder)) else { return Ok(None) };
+    let Ok(mut control) = Control::connect(&socket(folder), OWN_NAMES) else { return Ok(None) };
     let status = control.status()?;
     Ok((status.phase == "ready").then_some(status))
 }

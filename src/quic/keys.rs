@@ -4,7 +4,7 @@
 //! of the memory.
 //!
 //! A key of AES-GCM has 28 bytes with its nonce, and 560 once its rounds and the tables of its tag
-//! are computed, which takes 0.1 µs. A session has four of them, two behind the next key update
+//! are computed, which takes 0.2 µs. A session has four of them, two behind the next key update
 //! among them, and two for headers. Most sessions say something every half minute. So a key is kept
 //! as TLS derived it, and each thread has room for a number of unfolded ones; a packet whose key is
 //! not there unfolds it, in the place of another's.

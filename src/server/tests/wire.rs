@@ -405,6 +405,24 @@ fn replay(recording: &Recording, speed: Option<f64>, messages: u64) -> Played {
         cores: None,
     };
     let server = system::Server::start(&plan).unwrap();
+    let mut made = std::fs::read_dir(folder.path()).unwrap();
+    let found = system::Server::find(&made.next().unwrap().unwrap().path()).unwrap();
+    assert_eq!((found.address(), found.pin()), (server.address(), server.pin()));
+    assert_eq!(found.pid(), server.pid());
+    // Others were added there before, by names that are not given twice.
+    provide(&server, recording).unwrap();
+    let played = replay_on(&found, recording, speed, messages);
+    found.stop().unwrap();
+    server.stop().unwrap();
+    played
+}
+
+fn replay_on(
+    server: &system::Server,
+    recording: &Recording,
+    speed: Option<f64>,
+    messages: u64,
+) -> Played {
     let approach = Approach {
         server: server.address(),
         pin: server.pin(),
@@ -415,11 +433,10 @@ fn replay(recording: &Recording, speed: Option<f64>, messages: u64) -> Played {
         tickets: Tickets::None,
         seed: 1,
     };
-    let players = provide(&server, recording).unwrap();
+    let players = provide(server, recording).unwrap();
     let played = play(recording, &players, approach, speed, |_| Ok(())).unwrap();
     let status = server.status().unwrap();
     let figures = ["acks", "pushes", "logins"].map(|name| status.figure(name).unwrap());
-    server.stop().unwrap();
     judge_replay(recording, &played, messages, figures);
     played
 }
