@@ -16,7 +16,7 @@ use crate::moments::{Moment, Moments};
 use crate::placement::{Placement, ShardId, WorkerId};
 use crate::post::Post;
 use crate::session::Front;
-use crate::shard::Shard;
+use crate::shard::{Shard, TOLD_PER_TURN};
 use crate::sight::{DeviceSight, SessionSight};
 use crate::time::{Mono, Now};
 
@@ -40,6 +40,8 @@ pub struct Worker<L, T, R> {
     shards: Vec<Shard<L, T>>,
     /// Index into `shards` by shard number; `None` for shards of other workers.
     by_id: Vec<Option<usize>>,
+    /// Index of the shard whose groups are told first in the next turn.
+    tells_first: usize,
     post: Post,
     effects: VecDeque<Effect>,
     counters: Counters,
@@ -72,6 +74,7 @@ impl<L: Log, T: DedupTable, R: Reader> Worker<L, T, R> {
             config,
             shards,
             by_id,
+            tells_first: 0,
             effects: VecDeque::new(),
             counters: Counters::default(),
             moments: Moments::default(),
@@ -142,7 +145,20 @@ impl<L: Log, T: DedupTable, R: Reader> Worker<L, T, R> {
         for shard in shards.all.iter_mut() {
             shard.end_turn(&mut context);
         }
+        self.tell_groups(now);
         self.settle(now);
+    }
+
+    /// Tells members of groups, a turn's worth; another shard's come first each time.
+    fn tell_groups(&mut self, now: Now) {
+        let first = self.tells_first;
+        let (mut context, _, Shards { all, .. }) = self.split(now);
+        let (before, from) = all.split_at_mut(first);
+        let mut room = TOLD_PER_TURN;
+        for shard in from.iter_mut().chain(before) {
+            room = shard.serve_audiences(&mut context, room);
+        }
+        self.tells_first = (first + 1) % self.shards.len().max(1);
     }
 
     /// When to say [`Input::Tick`] at the latest, and what for.

@@ -24,8 +24,10 @@ use crate::mail::{
 use crate::placement::ShardId;
 use crate::time::Mono;
 
-/// Deliveries of one shard's groups in one turn: with a page and a push each some milliseconds.
-const TOLD_PER_TURN: usize = 512;
+/// Deliveries to members of groups in one turn, of all shards of a worker together. With page, push
+/// and packet each takes some 10 µs, for which everybody else waits; the others' turn comes at once
+/// behind it.
+pub(crate) const TOLD_PER_TURN: usize = 32;
 
 /// Groups of one shard whose members are asked for at once: bounds what waits in mailboxes at a
 /// start with many groups.
@@ -264,15 +266,16 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         }
     }
 
-    /// Asks for members, and tells listeners, a turn's worth.
-    pub(super) fn serve_audiences(&mut self, context: &mut Context<'_>) {
+    /// Asks for members, and tells at most `room` listeners; how much room is left.
+    pub(crate) fn serve_audiences(&mut self, context: &mut Context<'_>, room: usize) -> usize {
         self.ask_members(context);
-        let mut room = TOLD_PER_TURN;
+        let mut room = room;
         while room > 0
             && let Some(channel) = self.home.audiences.telling.pop_front()
         {
             room -= self.home.audiences.tell_some(context, channel, room);
         }
+        room
     }
 
     fn ask_members(&mut self, context: &mut Context<'_>) {

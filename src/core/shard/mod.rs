@@ -25,12 +25,14 @@ mod lost;
 mod marks;
 mod notify;
 mod open;
+mod pace;
 mod park;
 mod rates;
 mod recall;
 mod recovery;
 mod refused;
 
+pub(crate) use audience::TOLD_PER_TURN;
 pub use commit::DurableAck;
 pub(crate) use login::CHANNELS_PER_PAGE;
 pub use recovery::{Recovery, ReplayError};
@@ -54,13 +56,14 @@ use home::{Home, Login};
 use marks::Marks;
 use notify::Telling;
 use open::Opening;
+use pace::Paced;
 use park::Parked;
 use refused::Refused;
 
 /// A shard that runs; made by [`Recovery::finish`].
 pub struct Shard<L, T> {
     id: ShardId,
-    log: L,
+    log: Paced<L>,
     table: T,
     incarnation: Incarnation,
     /// The newest proof: the end of everything that may be shown.
@@ -171,16 +174,16 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
         self.expire_counts(context);
     }
 
-    /// Ends a turn: what it appended goes to the commit as one batch.
+    /// Ends a turn: what it appended goes to the commit as one batch. The members of groups are
+    /// told behind it, see [`serve_audiences`](Self::serve_audiences).
     pub(crate) fn end_turn(&mut self, context: &mut Context<'_>) {
         if !std::mem::replace(&mut self.exchange_begun, true) {
             self.notify(context);
         }
         self.drain_expired(context);
         self.confirm_notifies(context);
-        self.serve_audiences(context);
         self.serve_marks(context);
-        self.log.commit();
+        self.log.commit(context.now.mono);
         self.handle_durable(context);
     }
 
@@ -194,6 +197,7 @@ impl<L: Log, T: DedupTable> Shard<L, T> {
             self.home.audiences.is_busy().then_some((Mono(0), "sessions are told of a group")),
             self.home.audiences.deadline().map(|at| (at, "members are asked for again")),
             self.notify_deadline().map(|at| (at, "unconfirmed notifies are repeated")),
+            self.log.deadline().map(|at| (at, "what could wait is committed")),
             self.marks_deadline(),
         ]
         .into_iter()

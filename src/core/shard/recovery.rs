@@ -17,6 +17,7 @@ use super::home::Home;
 use super::lost::Losses;
 use super::marks::Marks;
 use super::notify::Telling;
+use super::pace::Paced;
 use super::park::Parked;
 use super::records::{BlockBody, EntryBody, EpochBody};
 use super::refused::Refused;
@@ -369,7 +370,7 @@ impl<T: DedupTable> Recovery<T> {
         Shard {
             id: self.id,
             proof: log.durable().expect("a log that was just recovered has not failed"),
-            log,
+            log: Paced::new(log),
             table: self.table,
             incarnation: self.incarnation,
             stopped: false,

@@ -174,3 +174,62 @@ fn a_million_users_fit_a_stated_number_of_bytes() {
     assert!(channel <= CHANNEL_BYTES_MAX, "{channel} bytes for a user's first channel");
     drop(state);
 }
+
+/// Pushes of one turn of the only worker; and whether there is more to do at once.
+fn turn(world: &mut World) -> (usize, bool) {
+    world.step(0);
+    world.step(1);
+    let pushes = world.orders.values().map(Vec::len).sum();
+    world.orders.clear();
+    let more = world.workers[0].poll_timeout().is_some_and(|(at, _)| at <= world.now.mono);
+    (pushes, more)
+}
+
+#[test]
+fn members_of_a_large_group_are_told_a_few_a_turn_and_hold_up_nobody() {
+    const MEMBERS: u64 = 300;
+    const TURN_MAX: usize = 32 + 2; // and a message of two others, which is not the group's
+    let mut world = World::new(SHARDS, 1);
+    world.users.extend(1..=MEMBERS + 2);
+    let mut login = |uin| {
+        world.pass(10); // more at once wait for each other
+        world.login(0, uin, 1, &[])
+    };
+    let here: Vec<Client> = (2..=MEMBERS).map(&mut login).collect();
+    let [mut owner, mut ann, bob] = [1, MEMBERS + 1, MEMBERS + 2].map(login);
+    let pair = direct(MEMBERS + 1, MEMBERS + 2);
+    ann.send(&mut world, pair, b"opens it");
+    let all: Vec<u64> = (2..=MEMBERS).collect();
+    let group = group_of(1, 1, owner.epoch, owner.counter + 1);
+    let (first, rest) = all.split_at(CHANGE_MEMBERS_MAX);
+    owner.change(&mut world, group, &Wish::create(settings::OPEN, first));
+    for some in rest.chunks(CHANGE_MEMBERS_MAX) {
+        owner.change(&mut world, group, &Wish::of(action::ADD, some));
+    }
+    here.iter().chain([&owner, &ann, &bob]).for_each(|client| _ = world.take(client));
+    world.orders.clear();
+
+    world.by_steps = true;
+    owner.send(&mut world, group, b"to all");
+    let (mut turns, mut pushes, mut answered) = (0, 0, None);
+    loop {
+        let (some, more) = turn(&mut world);
+        assert!(some <= TURN_MAX, "{some} in one turn");
+        (turns, pushes) = (turns + 1, pushes + some);
+        if turns == 3 {
+            ann.send(&mut world, pair, b"meanwhile");
+        }
+        if turns >= 3 && !acks(&world.take(&ann)).is_empty() {
+            answered.get_or_insert(turns);
+        }
+        if !more {
+            break;
+        }
+    }
+    let answered = answered.expect("an ack");
+    println!("TEST S-15 fan-out n={pushes} turns={turns} answered_in={answered}");
+    assert!(answered <= 5, "the pair was served in turn {answered} of {turns}");
+    assert!(turns as u64 >= MEMBERS / 32);
+    assert_eq!(pushes as u64, MEMBERS + 2, "each member once, the owner too, and the pair");
+    assert!(here.iter().all(|client| ids(&world.take(client), group).len() == 1));
+}

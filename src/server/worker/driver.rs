@@ -23,8 +23,8 @@ use tern_protocol::frames::Network;
 use tern_storage::{Recorder, Stamp};
 
 use super::Ended;
+use super::guests::Guests;
 use super::inbox::{BELL, Command, LookAt, QUERIES_MAX, Seat, Seen, WARMS_MAX};
-use super::knocks::Knocks;
 use super::links::{Links, spill_bytes_max};
 use super::machine::{Directory, Machine, Warmer};
 use super::pool::Pool;
@@ -39,8 +39,12 @@ use crate::transport::settings::TransportSettings;
 /// The socket's token in the poll; the bell has another.
 const SOCKET: Token = Token(BELL.0 + 1);
 
-/// Letters taken from each neighbour a turn.
-const LETTERS_PER_TURN: usize = 256;
+/// Letters taken from each neighbour a turn: each may be a push to a member of a group.
+const LETTERS_PER_TURN: usize = 64;
+
+/// Deadlines of connections that are met in one turn: a message to many sets one for each of them,
+/// and one that comes a turn later does no harm.
+const TIMERS_PER_TURN: usize = 64;
 
 /// Answers of each kind taken a turn.
 const ANSWERS_PER_TURN: usize = 256;
@@ -144,8 +148,8 @@ pub(super) struct Driver<M, R> {
     pub(super) live: usize,
     pub(super) handshakes: usize,
     pub(super) unproven: usize,
-    /// Connection attempts that wait for their turn.
-    pub(super) knocks: Knocks,
+    /// What those wait for who are not logged in yet.
+    pub(super) guests: Guests,
     /// Set by a drain: until then everything must be over.
     pub(super) drain_until: Option<Instant>,
 
@@ -214,7 +218,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
             live: 0,
             handshakes: 0,
             unproven: 0,
-            knocks: Knocks::default(),
+            guests: Guests::default(),
             drain_until: None,
             counts: Counts::default(),
             turns: Histogram::default(),
@@ -272,6 +276,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         self.post_mail();
         self.ask();
         self.transmit();
+        self.serve_guests();
         self.send_resets();
         if self.now >= self.publish_at {
             self.publish();
@@ -359,9 +364,9 @@ impl<M: Machine, R: Reader> Driver<M, R> {
     /// Whether a turn left work that needs no wake-up.
     fn has_work(&self) -> bool {
         let sends = !self.to_send.is_empty() && self.sender.writable;
-        let knocks = self.knocks.waiting().0 > 0;
+        let guests = self.guests.were_served() || !self.guests.is_empty();
         let links = !self.to_read.is_empty() || !self.to_serve.is_empty();
-        self.receiver.readable || sends || knocks || links
+        self.receiver.readable || sends || guests || links
     }
 
     fn next_deadline(&mut self) -> Option<Instant> {
@@ -380,7 +385,8 @@ impl<M: Machine, R: Reader> Driver<M, R> {
     }
 
     fn fire_timers(&mut self) {
-        while let Some(index) = self.timers.pop_due(self.now) {
+        for _ in 0..TIMERS_PER_TURN {
+            let Some(index) = self.timers.pop_due(self.now) else { break };
             self.fire_timer(index);
         }
     }

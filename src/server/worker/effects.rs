@@ -69,6 +69,11 @@ impl<M: Machine, R: Reader> Driver<M, R> {
     }
 
     fn send_frame(&mut self, link: LinkId, frame: &Outgoing) {
+        if matches!(frame, Outgoing::LoggedIn(_))
+            && let Some(link) = self.links.get(link)
+        {
+            link.queued.is_guest = false;
+        }
         let mut buffer = [0; FRAME_BYTES];
         let bytes = encode_frame(frame, &mut buffer);
         let bytes = self.pool.join([&buffer[..bytes], &[]]);

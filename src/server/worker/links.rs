@@ -92,6 +92,10 @@ pub(super) struct Queued {
     pub(super) serve: bool,
     pub(super) read: bool,
     pub(super) send: bool,
+    /// Whether it is not logged in yet, so that its packets wait for their turn.
+    pub(super) is_guest: bool,
+    /// Its packets that wait.
+    pub(super) parcels: u8,
 }
 
 /// The client leaves more unread than [`spill_bytes_max`].
@@ -276,7 +280,7 @@ impl Links {
             peer,
             slot: None,
             moves: Limiter::default(),
-            queued: Queued::default(),
+            queued: Queued { is_guest: true, ..Queued::default() },
         }));
         self.live += 1;
         id

@@ -5,13 +5,14 @@
 //!
 //! 1. `receive`: a batch from the socket; a stray goes to its worker by `inbox`; quinn-proto
 //!    finds or accepts its connection.
+//!    What comes of who is not logged in yet waits for the end of a turn (`guests`).
 //! 2. `serve`: the connection's events; bytes of the control stream, cut by `tern_quic::frames` into
 //!    frames, each of which is one `Input` to the machine.
 //! 3. `effects`: what the machine wants done: frames and pushes written to streams (`links`),
 //!    closes, questions. Pushes that need not keep their order go by datagram (`free`). What
 //!    happened to messages goes into the flight recorder (`moments`).
 //! 4. `inbox`: mail, proofs, answers, commands, each an `Input` again.
-//! 5. `commit`, mail to other workers, `transmit`, and sleep.
+//! 5. `commit`, mail to other workers, `transmit`, some of what guests wait for, and sleep.
 //!
 //! What is absent: no lock, no call that waits for anything but the poll, no state shared with
 //! another thread but the inboxes and the [`Board`]. In the steady state nothing is allocated
@@ -33,7 +34,7 @@ mod transmit;
 
 mod flight;
 mod free;
-mod knocks;
+mod guests;
 mod links;
 mod moments;
 mod pool;

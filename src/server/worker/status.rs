@@ -59,6 +59,8 @@ counts! {
     attempts_refused: "attempts refused because the server drains or is full",
     attempts_ignored: "attempts left unanswered for too many handshakes under way",
     attempts_delayed: "attempts that waited for a turn with room for them",
+    guests_delayed: "packets of clients not logged in yet that waited for a later turn",
+    guests_dropped: "packets of clients not logged in yet that found too many waiting",
     handshakes: "handshakes completed",
     handshakes_failed: "handshakes that failed, also for a wrong ALPN protocol",
     handshakes_slow: "handshakes ended because they took too long",

@@ -16,7 +16,8 @@ use tern_core::moments::Moment;
 use tern_core::placement::{ShardId, WorkerId};
 use tern_core::sight::{DeviceSight, SessionSight};
 use tern_core::time::{Mono, Now};
-use tern_protocol::frames::{Network, Pong, SendRefused, Welcome};
+use tern_protocol::frames::{LoggedIn, Network, Pong, SendRefused, Welcome};
+use tern_protocol::limits::SECRET_BYTES;
 use tern_protocol::{ChannelId, Code, Flags, Frame, Kind, SendKey, Uin};
 
 use super::super::{Directory, Doors, Machine, Warmer};
@@ -132,6 +133,18 @@ impl Double {
         let (shard, from) = (ShardId(self.id.0), SessionRef { worker: self.id, link });
         match word {
             "close" => self.close(link, Code::Draining),
+            "enter" => {
+                let answer = LoggedIn {
+                    epoch: 0.into(),
+                    heartbeat_ms: 0.into(),
+                    resume_ms: 0.into(),
+                    resumed: 0,
+                    known: 0,
+                    reserved: [0; 2],
+                    token: [0; SECRET_BYTES],
+                };
+                self.effects.push_back(Effect::Frame(link, Outgoing::LoggedIn(answer)));
+            }
             "push" => {
                 let at = Offset(number);
                 self.effects.push_back(Effect::Push { link, shard, at, order: Order::Kept });
