@@ -1,6 +1,7 @@
 //! The processes of a load, as their parent has them.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -159,9 +160,10 @@ impl Member {
         speak: SyncSender<(usize, Word)>,
     ) -> Result<Self, BenchError> {
         let program = std::env::current_exe().tried("this program")?;
-        let mut command = Command::new(program);
+        let mut command = command(program, order.task.gives_way());
         command.arg(SUBCOMMAND).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().tried("start a process of the load")?;
+        let name = command.get_program().to_string_lossy().into_owned();
+        let mut child = command.spawn().tried(format!("start a process of the load by {name}"))?;
         let mut input = child.stdin.take().expect("it was asked for");
         let output = child.stdout.take().expect("it was asked for");
         let mut line = serde_json::to_string(order).tried("an order as JSON")?;
@@ -183,6 +185,17 @@ impl Member {
         });
         Ok(Self { child, input, done: 0, is_ready: false, result: None })
     }
+}
+
+/// This program, or the one of util-linux that makes it run only where nobody else wants to: a
+/// process that merely is nice may still run to the end of its slice of time while others wait.
+fn command(program: PathBuf, gives_way: bool) -> Command {
+    if !gives_way {
+        return Command::new(program);
+    }
+    let mut command = Command::new("chrt");
+    command.args(["--idle", "0"]).arg(program);
+    command
 }
 
 impl Drop for Member {

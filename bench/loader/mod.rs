@@ -5,6 +5,7 @@
 //! A process that loses its parent ends.
 
 mod back;
+mod crowd;
 mod day;
 mod fan_out;
 mod fleet;
@@ -28,6 +29,7 @@ use crate::error::{BenchError, Tried};
 use crate::load::{Approach, Crowd, Datagrams, Identity, Swarm, Tickets, Weather};
 
 pub use back::ComeBack;
+pub use crowd::{Kind, Storm};
 pub use day::Day;
 pub use fan_out::FanOut;
 pub use fleet::{Fleet, SUBCOMMAND};
@@ -72,8 +74,18 @@ pub enum Task {
     FanOut(FanOut),
     /// They talk in groups, and some do not keep up.
     Slow(Slow),
+    /// They are a crowd that comes at once, or talks in a group that is as large as it may be.
+    Storm(Storm),
     /// They say what others said in a capture.
     Replay(Replay),
+}
+
+impl Task {
+    /// Whether a process with this task leaves its core to every other one that wants it: a crowd's
+    /// phones take no time from those of others.
+    fn gives_way(&self) -> bool {
+        matches!(self, Self::Storm(_))
+    }
 }
 
 /// What a process says, a line each.
@@ -132,6 +144,7 @@ fn obey(order: Order) -> Result<Done, BenchError> {
     let Order { server, pin, sources, devices, weather, datagrams, seed, task } = order;
     let tickets = match task {
         Task::LogIn(_) | Task::Day(_) => Tickets::OnePerDevice(devices.len()),
+        Task::Storm(ref storm) if storm.kind.has_tickets() => Tickets::OnePerDevice(devices.len()),
         _ => Tickets::None,
     };
     let returns = matches!(task, Task::ComeBack(_));
@@ -165,6 +178,10 @@ fn obey(order: Order) -> Result<Done, BenchError> {
         }
         Task::Slow(task) => {
             let crowd = Crowd::log_in(swarm, identities, Network::Wired, progress)?;
+            task.run(crowd, &conductor)
+        }
+        Task::Storm(task) => {
+            let crowd = Crowd::log_in(swarm, identities, Network::Wifi, progress)?;
             task.run(crowd, &conductor)
         }
         Task::ComeBack(task) => {

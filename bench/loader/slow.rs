@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Who is slow, and how; and when what is said.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Slow {
-    /// Members of each group.
+    /// Members of each group; two talk in their direct channel.
     pub group: usize,
     /// How many of them are slow, the last ones.
     pub slow: usize,
@@ -103,21 +103,30 @@ impl Slow {
     /// The first member of each group makes it, and says something that everybody gets.
     fn gather(&self, crowd: &mut Crowd) -> Result<Vec<ChannelId>, BenchError> {
         let count = crowd.uins.len() / self.group;
-        let groups: Vec<ChannelId> = (0..count)
-            .map(|group| {
-                let owner = group * self.group;
-                let mut others: Vec<Uin> = crowd.uins[owner + 1..owner + self.group].to_vec();
-                others.sort_unstable();
-                crowd.swarm.create_group(owner, &others, CHANGE)
-            })
-            .collect();
-        until(crowd, count, Event::Acked(CHANGE))?;
+        let groups = self.channels(crowd, count)?;
         for (group, channel) in groups.iter().enumerate() {
             let channel = *channel;
             let message = Message { channel, tag: FIRST, content_bytes: CONTENT_BYTES_MIN };
             crowd.swarm.send(group * self.group, message);
         }
         until(crowd, count * (self.group - 1), Event::Received(FIRST))?;
+        Ok(groups)
+    }
+
+    /// A channel for each group.
+    fn channels(&self, crowd: &mut Crowd, count: usize) -> Result<Vec<ChannelId>, BenchError> {
+        if self.group == 2 {
+            let pairs = crowd.uins.chunks_exact(2);
+            return Ok(pairs.map(|pair| ChannelId::direct(pair[0], pair[1])).collect());
+        }
+        let make = |group: usize| {
+            let owner = group * self.group;
+            let mut others: Vec<Uin> = crowd.uins[owner + 1..owner + self.group].to_vec();
+            others.sort_unstable();
+            crowd.swarm.create_group(owner, &others, CHANGE)
+        };
+        let groups = (0..count).map(make).collect();
+        until(crowd, count, Event::Acked(CHANGE))?;
         Ok(groups)
     }
 

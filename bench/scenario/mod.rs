@@ -4,6 +4,7 @@
 mod beats;
 mod books;
 mod catchup;
+mod crowds;
 mod fanout;
 mod floor;
 mod idle;
@@ -43,6 +44,8 @@ pub enum Scenario {
     Fanout(fanout::Fanout),
     /// Some members of groups do not keep up: what that costs the others
     Slow(slow::Slow),
+    /// Crowds come, go, or talk in a large group: what that costs those who are there
+    Crowds(crowds::Crowds),
     /// A talk, and then as many datagrams and syncs by a process that does nothing else
     Floor(floor::Floor),
     /// Devices log in as fast as they can, cold and resumed: rate, and cost of each
@@ -77,6 +80,7 @@ impl Scenario {
             Self::Throughput(_) => "throughput",
             Self::Fanout(_) => "fanout",
             Self::Slow(_) => "slow",
+            Self::Crowds(_) => "crowds",
             Self::Floor(_) => "floor",
             Self::Login(_) => "login",
             Self::Idle(_) => "idle",
@@ -102,6 +106,7 @@ impl Scenario {
             Self::Throughput(throughput) => throughput.check(),
             Self::Fanout(fanout) => fanout.check(),
             Self::Slow(slow) => slow.check(),
+            Self::Crowds(crowds) => crowds.check(),
             Self::Floor(floor) => floor.check(),
             Self::Restart(restart) => restart.check(),
             Self::Loss(loss) => loss.check(),
@@ -130,6 +135,7 @@ impl Scenario {
             Self::Throughput(throughput) => throughput.server_options(),
             Self::Fanout(fanout) => fanout.server_options(),
             Self::Slow(slow) => slow.server_options(),
+            Self::Crowds(crowds) => crowds.server_options(),
             Self::Floor(floor) => floor.server_options(),
             Self::Restart(restart) => restart.server_options(),
             Self::Loss(loss) => loss.server_options(),
@@ -152,6 +158,7 @@ impl Scenario {
             Self::Throughput(throughput) => throughput.run(plan),
             Self::Fanout(fanout) => fanout.run(plan),
             Self::Slow(slow) => on_fresh_server(plan, |server| slow.measure(server)),
+            Self::Crowds(crowds) => on_fresh_server(plan, |server| crowds.measure(server)),
             Self::Floor(floor) => floor.run(plan),
             Self::Login(login) => on_fresh_server(plan, |server| login.measure(server)),
             Self::Idle(idle) => on_fresh_server(plan, |server| idle.measure(server)),

@@ -280,7 +280,7 @@ fn grown(before: &Status, after: &Status, name: &str) -> u64 {
 }
 
 /// All stretches of one kind together: what their names begin with says which.
-fn merged(curves: &Curves) -> Curves {
+pub(super) fn merged(curves: &Curves) -> Curves {
     let mut all = Curves::default();
     for (name, latency) in curves.iter() {
         let (stretch, what) = name.split_once(':').unwrap_or((name, ""));
