@@ -103,21 +103,17 @@ impl Flight {
         Some(copy.place)
     }
 
-    /// Takes the oldest entry if it left `lost_after` ago. Inside is the push, if it must go by
-    /// stream: with no other copy on its way.
-    pub(super) fn take_lost(
-        &mut self,
-        now: Instant,
-        lost_after: Duration,
-    ) -> Option<Option<Place>> {
-        let oldest = self.copies.front()?.sent?;
-        if oldest + lost_after > now {
-            return None;
+    /// Takes the oldest push of which every copy left `lost_after` ago or earlier.
+    pub(super) fn take_lost(&mut self, now: Instant, lost_after: Duration) -> Option<Place> {
+        while self.copies.front()?.sent? + lost_after <= now {
+            let copy = self.copies.pop_front()?;
+            self.to_double -= usize::from(copy.doubles);
+            let has_other = self.copies.iter().any(|other| other.place == copy.place);
+            if !has_other && !copy.is_settled {
+                return Some(copy.place);
+            }
         }
-        let copy = self.copies.pop_front()?;
-        self.to_double -= usize::from(copy.doubles);
-        let has_other = self.copies.iter().any(|other| other.place == copy.place);
-        Some((!has_other && !copy.is_settled).then_some(copy.place))
+        None
     }
 }
 
@@ -162,11 +158,21 @@ mod tests {
         let mut flight = doubled(start);
         flight.left(1, start + COPY_AFTER);
         assert_eq!(flight.take_lost(start, LOST_AFTER), None);
-        assert_eq!(flight.take_lost(start + LOST_AFTER, LOST_AFTER), Some(None));
         assert_eq!(flight.take_lost(start + LOST_AFTER, LOST_AFTER), None);
         let late = start + COPY_AFTER + LOST_AFTER;
-        assert_eq!(flight.take_lost(late, LOST_AFTER), Some(Some(place(8))));
+        assert_eq!(flight.take_lost(late, LOST_AFTER), Some(place(8)));
         assert!(flight.is_empty());
+    }
+
+    #[test]
+    fn each_of_many_that_are_lost_at_once_is_taken() {
+        let start = Instant::now();
+        let mut flight = Flight::default();
+        (1..=5).for_each(|at| flight.add(place(at), false));
+        flight.left(5, start);
+        let lost: Vec<_> =
+            std::iter::from_fn(|| flight.take_lost(start + LOST_AFTER, LOST_AFTER)).collect();
+        assert_eq!(lost, [1, 2, 3, 4, 5].map(place));
     }
 
     #[test]
@@ -177,7 +183,7 @@ mod tests {
         flight.add(place(16), false);
         flight.left(1, start + COPY_AFTER); // the second copy of the first push
         let late = start + COPY_AFTER + LOST_AFTER;
-        assert_eq!(flight.take_lost(late, LOST_AFTER), Some(None));
+        assert_eq!(flight.take_lost(late, LOST_AFTER), None);
         assert!(flight.is_held(), "the other push has not left");
         flight.left(1, late);
         flight.arrived(late);
@@ -195,7 +201,7 @@ mod tests {
         assert_eq!(flight.deadline(LOST_AFTER), None);
         flight.add(place(24), true);
         flight.left(1, start);
-        assert_eq!(flight.take_lost(start + LOST_AFTER, LOST_AFTER), Some(Some(place(24))));
+        assert_eq!(flight.take_lost(start + LOST_AFTER, LOST_AFTER), Some(place(24)));
         assert_eq!(flight.take_copy(start + LOST_AFTER), None);
     }
 }

@@ -165,10 +165,7 @@ impl Free {
 
     /// Takes the oldest push that counts as lost; it must go the other way.
     pub(super) fn take_lost(&mut self, connection: &Connection, now: Instant) -> Option<Place> {
-        let mut lost = None;
-        while let (None, Some(one)) = (lost, self.flight.take_lost(now, repair_after(connection))) {
-            lost = one;
-        }
+        let lost = self.flight.take_lost(now, repair_after(connection));
         if self.flight.is_empty() {
             self.arrivals.take().inspect(|arrivals| arrivals.watch(false));
         } else if lost.is_some() {
