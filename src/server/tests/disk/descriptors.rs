@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use tern_protocol::Code;
+
 use crate::support::peer::PATIENCE;
 use crate::support::server::{ANY_PORT, Server};
 use crate::writer::{Book, Writer, judge};
@@ -78,7 +80,9 @@ fn files_of_the_log_that_are_only_kept_are_not_open() {
     }
     let kept = segments(&server);
     let full = until_at_most(&server, before + MORE);
-    assert!(sender.refused.is_empty(), "{:?}: {}", sender.refused, server.errors());
+    // Where the disk is slower than the writer, it is asked to wait for the next file.
+    assert!(sender.refused.keys().all(|code| *code == Code::Busy.0), "{:?}", sender.refused);
+    assert!(!server.errors().contains("open files"), "{}", server.errors());
     drop(sender);
     server.kill();
 
