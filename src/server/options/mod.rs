@@ -234,7 +234,7 @@ options! {
         "single: fewer bytes where packets are lost, and a lost message waits for its repair. repeat: by stream first, and by datagram what is not acknowledged in time. off: that waits a round trip more, and holds up those behind it. Nothing else changes.";
     sessions_max "sessions-max": usize = "1000000" "sessions per worker" [1..=100_000_000]
         "Sessions of one worker; further logins are asked to come back."
-        "About 20 KB per connected session, 256 bytes per one that may resume.";
+        "About 15 KB per connected session, 256 bytes per one that may resume.";
     requests_max "requests-max": usize = "32768" "requests per pair of workers" [16..=1_000_000]
         "Requests from one worker that another may still have to answer; more are refused as BUSY."
         "Memory for that many messages when a worker falls behind; parked sends count too.";
