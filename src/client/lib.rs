@@ -41,5 +41,5 @@ mod driver;
 
 pub use driver::{
     BlockError, Client, Closed, ConnectError, Events, Group, GroupError, NotTaken, Options,
-    Problem, Trust, certificate_pin, quic_settings, server_code,
+    Problem, SecondCopies, Trust, certificate_pin, quic_settings, server_code,
 };

@@ -3,6 +3,7 @@
 //!
 //! - [`settings`]: QUIC's transport, server and endpoint settings, each set explicitly.
 //! - [`arrivals`]: which sent packets have arrived, for what QUIC does not repeat.
+//! - [`free`]: pushes that travel by datagram, each for itself, and the repair of lost ones.
 //! - [`steering`]: the rule "first byte of the destination connection id, modulo workers", as
 //!   code and as the generator of ids that obey it.
 //! - [`frames`]: the control stream cut into frames.
@@ -15,6 +16,8 @@
 pub mod steering;
 
 pub mod arrivals;
+mod flight;
+pub mod free;
 pub mod keys;
 pub mod session;
 pub mod settings;

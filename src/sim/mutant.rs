@@ -81,6 +81,7 @@ mutants! {
     ClockUnsteady "clock-unsteady" "a machine is told a time before that of its last turn";
     SettledLost "settled-lost" "a client's store loses that it was shown all channels";
     LoginForgotten "login-forgotten" "a checkpoint forgets the newest login of each device";
+    LossForgotten "loss-forgotten" "of pushes that are found lost together every second is forgotten";
     [in core]
     RepeatUnproven "repeat-unproven" "the repeat of a message is acked before it is durable";
     GrantUnproven "grant-unproven" "what may be read goes beyond what is durable";
@@ -136,6 +137,9 @@ mutants! {
 const OF_STORAGE: [Mutant; 4] =
     [Mutant::SyncSkipped, Mutant::NamesNotSynced, Mutant::TableFirst, Mutant::ExpiresEarly];
 
+/// Defects that only the depth with packets has.
+const OF_PACKETS: [Mutant; 1] = [Mutant::LossForgotten];
+
 /// Defects of the simulated disk that the real storage has as well.
 const OF_BOTH: [Mutant; 9] = [
     Mutant::AckBeforeCommit,
@@ -152,10 +156,11 @@ const OF_BOTH: [Mutant; 9] = [
 impl Mutant {
     /// Those that are to be noticed at a depth: at that of the real storage, those of storage.
     pub fn at(depth: Depth) -> Vec<Self> {
-        let all = Self::ALL.iter().copied();
+        let all = Self::ALL.iter().copied().filter(|one| !OF_STORAGE.contains(one));
         match depth {
             Depth::Disk => OF_BOTH.into_iter().chain(OF_STORAGE).collect(),
-            Depth::Frames | Depth::Quic => all.filter(|one| !OF_STORAGE.contains(one)).collect(),
+            Depth::Quic => all.collect(),
+            Depth::Frames => all.filter(|one| !OF_PACKETS.contains(one)).collect(),
         }
     }
 

@@ -138,7 +138,9 @@ impl QuicTotals {
         sum.host.lost_packets += host.lost_packets;
         sum.host.congestion_events += host.congestion_events;
         sum.host.pushes_free += host.pushes_free;
+        sum.host.pushes_doubled += host.pushes_doubled;
         sum.host.pushes_repaired += host.pushes_repaired;
+        sum.host.pushes_repeated += host.pushes_repeated;
         sum.host.frames_free += host.frames_free;
     }
 }
@@ -168,8 +170,13 @@ impl Display for QuicTotals {
         )?;
         writeln!(
             f,
-            "datagrams: {} sends came by one, {} pushes left by one, {} of them again by stream",
-            host.frames_free, host.pushes_free, host.pushes_repaired
+            "datagrams: {} sends came by one, {} pushes left by one, {} of them by a second, {} \
+             again by stream; {} went past the stream",
+            host.frames_free,
+            host.pushes_free,
+            host.pushes_doubled,
+            host.pushes_repaired,
+            host.pushes_repeated
         )
     }
 }

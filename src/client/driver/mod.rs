@@ -40,6 +40,7 @@ use crate::store::{Store, StoreError};
 
 use asks::Ask;
 pub use blocks::BlockError;
+pub use datagrams::SecondCopies;
 pub use groups::{Group, GroupError};
 pub use link::{Problem, server_code};
 pub use tls::{Trust, certificate_pin};

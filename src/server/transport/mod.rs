@@ -6,16 +6,15 @@
 //! - [`sockets`]: one UDP socket per worker on one port, in a `SO_REUSEPORT` group; the kernel
 //!   applies the same rule by the program in `reuseport`, the one file here with `unsafe`.
 //! - [`settings`]: QUIC's transport, server and endpoint settings, each set explicitly.
-//! - [`arrivals`]: which sent packets have arrived, for what QUIC does not repeat.
 //! - [`tls`]: TLS 1.3 with the one ALPN protocol, no early data.
 //!
-//! The rule, the settings and the arrivals stand in `tern-quic`, where the simulator finds them too. Nothing
-//! here holds a connection; that is [`crate::worker`].
+//! The rule and the settings stand in `tern-quic`, where the simulator finds them too. Nothing here
+//! holds a connection; that is [`crate::worker`].
 
 pub use tern_quic::steering;
 
 mod reuseport;
 pub mod sockets;
 
-pub use tern_quic::{arrivals, settings};
+pub use tern_quic::settings;
 pub mod tls;

@@ -18,11 +18,9 @@ use tern_storage::Carrier;
 use zerocopy::IntoBytes as _;
 
 use super::driver::Driver;
-use super::flight::Place;
-use super::links::{State, index_of};
+use super::links::{LogPlace as Place, State, index_of};
 use super::machine::Machine;
 use super::moments::{Named, named};
-use crate::transport::settings::FreePushes;
 
 /// Bytes of the longest frame that stands in an effect: an error with its text.
 const FRAME_BYTES: usize = frame_bytes::<ErrorHead>(ERROR_TEXT_BYTES_MAX);
@@ -139,13 +137,7 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         let Some(link) = self.links.get(id).filter(|link| link.state == State::Open) else {
             return Carrier::Stream; // it did not; see `write`
         };
-        let how = self.settings.free_pushes;
-        if how == FreePushes::Repeated {
-            link.follow(place);
-            self.write(id, bytes);
-            return Carrier::Stream;
-        }
-        match link.write_free(bytes, place, how) {
+        match link.write_free(bytes, place, self.settings.free_pushes) {
             Ok(()) => {
                 self.counts.pushes_free += 1;
                 self.queue_send(index_of(id));

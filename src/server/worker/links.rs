@@ -12,17 +12,17 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::Bytes;
-use quinn_proto::{Connection, ConnectionId, StreamId};
+use quinn_proto::{Connection, ConnectionId, StreamId, Transmit};
 use tern_core::io::LinkId;
 use tern_core::limiter::Limiter;
+use tern_core::log::Offset;
 use tern_core::mail::Device;
-use tern_core::placement::WorkerId;
+use tern_core::placement::{ShardId, WorkerId};
 use tern_core::time::Mono;
 use tern_protocol::Code;
 use tern_quic::frames::Cutter;
+use tern_quic::free::{Due, Free};
 
-use super::flight::Place as LogPlace;
-use super::free::Free;
 use super::resets::{Peer, Slot};
 use crate::alloc::{Scope, enter};
 use crate::transport::settings::FreePushes;
@@ -37,6 +37,9 @@ const INDEX_BITS: u32 = 24;
 
 /// Bits of the worker in a [`LinkId`]: as many as a steering byte can name.
 const WORKER_BITS: u32 = 8;
+
+/// Where a push stands in the log, from which it is read again.
+pub(super) type LogPlace = (ShardId, Offset);
 
 /// How far a connection has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,8 +76,8 @@ pub(super) struct Link {
     pub(super) cutter: Cutter,
     spill: VecDeque<Bytes>,
     spill_bytes: usize,
-    /// Pushes that left by datagram, from the first one on.
-    pub(super) free: Option<Box<Free>>,
+    /// Pushes that need not keep their order, from the first one on.
+    pub(super) free: Option<Box<Free<LogPlace>>>,
     /// Whose session it is, for the flight recorder; looked up with the first push.
     pub(super) device: Option<Device>,
     /// The client, as the list of live connections knows it.
@@ -147,7 +150,7 @@ impl Link {
         (!whole).then_some(rest)
     }
 
-    /// Gives a push to quinn-proto as a datagram; the bytes come back if they must go by stream.
+    /// Gives a push to quinn-proto; the bytes come back if they go by stream.
     pub(super) fn write_free(
         &mut self,
         bytes: Bytes,
@@ -155,42 +158,48 @@ impl Link {
         how: FreePushes,
     ) -> Result<(), Bytes> {
         let free = self.free.get_or_insert_with(|| Box::new(Free::new(how)));
+        let _quic = enter(Scope::Quic);
         free.send(&mut self.connection, bytes, place)
-    }
-
-    /// A push is written that goes by datagram too if it does not come in time.
-    pub(super) fn follow(&mut self, place: LogPlace) {
-        let free = self.free.get_or_insert_with(|| Box::new(Free::new(FreePushes::Repeated)));
-        free.follow(&self.connection, place);
     }
 
     /// Gives a push to quinn-proto once more, as a datagram, if there is room for it.
     pub(super) fn repeat(&mut self, bytes: Bytes) -> bool {
+        let _quic = enter(Scope::Quic);
         let free = self.free.as_mut();
         free.is_some_and(|free| free.repeat(&mut self.connection, bytes))
     }
 
-    /// Forgets the pushes by datagram that have arrived.
+    /// Forgets the pushes that have arrived.
     pub(super) fn take_arrivals(&mut self) {
         if let Some(free) = &mut self.free {
             free.take_arrivals();
         }
     }
 
-    /// Takes a push by datagram that counts as lost.
-    pub(super) fn take_lost(&mut self, now: Instant) -> Option<LogPlace> {
-        self.free.as_mut()?.take_lost(&self.connection, now)
-    }
-
-    /// Takes a push by datagram that must leave a second time.
-    pub(super) fn take_copy(&mut self, now: Instant) -> Option<LogPlace> {
-        self.free.as_mut()?.take_copy(now)
+    /// Takes a push for which something is to be done now.
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<Due<LogPlace>> {
+        self.free.as_mut()?.take_due(&self.connection, now)
     }
 
     /// Gives the second copy of a push to quinn-proto, if there is room for it.
     pub(super) fn write_copy(&mut self, bytes: Bytes, place: LogPlace) -> bool {
+        let _quic = enter(Scope::Quic);
         let free = self.free.as_mut();
         free.is_some_and(|free| free.send_copy(&mut self.connection, bytes, place))
+    }
+
+    /// The next packets to send.
+    pub(super) fn poll_transmit(
+        &mut self,
+        now: Instant,
+        segments: usize,
+        into: &mut Vec<u8>,
+    ) -> Option<Transmit> {
+        let _quic = enter(Scope::Quic);
+        match &mut self.free {
+            Some(free) => free.poll_transmit(&mut self.connection, now, segments, into),
+            None => self.connection.poll_transmit(now, segments, into),
+        }
     }
 
     /// Closes the connection; the text goes with it for people.

@@ -9,8 +9,8 @@
 //! 2. `serve`: the connection's events; bytes of the control stream, cut by `tern_quic::frames` into
 //!    frames, each of which is one `Input` to the machine.
 //! 3. `effects`: what the machine wants done: frames and pushes written to streams (`links`),
-//!    closes, questions. Pushes that need not keep their order go by datagram (`free`). What
-//!    happened to messages goes into the flight recorder (`moments`).
+//!    closes, questions. Pushes that need not keep their order go by datagram
+//!    (`tern_quic::free`). What happened to messages goes into the flight recorder (`moments`).
 //! 4. `inbox`: mail, proofs, answers, commands, each an `Input` again.
 //! 5. `commit`, mail to other workers, `transmit`, some of what guests wait for, and sleep.
 //!
@@ -32,8 +32,6 @@ mod receive;
 mod serve;
 mod transmit;
 
-mod flight;
-mod free;
 mod guests;
 mod links;
 mod moments;

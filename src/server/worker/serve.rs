@@ -6,13 +6,13 @@ use quinn_proto::{Chunks, ConnectionHandle, Dir, Event, ReadError, StreamEvent, 
 use tern_core::io::{Input, Order};
 use tern_core::log::Reader;
 use tern_protocol::{Code, Header, Kind};
+use tern_quic::free::Due;
 use tern_storage::Carrier;
 
 use super::driver::Driver;
 use super::links::{Link, State, index_of};
 use super::machine::Machine;
 use crate::alloc::{Scope, enter};
-use crate::transport::settings::FreePushes;
 
 /// Bytes read from one connection a turn, so that one who sends much does not hold up the
 /// others: ten messages of the default size.
@@ -298,38 +298,27 @@ impl<M: Machine, R: Reader> Driver<M, R> {
             State::Lingering { until, code } if until <= self.now => {
                 self.go_on(index, Next::Told(code));
             }
-            State::Open => {
-                self.double(index);
-                self.repair(index);
-            }
+            State::Open => self.push_due(index),
             _ => {}
         }
         self.queue_serve(index);
     }
 
-    /// What leaves by two datagrams leaves a second time.
-    fn double(&mut self, index: u32) {
+    /// Pushes once more what leaves by two datagrams, and what may be lost.
+    fn push_due(&mut self, index: u32) {
         while let Some(link) = self.links.at(index)
-            && let Some(place) = link.take_copy(self.now)
+            && let Some(due) = link.take_due(self.now)
         {
             let id = link.id;
-            self.push_copy(id, place);
-        }
-    }
-
-    /// What left by datagram and counts as lost goes by stream, or the other way round.
-    fn repair(&mut self, index: u32) {
-        while let Some(link) = self.links.at(index)
-            && let Some((shard, at)) = link.take_lost(self.now)
-        {
-            let id = link.id;
-            if self.settings.free_pushes == FreePushes::Repeated {
-                self.push_again(id, (shard, at));
-                continue;
+            match due {
+                Due::Copy(place) => self.push_copy(id, place),
+                Due::Late(place) => self.push_again(id, place),
+                Due::Lost(place) => {
+                    self.counts.pushes_repaired += 1;
+                    self.push(id, place, Order::Kept, Carrier::Repair);
+                    self.tell_lost();
+                }
             }
-            self.counts.pushes_repaired += 1;
-            self.push(id, (shard, at), Order::Kept, Carrier::Repair);
-            self.tell_lost();
         }
     }
 

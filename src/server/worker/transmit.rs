@@ -1,18 +1,15 @@
 //! Datagrams out: the sending end of the socket, and the turn's round of sending.
 
 use std::os::fd::{AsRawFd as _, RawFd};
-use std::time::{Duration, Instant};
 
 use quinn_proto::Transmit;
 use quinn_udp::UdpSockRef;
 use tern_core::log::Reader;
 
 use super::driver::{Driver, Socket};
-use super::links::Link;
 use super::machine::Machine;
 use super::resets::Peer;
 use super::status::Counts;
-use crate::alloc::{Scope, enter};
 
 /// System calls for one connection a turn, so that a large catch-up does not hold up the others.
 const TRANSMITS_PER_LINK: usize = 4;
@@ -166,11 +163,8 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         let Some(link) = self.links.at(index) else { return Ok(false) };
         let segments = self.sender.segments_max();
         let mut more = true;
-        for number in 0..TRANSMITS_PER_LINK {
-            let transmit = {
-                let _quic = enter(Scope::Quic);
-                poll_transmit(link, self.now, number as u64, segments, self.sender.scratch())
-            };
+        for _ in 0..TRANSMITS_PER_LINK {
+            let transmit = link.poll_transmit(self.now, segments, self.sender.scratch());
             let Some(transmit) = transmit else {
                 more = false;
                 break;
@@ -187,25 +181,4 @@ impl<M: Machine, R: Reader> Driver<M, R> {
         }
         Ok(more)
     }
-}
-
-/// The next packets of a link. While it has pushes that leave by datagram it is one packet at a
-/// time, each at a moment of its own by which its arrival is known: nanoseconds behind the turn's,
-/// which all other packets have.
-fn poll_transmit(
-    link: &mut Link,
-    now: Instant,
-    number: u64,
-    segments: usize,
-    into: &mut Vec<u8>,
-) -> Option<Transmit> {
-    let Link { connection, free, .. } = link;
-    let Some(free) = free.as_mut().filter(|free| free.is_held()) else {
-        return connection.poll_transmit(now, segments, into);
-    };
-    let at = now + Duration::from_nanos(1 + number);
-    let before = free.frames(connection);
-    let transmit = connection.poll_transmit(at, 1, into);
-    free.left(free.frames(connection) - before, at);
-    transmit
 }

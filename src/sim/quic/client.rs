@@ -11,11 +11,12 @@ use quinn_proto::{
     Event, StreamEvent, StreamId, VarInt,
 };
 use ring::hmac;
+use tern_client::SecondCopies;
 use tern_protocol::Code;
 use tern_quic::frames::Cutter;
+use tern_quic::free;
 
 use super::crypto::{NullCrypto, SeededIds};
-use super::free;
 use super::net::SERVER;
 use crate::random::Stream;
 
@@ -59,6 +60,7 @@ pub struct ClientEnd {
     cutter: Cutter,
     /// What the stream has not taken.
     waiting: VecDeque<Bytes>,
+    copies: SecondCopies,
     told: VecDeque<Told>,
     is_drained: bool,
 }
@@ -87,6 +89,7 @@ impl ClientEnd {
             stream: None,
             cutter: Cutter::default(),
             waiting: VecDeque::new(),
+            copies: SecondCopies::default(),
             told: VecDeque::new(),
             is_drained: false,
         }
@@ -112,9 +115,18 @@ impl ClientEnd {
                 self.told.push_back(Told::Lost(None));
             }
             State::Closing(code, until) if until <= now => self.close_with(code, now),
+            State::Open => self.send_copies(now),
             _ => {}
         }
         self.follow(now);
+    }
+
+    /// What leaves by two datagrams leaves a second time.
+    fn send_copies(&mut self, now: Instant) {
+        while let Some(frame) = self.copies.take(now) {
+            // For one that finds no room the first may do.
+            let _ = free::give(&mut self.connection, frame);
+        }
     }
 
     /// Says a frame behind all others.
@@ -126,11 +138,16 @@ impl ClientEnd {
     }
 
     /// Says a frame that may overtake others, by datagram if there is room for one.
-    pub fn write_free(&mut self, frame: Bytes) {
-        if self.state == State::Open
-            && let Err(frame) = free::send(&mut self.connection, frame)
-        {
-            self.write(frame);
+    pub fn write_free(&mut self, frame: Bytes, now: Instant) {
+        if self.state != State::Open {
+            return;
+        }
+        match free::give(&mut self.connection, frame.clone()) {
+            Ok(()) => {
+                let path = self.connection.stats().path;
+                self.copies.first_left(frame, now, path.rtt, path.lost_packets);
+            }
+            Err(frame) => self.write(frame),
         }
     }
 
@@ -166,9 +183,15 @@ impl ClientEnd {
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         let own = match self.state {
             State::Dialing(until) | State::Closing(_, until) => Some(until),
-            State::Open | State::Ended => None,
+            State::Open => self.copies.due(),
+            State::Ended => None,
         };
         [self.connection.poll_timeout(), own].into_iter().flatten().min()
+    }
+
+    /// Whether it takes what comes.
+    pub fn is_open(&self) -> bool {
+        self.state == State::Open
     }
 
     /// Whether nothing will come of it any more.

@@ -19,7 +19,7 @@ use tern_quic::settings::{self, TransportKeys, TransportSettings};
 use tern_quic::steering::WorkerIds;
 
 use super::crypto::NullCrypto;
-use super::free::Free;
+use super::pushes::Pushes;
 use crate::random::Stream;
 
 /// Time that a client gets to have the CLOSE frame, as in the worker's driver.
@@ -56,15 +56,19 @@ pub struct HostCounts {
     pub congestion_events: u64,
     /// Pushes that left by datagram.
     pub pushes_free: u64,
+    /// Those of them that left by a second datagram.
+    pub pushes_doubled: u64,
     /// Those of them that went by stream once more.
     pub pushes_repaired: u64,
+    /// Pushes by stream that left once more by datagram.
+    pub pushes_repeated: u64,
     /// Frames that came by datagram.
     pub frames_free: u64,
 }
 
 /// How far a connection has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
+pub(super) enum State {
     /// The handshake is under way, and ends by then.
     Handshaking(Instant),
     /// The worker knows it.
@@ -76,16 +80,16 @@ enum State {
 }
 
 /// One connection.
-struct HostLink {
-    number: u64,
-    connection: Connection,
-    state: State,
+pub(super) struct HostLink {
+    pub(super) number: u64,
+    pub(super) connection: Connection,
+    pub(super) state: State,
     begun: Instant,
     stream: Option<StreamId>,
     cutter: Cutter,
     waiting: VecDeque<Bytes>,
     waiting_bytes: usize,
-    free: Free,
+    pub(super) pushes: Pushes,
     remote: SocketAddr,
 }
 
@@ -112,17 +116,20 @@ pub struct Setup {
     pub seed: u64,
     /// The beginning of the world.
     pub base: Instant,
+    /// Whether of the pushes that are found lost in one moment every second is forgotten.
+    pub forgets_lost: bool,
 }
 
 /// One worker's end.
 pub struct Host {
     endpoint: Endpoint,
-    links: BTreeMap<usize, HostLink>,
+    pub(super) links: BTreeMap<usize, HostLink>,
     by_number: BTreeMap<u64, usize>,
     settings: TransportSettings,
     clock: Arc<std::sync::Mutex<Instant>>,
     told: VecDeque<Told>,
-    counts: HostCounts,
+    pub(super) counts: HostCounts,
+    pub(super) forgets_lost: bool,
 }
 
 impl Host {
@@ -148,6 +155,7 @@ impl Host {
             clock,
             told: VecDeque::new(),
             counts: HostCounts::default(),
+            forgets_lost: setup.forgets_lost,
         }
     }
 
@@ -168,7 +176,7 @@ impl Host {
                 let address = link.connection.remote_address();
                 if address != link.remote {
                     self.counts.migrations += 1;
-                    link.free.moved(&link.connection);
+                    link.pushes.moved(&link.connection);
                 }
                 link.remote = address;
                 self.follow(handle.0, now);
@@ -237,7 +245,7 @@ impl Host {
             cutter: Cutter::default(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
-            free: Free::default(),
+            pushes: Pushes::new(self.settings.free_pushes),
             remote,
         };
         self.links.insert(handle.0, link);
@@ -255,7 +263,7 @@ impl Host {
             _ => {}
         }
         self.follow(index, now);
-        self.repair(index, now);
+        self.push_due(index, now);
     }
 
     /// Drops a handshake without a word, as the worker's driver does.
@@ -274,6 +282,10 @@ impl Host {
         }
     }
 
+    pub(super) fn open_link(&mut self, index: usize) -> Option<&mut HostLink> {
+        self.links.get_mut(&index).filter(|link| link.state == State::Open)
+    }
+
     /// Where a connection of the world stands, once its handshake is complete.
     pub fn index_of(&self, number: u64) -> Option<usize> {
         self.by_number.get(&number).copied()
@@ -282,9 +294,7 @@ impl Host {
     /// Says a frame behind all others.
     pub fn write(&mut self, index: usize, frame: Bytes, now: Instant) {
         let bytes_max = ANSWER_BYTES + 2 * self.settings.window_bytes as usize;
-        let Some(link) = self.links.get_mut(&index).filter(|link| link.state == State::Open) else {
-            return;
-        };
+        let Some(link) = self.open_link(index) else { return };
         link.waiting_bytes += frame.len();
         link.waiting.push_back(frame);
         link.flush();
@@ -295,32 +305,9 @@ impl Host {
         }
     }
 
-    /// Says a frame that may overtake others, by datagram if there is room for one.
-    pub fn write_free(&mut self, index: usize, frame: Bytes, now: Instant) {
-        let Some(link) = self.links.get_mut(&index).filter(|link| link.state == State::Open) else {
-            return;
-        };
-        match link.free.send(&mut link.connection, frame) {
-            Ok(()) => self.counts.pushes_free += 1,
-            Err(frame) => self.write(index, frame, now),
-        }
-    }
-
-    /// Pushes that left by datagram and count as lost go by stream.
-    fn repair(&mut self, index: usize, now: Instant) {
-        while let Some(link) = self.links.get_mut(&index).filter(|link| link.state == State::Open)
-            && let Some(frame) = link.free.take_lost(&link.connection, now)
-        {
-            self.counts.pushes_repaired += 1;
-            self.write(index, frame, now);
-        }
-    }
-
     /// Says no more, and closes once the client has everything.
     pub fn finish(&mut self, index: usize, code: Code, now: Instant) {
-        let Some(link) = self.links.get_mut(&index).filter(|link| link.state == State::Open) else {
-            return;
-        };
+        let Some(link) = self.open_link(index) else { return };
         match link.stream {
             Some(stream) => {
                 // An error says that the client has ended the stream already.
@@ -342,7 +329,7 @@ impl Host {
     ) -> Option<SocketAddr> {
         buffer.clear();
         let link = self.links.get_mut(&index)?;
-        let transmit = link.free.poll_transmit(&mut link.connection, now, buffer);
+        let transmit = link.pushes.poll_transmit(&mut link.connection, now, buffer);
         transmit.map(|transmit| transmit.destination)
     }
 
@@ -356,7 +343,7 @@ impl Host {
         let link = self.links.get_mut(&index)?;
         let own = match link.state {
             State::Handshaking(until) | State::Lingering(_, until) => Some(until),
-            State::Open => link.free.deadline(&link.connection),
+            State::Open => link.pushes.deadline(&link.connection),
             State::Ended => None,
         };
         [link.connection.poll_timeout(), own].into_iter().flatten().min()
@@ -384,7 +371,7 @@ impl Host {
             }
         }
         if let Some(link) = self.links.get_mut(&index) {
-            link.free.take_arrivals();
+            link.pushes.take_arrivals();
         }
         self.read_datagrams(index);
         self.read(index, now);
@@ -482,6 +469,5 @@ impl HostLink {
         self.state = State::Ended;
         self.waiting.clear();
         self.waiting_bytes = 0;
-        self.free = Free::default();
     }
 }

@@ -9,15 +9,15 @@
 //! inputs, then [`Wire::run`], then [`Wire::poll_told`] until it is empty and again from the
 //! start if that led to inputs; [`Wire::poll_timeout`] says when to come back.
 //!
-//! Not as in the server: a push that is repaired is not read again; a worker reads all that has come, without the budget of a turn; a
-//! started server sends no resets by itself, only in answer to packets of connections that it
+//! Not as in the server: a push that is repaired is not read again, since its frame is kept; a worker
+//! reads all that has come, without the budget of a turn; a started server sends no resets by itself, only in answer to packets of connections that it
 //! does not know; addresses are not limited in how often they change.
 
 pub mod client;
 pub mod crypto;
-mod free;
 pub mod host;
 pub mod net;
+mod pushes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -30,6 +30,7 @@ use tern_protocol::Code;
 use tern_quic::settings::{TransportKeys, TransportSettings};
 use tern_quic::steering::worker_of;
 
+use crate::mutant::Mutant;
 use crate::parcel::{at, ms};
 use crate::random::{Stream, mix};
 use client::ClientEnd;
@@ -51,6 +52,8 @@ pub enum Told {
     AtClient(u64, Bytes),
     /// A client has lost a connection.
     LostAtClient(u64, Option<Code>),
+    /// A push did not reach its client, whose end is there, and nobody waits for it any more.
+    Forgotten(u64, Bytes),
 }
 
 /// What QUIC did in a run.
@@ -84,6 +87,7 @@ pub struct Wire {
     processes: u64,
     keys: TransportKeys,
     settings: TransportSettings,
+    mutant: Option<Mutant>,
     /// Ends to be looked at in this moment.
     dirty: BTreeSet<End>,
     deadlines: BTreeSet<(u64, End)>,
@@ -111,8 +115,13 @@ pub enum Sleeper {
 const WAITING_MAX: usize = 200;
 
 impl Wire {
-    /// A network without connections, and no server yet.
-    pub fn new(seed: u64, settings: TransportSettings, rules: NatRules) -> Self {
+    /// A network without connections, and no server yet; the servers have this defect.
+    pub fn new(
+        seed: u64,
+        settings: TransportSettings,
+        rules: NatRules,
+        mutant: Option<Mutant>,
+    ) -> Self {
         let mut keys = Stream::of(seed, "keys");
         let mut token = [0; 64];
         token[..32].copy_from_slice(&keys.token());
@@ -129,6 +138,7 @@ impl Wire {
             processes: 0,
             keys: TransportKeys { token, reset: keys.token() },
             settings,
+            mutant,
             dirty: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             deadline_of: BTreeMap::new(),
@@ -165,8 +175,9 @@ impl Wire {
 
     /// A client says a frame that may overtake others.
     pub fn say_free_to_server(&mut self, link: u64, frame: Bytes) {
+        let now = self.instant();
         if let Some(end) = self.clients.get_mut(&link) {
-            end.write_free(frame);
+            end.write_free(frame, now);
             self.dirty.insert(End::Client(link));
         }
     }
@@ -227,6 +238,7 @@ impl Wire {
             settings: self.settings.clone(),
             seed: mix(self.seed ^ mix(self.processes) ^ 1 << 63),
             base: self.base,
+            forgets_lost: self.mutant == Some(Mutant::LossForgotten),
         };
         self.hosts = (0..workers).map(|worker| Host::new(&setup, worker, workers)).collect();
     }
@@ -304,7 +316,9 @@ impl Wire {
             sum.lost_packets += counts.lost_packets;
             sum.congestion_events += counts.congestion_events;
             sum.pushes_free += counts.pushes_free;
+            sum.pushes_doubled += counts.pushes_doubled;
             sum.pushes_repaired += counts.pushes_repaired;
+            sum.pushes_repeated += counts.pushes_repeated;
             sum.frames_free += counts.frames_free;
         }
         sum
@@ -458,14 +472,19 @@ impl Wire {
             self.net.send_up(link, self.buffer.clone(), sent_at);
         }
         end.follow(now);
-        while let Some(told) = end.poll_told() {
+        let (is_over, due) = (end.is_over(), end.poll_timeout());
+        while let Some(told) = self.clients.get_mut(&link).and_then(ClientEnd::poll_told) {
             self.told.push_back(match told {
                 client::Told::Ready => Told::Ready(link),
-                client::Told::Frame(frame) => Told::AtClient(link, frame),
+                client::Told::Frame(frame) => {
+                    if let Some((worker, index)) = self.seat_of(link) {
+                        self.hosts[worker].reached_client(index, &frame);
+                    }
+                    Told::AtClient(link, frame)
+                }
                 client::Told::Lost(code) => Told::LostAtClient(link, code),
             });
         }
-        let (is_over, due) = (end.is_over(), end.poll_timeout());
         if is_over {
             return self.vanish(link);
         }
@@ -490,6 +509,11 @@ impl Wire {
             });
         }
         let due = host.poll_timeout(index);
+        if let Some((link, frame)) = host.forgotten(index)
+            && self.clients.get(&link).is_some_and(ClientEnd::is_open)
+        {
+            self.told.push_back(Told::Forgotten(link, frame));
+        }
         self.plan(End::Host(worker, index), due);
     }
 

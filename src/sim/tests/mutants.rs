@@ -33,6 +33,8 @@ fn plan_of(mutant: Mutant) -> Plan {
         | Mutant::OldestFirst
         | Mutant::SettledLost => Plan { newcomers_percent: 100, wishes_percent: 100, ..dense },
         Mutant::GroupsUnawaited => Plan::parse(STARTS).expect("a test of the plans reads it"),
+        // Only packets have datagrams.
+        Mutant::LossForgotten => Plan { depth: Depth::Quic, ..Plan::everyday() },
         // An edit must outlive what it is about, and somebody come late right then.
         Mutant::RecallExpires => Plan { recalls_percent: 30, wishes_percent: 100, ..dense },
         _ => dense,
@@ -43,7 +45,7 @@ fn plan_of(mutant: Mutant) -> Plan {
 fn every_deliberate_defect_is_noticed() {
     // A panic of the machines counts as noticed, and need not be shown.
     std::panic::set_hook(Box::new(|_| {}));
-    let mutants = Mutant::at(Depth::Frames);
+    let mutants = Mutant::at(Depth::Quic);
     let mut missed = Vec::new();
     println!("{:<18} {:>5}  {:<9} what is wrong", "defect", "seeds", "check");
     for mutant in &mutants {

@@ -215,7 +215,7 @@ impl World {
             installs: Vec::new(),
             links: BTreeMap::new(),
             next_link: 1,
-            wire: (plan.depth == Depth::Quic).then(|| packets::wire(seed, &config)),
+            wire: (plan.depth == Depth::Quic).then(|| packets::wire(seed, &config, mutant)),
             wire_at: None,
             weather: BTreeMap::new(),
             healed_at: None,

@@ -5,19 +5,26 @@ use bytes::Bytes;
 use tern_core::config::Config;
 use tern_netmodel::carrier::Way;
 use tern_netmodel::nat::NatRules;
-use tern_quic::settings::TransportSettings;
+use tern_quic::settings::{FreePushes, TransportSettings};
 
 use super::{Happening, World};
 use crate::fault::Fault;
+use crate::mutant::Mutant;
 use crate::parcel::{Parcel, at};
 use crate::quic::{Sleeper, Told, Wire};
 use crate::random::Stream;
+use crate::server::Shown;
 
 /// Seeds in a hundred in which every client has to prove its address first.
 const RETRY_PERCENT: u64 = 20;
 
 /// Seeds in a hundred in which a NAT forgets a connection that is silent.
 const NAT_FORGETS_PERCENT: u64 = 40;
+
+/// Seeds in a hundred in which pushes by datagram leave once each, and in which pushes go by stream
+/// and past it. In all others they are carried as by a server of which nothing else is asked.
+const SINGLE_PERCENT: u64 = 20;
+const REPEATED_PERCENT: u64 = 20;
 
 /// Times in a hundred that a phone notices its change of network itself.
 const NOTICES_PERCENT: u64 = 50;
@@ -26,13 +33,14 @@ const NOTICES_PERCENT: u64 = 50;
 const SILENCE_MS_MAX: u64 = 30_000;
 
 /// The network of packets of a seed.
-pub(super) fn wire(seed: u64, config: &Config) -> Box<Wire> {
+pub(super) fn wire(seed: u64, config: &Config, mutant: Option<Mutant>) -> Box<Wire> {
     let mut stream = Stream::of(seed, "wire");
     let mut settings = TransportSettings {
         heartbeat_ms_max: config.longest_heartbeat_ms(),
         window_bytes: config.window_bytes,
         handshake_ms_max: config.login_ms_max,
         datagrams: config.datagrams,
+        free_pushes: free_pushes(&mut Stream::of(seed, "free pushes")),
         ..TransportSettings::default()
     };
     if stream.percent(RETRY_PERCENT) {
@@ -41,7 +49,15 @@ pub(super) fn wire(seed: u64, config: &Config) -> Box<Wire> {
     let forgets = stream.percent(NAT_FORGETS_PERCENT);
     let idle_ms = forgets.then(|| stream.between(8_000, 40_000));
     let rules = NatRules { idle_ms, rebind_every_ms: None };
-    Box::new(Wire::new(seed, settings, rules))
+    Box::new(Wire::new(seed, settings, rules, mutant))
+}
+
+fn free_pushes(stream: &mut Stream) -> FreePushes {
+    match stream.below(100) {
+        0..SINGLE_PERCENT => FreePushes::Single,
+        percent if percent < SINGLE_PERCENT + REPEATED_PERCENT => FreePushes::Repeated,
+        _ => TransportSettings::default().free_pushes,
+    }
 }
 
 impl World {
@@ -85,6 +101,11 @@ impl World {
                 }
             }
             Told::LostAtClient(link, code) => self.client_notices(link, code),
+            Told::Forgotten(link, frame) => {
+                let push = Shown(&frame);
+                let wrong = format!("nobody repairs what connection {link} was pushed: {push}");
+                self.oracle.judge("pushes", Err(wrong));
+            }
         }
     }
 

@@ -10,24 +10,20 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use tern_core::log::Offset;
-use tern_core::placement::ShardId;
 use tern_protocol::doubling::COPY_AFTER;
 
-/// Where a push stands in the log.
-pub(super) type Place = (ShardId, Offset);
-
-/// See the head of the file.
-#[derive(Default)]
-pub(super) struct Flight {
-    copies: VecDeque<Copy>,
+/// See the head of the file. `P` is what a push is remembered by; no two pushes share one.
+#[derive(Debug)]
+pub(crate) struct Flight<P> {
+    copies: VecDeque<Copy<P>>,
     /// Of these, how many want a second copy of their push.
     to_double: usize,
 }
 
 /// One copy of a push.
-struct Copy {
-    place: Place,
+#[derive(Debug)]
+struct Copy<P> {
+    push: P,
     /// When its packet left; `None` while quinn-proto holds it.
     sent: Option<Instant>,
     /// Whether another is to leave.
@@ -36,41 +32,47 @@ struct Copy {
     is_settled: bool,
 }
 
-impl Flight {
-    pub(super) fn is_empty(&self) -> bool {
+impl<P> Default for Flight<P> {
+    fn default() -> Self {
+        Self { copies: VecDeque::new(), to_double: 0 }
+    }
+}
+
+impl<P: Clone + PartialEq> Flight<P> {
+    pub(crate) fn is_empty(&self) -> bool {
         self.copies.is_empty()
     }
 
     /// quinn-proto was given a copy of a push. `doubles`: whether another is to follow.
-    pub(super) fn add(&mut self, place: Place, doubles: bool) {
+    pub(crate) fn add(&mut self, push: P, doubles: bool) {
         self.to_double += usize::from(doubles);
-        self.copies.push_back(Copy { place, sent: None, doubles, is_settled: false });
+        self.copies.push_back(Copy { push, sent: None, doubles, is_settled: false });
     }
 
     /// Whether quinn-proto holds any.
-    pub(super) fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         self.copies.back().is_some_and(|copy| copy.sent.is_none())
     }
 
     /// The next `count` of those that quinn-proto held are in a packet of this moment.
-    pub(super) fn left(&mut self, count: u64, at: Instant) {
+    pub(crate) fn left(&mut self, count: u64, at: Instant) {
         let held = self.copies.iter_mut().filter(|copy| copy.sent.is_none());
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         held.take(count).for_each(|copy| copy.sent = Some(at));
     }
 
     /// The packet of this moment has arrived: no other copy of what it brought is waited for.
-    pub(super) fn arrived(&mut self, sent: Instant) {
+    pub(crate) fn arrived(&mut self, sent: Instant) {
         while let Some(index) = self.copies.iter().position(|copy| copy.sent == Some(sent)) {
-            let place = self.copies[index].place;
-            self.settle(place);
+            let push = self.copies[index].push.clone();
+            self.settle(&push);
         }
     }
 
-    fn settle(&mut self, place: Place) {
+    fn settle(&mut self, push: &P) {
         let to_double = &mut self.to_double;
         self.copies.retain_mut(|copy| {
-            if copy.place != place {
+            if copy.push != *push {
                 return true;
             }
             *to_double -= usize::from(std::mem::take(&mut copy.doubles));
@@ -80,7 +82,7 @@ impl Flight {
     }
 
     /// When the oldest counts as lost, so long after it left, or the next second copy is due.
-    pub(super) fn deadline(&self, lost_after: Duration) -> Option<Instant> {
+    pub(crate) fn deadline(&self, lost_after: Duration) -> Option<Instant> {
         let lost = self.copies.front()?.sent.map(|sent| sent + lost_after);
         [lost, self.copy_due().map(|(_, due)| due)].into_iter().flatten().min()
     }
@@ -95,22 +97,22 @@ impl Flight {
     }
 
     /// Takes a push of which a second copy must leave now.
-    pub(super) fn take_copy(&mut self, now: Instant) -> Option<Place> {
+    pub(crate) fn take_copy(&mut self, now: Instant) -> Option<P> {
         let (index, _) = self.copy_due().filter(|(_, due)| *due <= now)?;
         self.to_double -= 1;
         let copy = &mut self.copies[index];
         copy.doubles = false;
-        Some(copy.place)
+        Some(copy.push.clone())
     }
 
     /// Takes the oldest push of which every copy left `lost_after` ago or earlier.
-    pub(super) fn take_lost(&mut self, now: Instant, lost_after: Duration) -> Option<Place> {
+    pub(crate) fn take_lost(&mut self, now: Instant, lost_after: Duration) -> Option<P> {
         while self.copies.front()?.sent? + lost_after <= now {
             let copy = self.copies.pop_front()?;
             self.to_double -= usize::from(copy.doubles);
-            let has_other = self.copies.iter().any(|other| other.place == copy.place);
+            let has_other = self.copies.iter().any(|other| other.push == copy.push);
             if !has_other && !copy.is_settled {
-                return Some(copy.place);
+                return Some(copy.push);
             }
         }
         None
@@ -123,21 +125,17 @@ mod tests {
 
     const LOST_AFTER: Duration = Duration::from_millis(155);
 
-    fn place(at: u64) -> Place {
-        (ShardId(0), Offset(at))
-    }
-
     /// A push whose first copy left at `start`, and whose second was given 20 ms later.
-    fn doubled(start: Instant) -> Flight {
+    fn doubled(start: Instant) -> Flight<u64> {
         let mut flight = Flight::default();
-        flight.add(place(8), true);
+        flight.add(8, true);
         assert!(flight.is_held() && flight.deadline(LOST_AFTER).is_none());
         flight.left(1, start);
         assert_eq!(flight.deadline(LOST_AFTER), Some(start + COPY_AFTER));
         assert_eq!(flight.take_copy(start), None);
-        assert_eq!(flight.take_copy(start + COPY_AFTER), Some(place(8)));
+        assert_eq!(flight.take_copy(start + COPY_AFTER), Some(8));
         assert_eq!(flight.take_copy(start + COPY_AFTER), None);
-        flight.add(place(8), false);
+        flight.add(8, false);
         flight
     }
 
@@ -160,7 +158,7 @@ mod tests {
         assert_eq!(flight.take_lost(start, LOST_AFTER), None);
         assert_eq!(flight.take_lost(start + LOST_AFTER, LOST_AFTER), None);
         let late = start + COPY_AFTER + LOST_AFTER;
-        assert_eq!(flight.take_lost(late, LOST_AFTER), Some(place(8)));
+        assert_eq!(flight.take_lost(late, LOST_AFTER), Some(8));
         assert!(flight.is_empty());
     }
 
@@ -168,11 +166,11 @@ mod tests {
     fn each_of_many_that_are_lost_at_once_is_taken() {
         let start = Instant::now();
         let mut flight = Flight::default();
-        (1..=5).for_each(|at| flight.add(place(at), false));
+        (1..=5).for_each(|at| flight.add(at, false));
         flight.left(5, start);
         let lost: Vec<_> =
             std::iter::from_fn(|| flight.take_lost(start + LOST_AFTER, LOST_AFTER)).collect();
-        assert_eq!(lost, [1, 2, 3, 4, 5].map(place));
+        assert_eq!(lost, [1, 2, 3, 4, 5]);
     }
 
     #[test]
@@ -180,7 +178,7 @@ mod tests {
         let start = Instant::now();
         let mut flight = doubled(start);
         flight.arrived(start); // while quinn-proto holds the second copy
-        flight.add(place(16), false);
+        flight.add(16, false);
         flight.left(1, start + COPY_AFTER); // the second copy of the first push
         let late = start + COPY_AFTER + LOST_AFTER;
         assert_eq!(flight.take_lost(late, LOST_AFTER), None);
@@ -194,14 +192,14 @@ mod tests {
     fn what_arrived_before_its_copy_was_due_has_none() {
         let start = Instant::now();
         let mut flight = Flight::default();
-        flight.add(place(8), true);
-        flight.add(place(16), true);
+        flight.add(8, true);
+        flight.add(16, true);
         flight.left(2, start);
         flight.arrived(start);
         assert_eq!(flight.deadline(LOST_AFTER), None);
-        flight.add(place(24), true);
+        flight.add(24, true);
         flight.left(1, start);
-        assert_eq!(flight.take_lost(start + LOST_AFTER, LOST_AFTER), Some(place(24)));
+        assert_eq!(flight.take_lost(start + LOST_AFTER, LOST_AFTER), Some(24));
         assert_eq!(flight.take_copy(start + LOST_AFTER), None);
     }
 }
