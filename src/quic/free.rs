@@ -183,6 +183,8 @@ impl<P: Clone + PartialEq> Free<P> {
 
     /// Takes a push for which something is to be done now.
     pub fn take_due(&mut self, connection: &Connection, now: Instant) -> Option<Due<P>> {
+        // What has arrived since the last look is not lost, however late this one is.
+        self.take_arrivals();
         if let Some(push) = self.flight.take_copy(now) {
             return Some(Due::Copy(push));
         }

@@ -122,7 +122,7 @@ pub struct Setup {
 
 /// One worker's end.
 pub struct Host {
-    endpoint: Endpoint,
+    pub(super) endpoint: Endpoint,
     pub(super) links: BTreeMap<usize, HostLink>,
     by_number: BTreeMap<u64, usize>,
     settings: TransportSettings,

@@ -127,6 +127,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr, SocketAddr};
     use std::time::Duration;
 
+    use quinn_proto::DatagramEvent;
     use tern_protocol::frame::header;
     use tern_protocol::{Flags, Kind};
     use tern_quic::settings::{TransportKeys, TransportSettings};
@@ -273,5 +274,27 @@ mod tests {
         (0..ROUNDS).for_each(|_| pair.round(false));
         assert_eq!(pair.host.counts().pushes_repaired, 1);
         assert_eq!(pair.host.forgotten(0), Some((1, pushes[1].clone())));
+    }
+
+    /// A worker takes in a turn first the packets, then the deadlines, and then what packets led to.
+    #[test]
+    fn what_is_acknowledged_in_the_turn_of_its_deadline_is_not_lost() {
+        let mut pair = Pair::new(FreePushes::Single);
+        pair.push(3);
+        pair.round(true);
+        pair.now += 2 * DELAY; // by then the client has said that they came
+        pair.client.handle_timeout(pair.now);
+        pair.collect();
+        pair.now += Duration::from_secs(1);
+        assert!(!pair.up.is_empty());
+        for packet in pair.up.split_off(0) {
+            let host = &mut pair.host;
+            let bytes = packet.as_slice().into();
+            let event = host.endpoint.handle(pair.now, ADDRESS, None, None, bytes, &mut Vec::new());
+            let Some(DatagramEvent::ConnectionEvent(_, event)) = event else { continue };
+            host.links.get_mut(&0).expect("it is there").connection.handle_event(event);
+        }
+        pair.host.push_due(0, pair.now);
+        assert_eq!(pair.host.counts().pushes_repaired, 0);
     }
 }
