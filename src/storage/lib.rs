@@ -19,7 +19,7 @@
 //! 11. [`inspect`]: tools look at a folder from outside.
 //!
 //! A record is copied once, into the batch; readers borrow it from the mapping. All `unsafe` is in
-//! `segment/map`, `segment/sigbus`, `dedup/region` and `recorder/map`.
+//! `segment/map`, `segment/sigbus`, `dedup/region`, `recorder/map` and `log/slice`.
 #![deny(unsafe_code)]
 
 mod disk;

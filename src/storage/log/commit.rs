@@ -16,6 +16,7 @@ use tern_core::placement::ShardId;
 use crate::disk::is_full;
 use crate::header::Durability;
 use crate::log::batch::Batch;
+use crate::log::slice;
 use crate::segment::Segment;
 use crate::shared::ShardShared;
 use crate::steps::Step;
@@ -136,6 +137,9 @@ impl CommitRun {
     }
 
     fn serve(mut self) {
+        if let Err(error) = slice::ask_for_short() {
+            tracing::debug!(%error, "a loaded worker on the same core may delay commits");
+        }
         loop {
             match self.step() {
                 Step::Worked => {}

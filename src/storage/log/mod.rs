@@ -13,6 +13,7 @@
 pub(crate) mod batch;
 pub(crate) mod commit;
 pub(crate) mod reader;
+mod slice;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

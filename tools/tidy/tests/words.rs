@@ -3,7 +3,7 @@
 use tern_tidy::{Source, Tree, report};
 
 /// Files with `unsafe`, and what for. Everything else does without.
-const UNSAFE: [(&str, &str); 10] = [
+const UNSAFE: [(&str, &str); 11] = [
     ("src/server/alloc.rs", "counts allocations: a global allocator is an unsafe trait"),
     ("src/server/tests/disk/drop.rs", "process_madvise has no safe wrapper"),
     ("src/server/transport/reuseport.rs", "SO_ATTACH_REUSEPORT_CBPF has no safe wrapper"),
@@ -12,6 +12,7 @@ const UNSAFE: [(&str, &str); 10] = [
     ("src/storage/segment/map.rs", "reads log segments through a mapping"),
     ("src/storage/segment/sigbus.rs", "keeps a page that can't be read from ending the process"),
     ("src/storage/dedup/region.rs", "keeps the deduplication table in shared memory"),
+    ("src/storage/log/slice.rs", "sched_setattr has no safe wrapper"),
     ("src/storage/recorder/map.rs", "keeps the flight recorder in shared memory"),
     ("tools/badlink/tcp/tun.rs", "makes namespaces and tunnels, which have no safe wrapper"),
 ];
