@@ -7,23 +7,18 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tern_protocol::digest::{CursorDigest, UNSAID};
-use tern_protocol::frame::{encode, frame_bytes};
+use tern_protocol::digest::CursorDigest;
 use tern_protocol::frames::{
-    Close, Cursor, Hello, HistoryWanted, LoggedIn, Login, Network, Ping, Pong, PushBody, Resume,
-    Send, SendAck, SendRefused, capabilities, content_type, message_kind,
+    Close, Cursor, HistoryWanted, LoggedIn, Network, Ping, Pong, PushBody, SendAck, SendRefused,
+    capabilities, message_kind,
 };
-use tern_protocol::limits::{MAGIC, SECRET_BYTES, UNACKED_SENDS_MAX, VERSION};
+use tern_protocol::limits::{SECRET_BYTES, UNACKED_SENDS_MAX};
 use tern_protocol::{
-    ChannelId, Code, DeviceId, Epoch, Flags, Frame, Header, Incarnation, Kind, MessageId,
-    SendCounter, Uin,
+    ChannelId, Code, DeviceId, Epoch, Flags, Frame, Header, Incarnation, Kind, MessageId, SendKey,
+    Uin,
 };
-use zerocopy::{Immutable, IntoBytes};
 
 use super::Datagrams;
-
-/// Version of the body that is sent.
-const BODY_VERSION: u8 = 1;
 
 /// What was received is acknowledged after this time at the latest, as in the SDK.
 const RECEIVE_ACK_AFTER: Duration = Duration::from_millis(50);
@@ -126,8 +121,7 @@ pub struct Device {
 
 /// A send that is not answered.
 struct Unanswered {
-    epoch: Epoch,
-    counter: u32,
+    key: SendKey,
     tag: u64,
     frame: Bytes,
     /// When it left; `None` once it has gone the other way too.
@@ -356,8 +350,10 @@ impl Device {
             Frame::AskCursors(_) => self.say_all_cursors(),
             Frame::ChannelsShown(_) => self.newest_wanted = None,
             Frame::SendRefused(no) if Code(no.code.get()) == Code::Predecessor => {
-                self.send_again(no.counter.get());
+                self.send_again(no.key());
             }
+            // The answer to a repeat that was late: the key's own answer is long here.
+            Frame::SendRefused(no) if self.place_of(no.key()).is_none() => {}
             Frame::SendRefused(SendRefused { code, .. }) | Frame::Close(Close { code, .. }, _) => {
                 tell(Event::Failed(frame.kind(), Code(code.get())));
             }
@@ -378,8 +374,9 @@ impl Device {
     }
 
     /// What waited too long for the send before it leaves again, behind that one's repair.
-    fn send_again(&mut self, counter: u32) {
-        if let Some(send) = self.unanswered.iter_mut().find(|send| send.counter == counter) {
+    fn send_again(&mut self, key: SendKey) {
+        if let Some(place) = self.place_of(key) {
+            let send = &mut self.unanswered[place];
             send.free = None;
             self.outbox.extend_from_slice(&send.frame);
         }
@@ -406,14 +403,15 @@ impl Device {
     }
 
     fn handle_ack(&mut self, now: Instant, ack: &SendAck, tell: &mut impl FnMut(Event)) {
-        let key = (Epoch::from(ack.epoch), ack.counter.get());
-        let place = self.unanswered.iter().position(|send| (send.epoch, send.counter) == key);
-        let Some(place) = place else {
-            return;
-        };
+        let Some(place) = self.place_of(ack.key()) else { return };
         let answered = self.unanswered.remove(place).expect("its place was just found");
         tell(Event::Acked(answered.tag));
         self.fill_window(now);
+    }
+
+    /// Where the send with this key stands among those that wait for an answer.
+    fn place_of(&self, key: SendKey) -> Option<usize> {
+        self.unanswered.iter().position(|send| send.key == key)
     }
 
     fn handle_push(
@@ -462,11 +460,12 @@ impl Device {
     /// A new epoch is not used before all of older ones is answered, since that would close them.
     fn fill_window(&mut self, now: Instant) {
         let Some(epoch) = self.epoch else { return };
-        if self.unanswered.iter().any(|send| send.epoch != epoch) {
+        if self.unanswered.iter().any(|send| send.key.epoch != epoch) {
             return;
         }
         while let Some(message) = self.waiting.front().copied() {
-            let oldest = self.unanswered.front().map_or(self.counter + 1, |send| send.counter);
+            let oldest =
+                self.unanswered.front().map_or(self.counter + 1, |send| send.key.counter.0);
             if self.counter + 1 - oldest >= UNACKED_SENDS_MAX {
                 return;
             }
@@ -474,14 +473,6 @@ impl Device {
             self.counter += 1;
             self.say_send(now, epoch, message);
         }
-    }
-
-    fn say_all_cursors(&mut self) {
-        let read =
-            self.cursors.iter().filter(|(_, reading)| reading.cursor != MessageId::default());
-        let list: Vec<Cursor> = read.map(|(channel, reading)| reading.entry(*channel)).collect();
-        self.say_cursors(Kind::Cursors, Flags::LAST, &list);
-        self.cursors.values_mut().for_each(|reading| reading.acked = reading.cursor);
     }
 
     /// Of what the server was told, as in the SDK.
@@ -492,108 +483,10 @@ impl Device {
         }
         digest.to_wire()
     }
-
-    fn capabilities(&self) -> u64 {
-        if self.way == Datagrams::Off { capabilities::NONE } else { capabilities::DATAGRAMS }
-    }
-
-    fn say_hello(&mut self) {
-        let hello = Hello {
-            magic: MAGIC,
-            version: VERSION.into(),
-            network: self.network.to_wire(),
-            reserved: 0,
-            capabilities: self.capabilities().into(),
-            digest: UNSAID.into(),
-            heartbeat_ms: 0.into(),
-            reserved_end: 0.into(),
-        };
-        self.say(Kind::Hello, Flags::NONE, &hello, &[]);
-    }
-
-    fn say_login(&mut self) {
-        let login = Login {
-            uin: self.identity.uin.into(),
-            device: self.identity.device.into(),
-            reserved: 0.into(),
-            secret: self.identity.secret,
-        };
-        self.say(Kind::Login, Flags::NONE, &login, &[]);
-    }
-
-    fn say_resume(&mut self, epoch: Epoch, token: [u8; SECRET_BYTES]) {
-        let resume = Resume {
-            uin: self.identity.uin.into(),
-            device: self.identity.device.into(),
-            epoch: epoch.into(),
-            token,
-        };
-        self.say(Kind::Resume, Flags::NONE, &resume, &[]);
-    }
-
-    fn say_send(&mut self, now: Instant, epoch: Epoch, message: Message) {
-        let mut content = vec![0; message.content_bytes.max(CONTENT_BYTES_MIN)];
-        content[..CONTENT_BYTES_MIN].copy_from_slice(&message.tag.to_le_bytes());
-        self.say_content(now, epoch, message, message_kind::CONTENT, &content);
-    }
-
-    /// Sends a message of this kind and content under the present counter.
-    fn say_content(
-        &mut self,
-        now: Instant,
-        epoch: Epoch,
-        Message { channel, tag, .. }: Message,
-        kind: u8,
-        content: &[u8],
-    ) {
-        let counter = self.counter;
-        let head = Send {
-            channel,
-            epoch: epoch.into(),
-            counter: SendCounter(counter).into(),
-            predecessor: self.predecessors.insert(channel, counter).unwrap_or(0).into(),
-            content_type: content_type::OPAQUE.into(),
-            kind,
-            version: BODY_VERSION,
-            refers_to: 0.into(),
-        };
-        let mut frame = vec![0; frame_bytes::<Send>(content.len())];
-        encode(Kind::Send, Flags::NONE, &head, content, &mut frame);
-        let frame = Bytes::from(frame);
-        let free = self.uses_datagrams.then_some(now);
-        self.unanswered.push_back(Unanswered { epoch, counter, tag, frame: frame.clone(), free });
-        if self.uses_datagrams && self.way != Datagrams::Repeated {
-            self.datagrams.push_back(frame);
-        } else {
-            self.outbox.extend_from_slice(&frame);
-        }
-    }
-
-    /// Acknowledges every channel that was read further.
-    fn say_receive_ack(&mut self) {
-        (self.unacked, self.ack_at) = (0, None);
-        let further = self.cursors.iter_mut().filter(|(_, reading)| reading.acked < reading.cursor);
-        let list: Vec<Cursor> = further
-            .map(|(channel, reading)| {
-                reading.acked = reading.cursor;
-                reading.entry(*channel)
-            })
-            .collect();
-        self.say_cursors(Kind::ReceiveAck, Flags::NONE, &list);
-    }
-
-    fn say_cursors(&mut self, kind: Kind, flags: Flags, list: &[Cursor]) {
-        self.say(kind, flags, &(), list.as_bytes());
-    }
-
-    fn say<T: IntoBytes + Immutable>(&mut self, kind: Kind, flags: Flags, head: &T, tail: &[u8]) {
-        let start = self.outbox.len();
-        self.outbox.resize(start + frame_bytes::<T>(tail.len()), 0);
-        encode(kind, flags, head, tail, &mut self.outbox[start..]);
-    }
 }
 
 mod group;
+mod words;
 
 #[cfg(test)]
 mod tests;

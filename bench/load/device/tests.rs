@@ -1,7 +1,11 @@
 //! A device against frames made by hand.
 
+use tern_protocol::frame::{encode, frame_bytes};
 use tern_protocol::frames::{ErrorHead, Gap, Welcome};
+use tern_protocol::limits::VERSION;
+use zerocopy::{Immutable, IntoBytes};
 
+use super::words::BODY_VERSION;
 use super::*;
 
 const CHANNEL: (Uin, Uin) = (Uin(1), Uin(2));
@@ -77,6 +81,33 @@ fn sends_wait_for_the_login_and_for_the_window() {
     assert_eq!(hear(&mut device, Kind::SendAck, &ack(1), &[]), [Event::Acked(0)]);
     assert_eq!(sends(&said(&mut device)), 2);
     assert_eq!(hear(&mut device, Kind::SendAck, &ack(1), &[]), [], "a repeat");
+}
+
+#[test]
+fn a_refusal_counts_only_while_its_send_waits_for_an_answer() {
+    let mut device = device();
+    log_in(&mut device);
+    device.send(Instant::now(), message(0));
+    let key = (3.into(), 1.into());
+    let ack = SendAck {
+        channel: message(0).channel,
+        epoch: key.0,
+        counter: key.1,
+        id: 1.into(),
+        server_time: 0.into(),
+    };
+    let refused = SendRefused {
+        channel: message(0).channel,
+        epoch: key.0,
+        counter: key.1,
+        code: Code::KeyUnknown.0.into(),
+        member: 0.into(),
+        retry_after_ms: 0.into(),
+    };
+    let failed = [Event::Failed(Kind::SendRefused, Code::KeyUnknown)];
+    assert_eq!(hear(&mut device, Kind::SendRefused, &refused, &[]), failed);
+    assert_eq!(hear(&mut device, Kind::SendAck, &ack, &[]), [Event::Acked(0)]);
+    assert_eq!(hear(&mut device, Kind::SendRefused, &refused, &[]), [], "to a late repeat");
 }
 
 fn push(id: u64, sender: u64) -> PushBody {
