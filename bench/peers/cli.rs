@@ -102,9 +102,12 @@ struct Sizes {
     /// Pairs of devices
     #[arg(long, default_value_t = 50)]
     pairs: usize,
-    /// Messages a second at a fixed rate, and while a server dies
-    #[arg(long, default_value_t = 1_000.0)]
-    rate: f64,
+    /// Messages a second: fixed rates
+    #[arg(long, value_name = "PER_SECOND", value_delimiter = ',', default_value = "300,4000")]
+    rates: Vec<f64>,
+    /// Messages a second while a server dies
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 500.0)]
+    kill_rate: f64,
     /// Seconds of a fixed rate
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
@@ -245,13 +248,18 @@ fn is_in(peer: &dyn Peer, scenario: &Scenario, arguments: &Arguments) -> bool {
 
 /// What was asked for, in its order.
 fn scenarios(arguments: &Arguments) -> Vec<Scenario> {
-    let Sizes { bytes, pairs, rate, seconds, .. } = arguments.sizes;
+    let Sizes { bytes, pairs, kill_rate, seconds, .. } = arguments.sizes;
     let sizes = &arguments.sizes;
     let (before, after) = KILL_SECONDS;
     let is_asked = |kind| arguments.scenario.is_empty() || arguments.scenario.contains(&kind);
     let mut all = Vec::new();
     if is_asked(Kind::Latency) {
-        all.push(Scenario::Latency(latency::Latency { pairs, rate, seconds, bytes }));
+        all.extend(
+            sizes
+                .rates
+                .iter()
+                .map(|&rate| Scenario::Latency(latency::Latency { pairs, rate, seconds, bytes })),
+        );
     }
     if is_asked(Kind::Loss) {
         all.extend(sizes.paths.iter().map(|&path| {
@@ -260,7 +268,7 @@ fn scenarios(arguments: &Arguments) -> Vec<Scenario> {
         }));
     }
     if is_asked(Kind::Kill) {
-        all.push(Scenario::Kill(kill::Kill { pairs, rate, before, after, bytes }));
+        all.push(Scenario::Kill(kill::Kill { pairs, rate: kill_rate, before, after, bytes }));
     }
     if is_asked(Kind::Idle) {
         let (sessions, seconds) = (sizes.sessions, sizes.rest_seconds);

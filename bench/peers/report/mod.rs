@@ -1,6 +1,7 @@
 //! What is told: a report for each scenario and system, in the form of `tern-bench` (so that
 //! `tern-bench report` draws them together), and from all of a folder the comparison ([`table`]).
 
+mod overview;
 mod table;
 
 use std::fs;
@@ -161,6 +162,10 @@ impl Kept {
                 let bursts = bursts.map(|ms| format!(" in bursts of {ms} ms")).unwrap_or_default();
                 format!("{rtt} ms, {loss} % lost each way{bursts}")
             }
+            ("latency", ..) => {
+                let rate = self.scenario["rate"].as_f64().unwrap_or_default();
+                format!("{rate} messages/s")
+            }
             (name, ..) => name.to_owned(),
         }
     }
@@ -176,6 +181,7 @@ impl Kept {
     /// The sum of a figure over all runs.
     pub fn sum(&self, group: &str, name: &str) -> f64 {
         let all = self.runs.iter().flatten();
-        all.filter(|f| f.group == group && f.name == name).map(|figure| figure.value).sum()
+        let values = all.filter(|f| f.group == group && f.name == name).map(|figure| figure.value);
+        values.fold(0.0, |sum, value| sum + value) // `sum` of none is -0
     }
 }

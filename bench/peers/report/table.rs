@@ -11,6 +11,7 @@ use tern_bench::error::{BenchError, Tried};
 use tern_bench::report::{Spread, shown};
 
 use super::Kept;
+use super::overview::overview;
 use crate::peer::Promise;
 
 /// A column: its heading, the figure behind it, what the figure is divided by, and whether it is
@@ -106,6 +107,9 @@ pub fn write_table(folder: &Path) -> Result<String, BenchError> {
 
 fn render(all: &[Kept]) -> String {
     let mut text = head(all);
+    let mut sorted: Vec<&Kept> = all.iter().collect();
+    sorted.sort_by_key(|kept| (kept.peer.promise, !is_tern(kept), kept.peer.name.clone()));
+    text.push_str(&overview(&sorted));
     let sections: [(&str, &[Column]); 5] = [
         ("latency", &LATENCY),
         ("loss", &LOSS),
@@ -115,14 +119,14 @@ fn render(all: &[Kept]) -> String {
     ];
     for (kind, columns) in sections {
         let mut labels: Vec<String> = Vec::new();
-        for report in all.iter().filter(|report| report.scenario["name"] == kind) {
+        for report in sorted.iter().filter(|report| report.scenario["name"] == kind) {
             if !labels.contains(&report.label()) {
                 labels.push(report.label());
             }
         }
         for label in labels {
-            let mut of = all.iter().filter(|kept| kept.label() == label).collect::<Vec<_>>();
-            of.sort_by_key(|kept| (kept.peer.promise, !is_tern(kept), kept.peer.name.clone()));
+            let of = sorted.iter().copied().filter(|kept| kept.label() == label);
+            let of: Vec<&Kept> = of.collect();
             text.push_str(&section(&label, &of, columns));
         }
     }
@@ -303,6 +307,12 @@ mod tests {
             kept("tern-process", "later", &[300e3]),
         ];
         let text = render(&all);
+        let (glance, _) = text.split_once("\n## 350 ms").expect("the table of all comes first");
+        assert!(glance.contains("| 350 ms, 3.5 % lost each way: p99, ms |"), "{glance}");
+        assert!(glance.contains("| redis | yes | 800 | 6, 0 |"), "{glance}");
+        assert!(glance.contains("| mosquitto | no | 900 | 2, 0 |"), "{glance}");
+        let (_, text) = text.split_once("\n## 350 ms").expect("as before");
+        let text = format!("## 350 ms{text}");
         assert!(text.contains("## 350 ms, 3.5 % lost each way"), "{text}");
         let at = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what} in {text}"));
         assert!(at("| tern |") < at("| redis |") && at("| redis |") < at("| tern-process |"));

@@ -38,10 +38,10 @@ pub enum Scenario {
 }
 
 impl Scenario {
-    /// Its name in files: losses have one for each path.
+    /// Its name in files: there is one for each rate, and one for each bad path.
     pub fn label(&self) -> String {
         match self {
-            Self::Latency(_) => "latency".to_owned(),
+            Self::Latency(latency) => format!("latency-{}", latency.rate),
             Self::Loss(loss) => loss.label(),
             Self::Kill(_) => "kill".to_owned(),
             Self::Idle(_) => "idle".to_owned(),
