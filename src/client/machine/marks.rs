@@ -67,6 +67,25 @@ struct Own {
     read: MessageId,
     /// What of it the server is known to have.
     confirmed: MessageId,
+    /// What the server told of another life of the history, before CHANNEL said where that begins
+    /// and so what of `read` still holds in it.
+    ahead: Option<(Incarnation, MessageId)>,
+}
+
+impl Own {
+    /// The server has it up to `id`, of the life that is known here.
+    fn confirm(&mut self, channel: ChannelId, id: MessageId, out: &mut Out) {
+        if id <= self.confirmed {
+            return;
+        }
+        self.confirmed = id;
+        let at = Position { channel, id, incarnation: self.incarnation };
+        if id > self.read {
+            self.read = id;
+            out.change(Change::Read(at));
+        }
+        out.tell(Event::Read(at));
+    }
 }
 
 /// A question of the application.
@@ -97,7 +116,7 @@ impl Marks {
     pub(crate) fn new(reads: Vec<Position>) -> Self {
         let own = reads.into_iter().map(|at| {
             let Position { channel, id, incarnation } = at;
-            (channel, Own { incarnation, read: id, confirmed: MessageId(0) })
+            (channel, Own { incarnation, read: id, ..Own::default() })
         });
         Self { own: own.collect(), ..Self::default() }
     }
@@ -253,19 +272,15 @@ impl Marks {
     fn handle_own(&mut self, mark: &Mark, out: &mut Out) {
         let (id, incarnation) = (MessageId::from(mark.read), Incarnation::from(mark.incarnation));
         let own = self.own.entry(mark.channel).or_default();
-        if own.incarnation != incarnation {
+        if own.incarnation == incarnation {
+            own.confirm(mark.channel, id, out);
+        } else if own.read == MessageId(0) {
             *own = Own { incarnation, ..Own::default() };
+            own.confirm(mark.channel, id, out);
+        } else {
+            let before = own.ahead.filter(|(life, _)| *life == incarnation);
+            own.ahead = Some((incarnation, before.map_or(id, |(_, before)| before.max(id))));
         }
-        if id <= own.confirmed {
-            return;
-        }
-        own.confirmed = id;
-        let at = Position { channel: mark.channel, id, incarnation };
-        if id > own.read {
-            own.read = id;
-            out.change(Change::Read(at));
-        }
-        out.tell(Event::Read(at));
     }
 
     fn handle_other(&mut self, mark: &Mark, out: &mut Out) {
@@ -304,8 +319,12 @@ impl Marks {
             true => last,
             false => own.read.min(last).min(MessageId(state.restarted_at.get().max(1) - 1)),
         };
-        *own = Own { incarnation, read, confirmed: MessageId(0) };
+        let ahead = own.ahead.filter(|(life, _)| *life == incarnation);
+        *own = Own { incarnation, read, ..Own::default() };
         out.change(Change::Read(Position { channel: state.channel, id: read, incarnation }));
+        if let Some((_, id)) = ahead {
+            own.confirm(state.channel, id, out);
+        }
     }
 
     /// A RECEIPTS.

@@ -267,6 +267,13 @@ fn what_is_pushed_once_more_is_for_who_may_read_it_now() {
     must_hold(&past(), "past", 11_006_220);
 }
 
+/// Marks of another life of a history came before it was said where that begins, and a device
+/// forgot what it had read.
+#[test]
+fn what_is_read_outlives_a_mark_of_a_life_that_is_not_known_yet() {
+    must_hold(&Plan::everyday(), "everyday", 240_000_016);
+}
+
 /// A phone went back to a backup from before its history had restarted, and the judge took from
 /// it what stood in the backup.
 #[test]

@@ -26,6 +26,11 @@ const TOO_LONG_PERCENT: u64 = 1;
 /// For how long a message can be recalled and edited under tight limits, in ms.
 const RECALL_MS: (u64, u64) = (5_000, 240_000);
 
+/// Requests to a worker under tight limits. A send whose predecessor was lost holds one for up to
+/// two seconds, so with fewer than the least of these a device would get through a message in that
+/// time, and would not be done when all must have come to rest.
+const REQUESTS_MAX: (u64, u64) = (4, 16);
+
 /// The limits of server and clients in this seed.
 pub(super) fn limits(draw: &Draw, stream: &mut Stream) -> (Config, Tuning) {
     let (mut config, mut tuning) = (Config::default(), Tuning::default());
@@ -33,7 +38,7 @@ pub(super) fn limits(draw: &Draw, stream: &mut Stream) -> (Config, Tuning) {
     if draw.faults.contains(&Fault::TightLimits) {
         config.window_messages = stream.between(4, 16) as u32;
         config.window_messages_max = stream.between(4, 64) as u32;
-        config.requests_max = stream.between(1, 16) as usize;
+        config.requests_max = stream.between(REQUESTS_MAX.0, REQUESTS_MAX.1) as usize;
         config.sends_per_second = stream.between(3, 50) as u32;
         config.sends_burst = stream.between(4, 40) as u32;
         config.resume_ms = stream.between(1_000, 120_000) as u32;

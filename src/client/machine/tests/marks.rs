@@ -198,6 +198,30 @@ fn a_restart_of_history_takes_the_mark_back() {
 }
 
 #[test]
+fn a_mark_of_a_life_that_is_not_known_yet_waits_for_where_that_begins() {
+    for (told, news) in [(1, vec![1]), (4, vec![4])] {
+        let mut rig = reader();
+        read(&mut rig, 5);
+        rig.wait_ms(150);
+        rig.lose();
+        log_in(&mut rig, false);
+        said(&mut rig);
+        rig.say(Input::Frame(marks(9, 1, &[(channel(2), 1, told, told, 2)])));
+        assert_eq!(reads(&mut rig), [], "5 may hold or not");
+        rig.wait_ms(150);
+        assert_eq!(said(&mut rig), [(channel(2), 5, 1)], "the server knows what of it holds");
+        rig.history(2, 2, 4, 3);
+        assert_eq!(reads(&mut rig), news);
+        rig.lose();
+        log_in(&mut rig, true);
+        rig.say(Input::Frame(marks(9, 2, &[])));
+        rig.wait_ms(150);
+        let again = if told < 2 { vec![(channel(2), 2, 2)] } else { vec![] };
+        assert_eq!(said(&mut rig), again, "2 of the old life holds");
+    }
+}
+
+#[test]
 fn receipts_of_the_other_side_are_told_when_they_are_news() {
     let mut rig = reader();
     let receipts = |rig: &mut Rig| {
