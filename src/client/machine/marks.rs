@@ -246,7 +246,9 @@ impl Marks {
         let life = head.life.get();
         if life != 0 && life != self.life && life != self.answering {
             // The server began anew, and tells all: what it does not tell it does not have.
-            self.own.values_mut().for_each(|own| own.confirmed = MessageId(0));
+            for own in self.own.values_mut() {
+                (own.confirmed, own.ahead) = (MessageId(0), None);
+            }
             self.answering = life;
         }
         for mark in marks {

@@ -9,9 +9,10 @@
 //! inputs, then [`Wire::run`], then [`Wire::poll_told`] until it is empty and again from the
 //! start if that led to inputs; [`Wire::poll_timeout`] says when to come back.
 //!
-//! Not as in the server: a push that is repaired is not read again, since its frame is kept; a worker
-//! reads all that has come, without the budget of a turn; a started server sends no resets by itself, only in answer to packets of connections that it
-//! does not know; addresses are not limited in how often they change.
+//! Not as in the server: a push that is repaired is not read again, since its frame is kept; a
+//! worker reads all that has come, without the budget of a turn; a started server sends no resets
+//! by itself, only in answer to packets of connections that it does not know; addresses are not
+//! limited in how often they change.
 
 pub mod client;
 pub mod crypto;

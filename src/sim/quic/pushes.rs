@@ -96,7 +96,7 @@ impl Host {
         }
     }
 
-    /// The push that counts as lost, the so-manieth of this moment, goes by stream.
+    /// A push that counts as lost goes by stream; `number` counts those of this moment.
     fn repair(&mut self, index: usize, frame: Bytes, number: u64, now: Instant) {
         if self.forgets_lost && number.is_multiple_of(2) {
             return;

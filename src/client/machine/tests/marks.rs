@@ -222,6 +222,25 @@ fn a_mark_of_a_life_that_is_not_known_yet_waits_for_where_that_begins() {
 }
 
 #[test]
+fn a_mark_that_waits_does_not_outlive_the_server_that_told_it() {
+    let mut rig = reader();
+    read(&mut rig, 5);
+    rig.wait_ms(150);
+    for (life, told) in [(9, 4), (10, 1)] {
+        rig.lose();
+        log_in(&mut rig, false);
+        rig.say(Input::Frame(marks(life, 1, &[(channel(2), 1, told, told, 2)])));
+    }
+    rig.history(2, 2, 4, 3);
+    rig.lose();
+    log_in(&mut rig, true);
+    rig.say(Input::Frame(marks(10, 2, &[])));
+    said(&mut rig);
+    rig.wait_ms(150);
+    assert_eq!(reads(&mut rig), [1], "4 was forgotten in the crash");
+}
+
+#[test]
 fn receipts_of_the_other_side_are_told_when_they_are_news() {
     let mut rig = reader();
     let receipts = |rig: &mut Rig| {
