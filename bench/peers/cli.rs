@@ -200,15 +200,16 @@ fn compare(arguments: &Arguments) -> Result<(), BenchError> {
     std::fs::create_dir_all(&arguments.out).tried(format!("make {}", arguments.out.display()))?;
     let data = arguments.data.clone().unwrap_or_else(|| arguments.out.clone());
     let data = data.canonicalize().tried(format!("find {}", data.display()))?;
+    // Once: this thread stays on the load's cores behind the first run.
+    let cores = if arguments.unpinned { None } else { Some(Cores::divide()?) };
+    let plan = Plan { tern: PathBuf::new(), data, options: Vec::new(), cores };
+    let site = Site { plan, certificate: Certificate::new()? };
     for scenario in scenarios(arguments) {
         let found: Vec<&Found> =
             found.iter().filter(|found| is_in(&*found.peer, &scenario, arguments)).collect();
         if found.is_empty() {
             continue;
         }
-        let cores = if arguments.unpinned { None } else { Some(Cores::divide()?) };
-        let plan = Plan { tern: PathBuf::new(), data: data.clone(), options: Vec::new(), cores };
-        let site = Site { plan, certificate: Certificate::new()? };
         measure(&scenario, &found, &site, arguments)?;
     }
     write_table(&arguments.out).map(|text| say(&text))
