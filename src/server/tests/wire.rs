@@ -361,7 +361,8 @@ fn the_sdk_logs_its_secrets_where_the_variable_says() {
         let got = decoded.frames(&bob, Way::ToClient);
         assert!(got.iter().any(|frame| frame.ends_with(b"over the wire")));
         let closed = |event: &&Event| matches!(event.what, What::Closed { way: Way::ToClient, .. });
-        assert_eq!(decoded.events.iter().filter(closed).count(), 2);
+        // What still comes after the end is answered by the same end (RFC 9000 §10.2.1).
+        assert!(decoded.events.iter().filter(closed).count() >= 2);
     }
     let by_datagram =
         |event: &&Event| matches!(event.what, What::Frame { carrier: Carrier::Datagram, .. });
