@@ -54,9 +54,8 @@ fn own_attributes() -> io::Result<libc::sched_attr> {
     // SAFETY: sched_getattr(2) writes at most as many bytes at its second argument as the third
     // says: the size of this struct, which lives on this stack and whose fields are integers, so
     // that any bytes are valid. 0 is the calling thread.
-    let result =
-        unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, BYTES, 0) };
-    if result == 0 { Ok(attributes) } else { Err(io::Error::last_os_error()) }
+    let said = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, BYTES, 0) };
+    if said == 0 { Ok(attributes) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]
